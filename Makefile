@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # The index address that PyTorch's own "Get started" page prints for CPU; empty: pip's default.
 TORCH_INDEX ?=
+# Where the repository is published; empty: the git remote origin. See tools/dist.py.
+HOME_URL ?=
 # auto, debian or build: see tools/setup_petsc.py
 PETSC_ROUTE ?= auto
 
@@ -15,7 +17,7 @@ NUMPY = constraints-numpy$$(cat $(VENV)/numpy 2>/dev/null || echo 2).txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c $(NUMPY)
 PINS := pyproject.toml constraints.txt constraints-numpy1.txt constraints-numpy2.txt
 
-.PHONY: help demo test lint docs bench crossings clean
+.PHONY: help demo test lint docs bench crossings dist clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -51,6 +53,9 @@ crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crossings/table.py --save
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -k onnx tests/knots/test_export.py tests/app
 
+dist: $(STAMP)/dist  ## build and check the archives of a release; HOME_URL=... names the repository
+	$(BIN)/python tools/dist.py $(if $(HOME_URL),--home $(HOME_URL))
+
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
 	find mgnet tests demos benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
@@ -73,7 +78,7 @@ $(STAMP)/app: $(STAMP)/venv $(PINS)
 
 $(STAMP)/dev: $(STAMP)/app
 	@echo "Installing the test tools: about a minute"
-	@$(PIP) -e '.[app,tables,dev,fast]'
+	@$(PIP) -e '.[app,tables,dev,fast,gpu]'
 	@touch $@
 
 $(STAMP)/docs: $(STAMP)/app
@@ -83,7 +88,12 @@ $(STAMP)/docs: $(STAMP)/app
 
 $(STAMP)/crossings: $(STAMP)/dev
 	@echo "Installing the libraries to try: two minutes"
-	@$(PIP) -e '.[app,tables,dev,fast,crossings]'
+	@$(PIP) -e '.[app,tables,dev,fast,gpu,crossings]'
+	@touch $@
+
+$(STAMP)/dist: $(STAMP)/app
+	@echo "Installing the packaging tools: a few seconds"
+	@$(PIP) -e '.[app,dist]'
 	@touch $@
 
 $(STAMP)/petsc: tools/setup_petsc.py $(STAMP)/app

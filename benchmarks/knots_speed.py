@@ -45,7 +45,7 @@ class CoxDeBoor(torch.nn.Module):
         self.base = torch.nn.Linear(inputs, outputs, bias=False)
         self.splines = torch.nn.Linear(inputs * (intervals + degree), outputs, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def basis(self, x: torch.Tensor) -> torch.Tensor:
         t: Any = self.knots
         at = x.unsqueeze(-1)
         basis = ((at >= t[:-1]) & (at < t[1:])).to(x.dtype)
@@ -53,8 +53,11 @@ class CoxDeBoor(torch.nn.Module):
             rise = (at - t[: -k - 1]) / (t[k:-1] - t[: -k - 1])
             fall = (t[k + 1 :] - at) / (t[k + 1 :] - t[1:-k])
             basis = rise * basis[..., :-1] + fall * basis[..., 1:]
+        return basis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         smooth = self.base(torch.nn.functional.silu(x))
-        return smooth + self.splines(basis.flatten(-2))
+        return smooth + self.splines(self.basis(x).flatten(-2))
 
 
 class Ours(torch.nn.Module):

@@ -65,6 +65,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "poisson_ranks": "5 --rounds 1",
     "linear_zoo": "--scale 4 --rounds 1",
     "hierarchy_memory": "255",
+    "gpu": "--dry-run",
 }
 FULL = {
     "fit_co2": "5 10",

@@ -201,6 +201,7 @@ def perform(
     log: list[StepRecord] | None = None,
     cycle: int = 1,
     ahead: bool = False,
+    look: bool = True,
 ) -> Outcome:
     """`run` for `Solver`: with a log of numbers, and the residual of the state where it is there.
 
@@ -214,6 +215,9 @@ def perform(
         Number of the cycle in these entries.
     ahead : bool
         Whether the last sweep shall give the residual of its state, if it can.
+    look : bool
+        Whether states are looked at for NaN. With False the caller does that: at each look the host
+        would wait for the device of a state.
 
     Examples
     --------
@@ -239,7 +243,7 @@ def perform(
     unit, coarsest, memory = levels[0].evaluation_cost, len(levels) - 1, dict(begin.memory)
     _recenter(levels, us, rs)
     is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
-    late, silent = _looks(levels[0], us[0], log is not None or record is not None)
+    late, silent = _looks(levels[0], us[0], log is not None or record is not None, look)
     steps = schedule[begin.position :]
     following = *steps[1:], Step("down" if ahead else "", 0)
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
@@ -269,7 +273,7 @@ def perform(
         else:
             us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
-        if not _is_sound(is_finite, us[l], norm, late and number < len(schedule)):
+        if not _is_sound(is_finite, us[l], norm, late and (not look or number < len(schedule))):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
@@ -286,13 +290,13 @@ def perform(
     return Outcome(us[0], memory, known)
 
 
-def _looks(level: Level, u: State, watched: bool) -> tuple[bool, bool]:
-    """Whether only the last step looks for NaN, and whether a `down` takes no norm.
+def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, bool]:
+    """Whether only the last step looks for NaN, if any, and whether a `down` takes no norm.
 
     At every look the host would wait for the device of tensors, and ranks for one another: there
     the norms that somebody reads, and the last step, tell.
     """
-    on_device = vector.is_tensor(level.operator)
+    on_device = vector.is_tensor(level.operator) or not look
     return on_device or vector.is_vec(u), on_device and not watched
 
 

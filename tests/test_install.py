@@ -1,12 +1,15 @@
 """Law: an installed mgnet is found from every folder, and type checkers see its annotations.
 
-A fresh virtual environment borrows the packages of the running one, so nothing is downloaded.
+The version is that of the newest tag, and the source distribution holds the whole repository. A
+fresh virtual environment borrows the packages of the running one, so nothing is downloaded.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def lacking() -> str:
     """The tool that this environment lacks, or ""."""
-    for tool, least in (("pip", 21), ("setuptools", 77)):
+    for tool, least in (("pip", 21), ("setuptools", 77), ("setuptools-scm", 8)):
         try:
             if int(version(tool).split(".")[0]) < least:
                 return f"{tool} is older than {least}"
@@ -84,3 +87,33 @@ def test_the_wheel_holds_the_package_and_its_typing_marker(folder):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     library = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mgnet").rglob("*.py")}
     assert names == library | {"mgnet/py.typed"}
+
+
+def test_a_copy_without_git_has_the_version_of_the_release(folder):
+    pip(folder, "install", "--ignore-installed", "./mgnet")
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## \[(\d\S*)\]", changelog, re.MULTILINE)
+    code = "import sys, mgnet; print(mgnet.__version__, 'setuptools_scm' in sys.modules)"
+    assert newest and python(folder, code, cwd="venv").split() == [newest[1], "False"]
+
+
+SDIST = "from setuptools import build_meta; print(build_meta.build_sdist('../sdists'))"
+
+
+def test_the_source_distribution_of_a_tag_holds_the_repository(folder):
+    def git(*arguments: str, cwd: Path = folder / "tagged") -> str:
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no clone of git")
+    git("clone", "--quiet", "--shared", str(ROOT), "tagged", cwd=folder)
+    git("tag", "v7.8.9")
+    (folder / "sdists").mkdir()
+    python(folder, SDIST, cwd="tagged")
+    with tarfile.open(folder / "sdists" / "mgnet_solvers-7.8.9.tar.gz") as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = set(git("ls-files").splitlines())
+    assert {"tests/test_install.py", "demos/data/co2_density.csv", "conftest.py"} <= tracked
+    assert tracked <= inside

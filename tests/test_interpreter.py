@@ -27,6 +27,7 @@ from mgnet import (
     run,
 )
 from mgnet.interpolation import interpolation_matrix
+from mgnet.interpreter import perform
 
 
 def with_injection(hierarchy):
@@ -541,3 +542,14 @@ def test_evaluations_are_work_without_prices():
     assert [data.evaluations for data in told[:3]] == [1.0, 1.0, 1.0]  # pre, down, pre
     cost = hierarchy[1].evaluation_cost / hierarchy[0].evaluation_cost
     assert [data.work for data in told[:3]] == [1.0, 1.0, cost]
+
+
+def test_a_caller_may_look_for_nan_itself(monkeypatch):
+    """On a device each look would wait; then no norm is taken, and the state comes as it is."""
+    hierarchy, f = gallery.poisson(15), np.ones(15)
+    f[3] = np.nan
+    with pytest.raises(FloatingPointError, match="step 1"):
+        perform(cycle(4), hierarchy, None, f)
+    monkeypatch.setattr(type(hierarchy), "is_finite", property(lambda self: pytest.fail))
+    hierarchy.norm = pytest.fail
+    assert np.isnan(perform(cycle(4), hierarchy, None, f, look=False).state).any()

@@ -1,4 +1,4 @@
-"""Law: the conda recipe says what pyproject.toml says."""
+"""Law: the conda recipe says what pyproject.toml says; the release has one number everywhere."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,8 @@ RECIPE = (ROOT / "tools" / "conda-recipe" / "recipe.yaml").read_text()
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = DECLARED["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+# Of an archive or a clone without tags, see pyproject.toml.
+RELEASE = DECLARED["tool"]["setuptools_scm"]["fallback_version"]
 RENAMED = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
@@ -42,7 +44,7 @@ def test_requirements(section, requirements):
 @pytest.mark.parametrize(
     "line",
     [
-        f'version: "{PROJECT["version"]}"',
+        f'version: "{RELEASE}"',
         f'python_min: "{PROJECT["requires-python"].removeprefix(">=")}"',
         f"name: {PROJECT['name']}",
         f"license: {PROJECT['license']}",
@@ -52,3 +54,11 @@ def test_requirements(section, requirements):
 )
 def test_facts(line):
     assert line in (text.strip() for text in RECIPE.splitlines())
+
+
+def test_the_release_has_one_number_and_one_date():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## \[(\d\S*)\] - (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert newest and newest[1] == RELEASE
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {RELEASE}\ndate-released: {newest[2]}\n" in citation

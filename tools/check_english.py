@@ -90,7 +90,7 @@ ENTRIES = [
     Entry(
         "give a function, as `print`",
         "such as `print`",
-        r", as (?:in )?(?:X|\"[^\"]*\"|'[^']*')(?= *(?:[.,;:)]|and\b|or\b|$))",
+        r", as (?:X|\"[^\"]*\"|'[^']*')(?= *(?:[.,;:)]|and\b|or\b|$))",
     ),
     Entry("ours is faster", "mgnet is faster", r"\b[Oo]urs\b"),
     Entry("the best rival", "the best other method, baseline", r"\b[Rr]ivals?\b"),

@@ -279,6 +279,9 @@ def page() -> str:
     told += ["## mgnet and the best other method"]
     told += ["The ratio is how many times better mgnet is; below 1 the other method is better."]
     told += [summary(found), *(part(name, result) for name, result in found.items())]
+    for name, section in SECTIONS.items():
+        if name not in found and section.absent:
+            told.append(f"## {section.title}\n\n{section.compared}\n\n{section.absent}")
     return "\n\n".join(text.strip("\n") for text in told) + "\n"
 
 

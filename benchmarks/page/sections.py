@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import depth_tables
 import equations
 import figures
+import gpu_tables
 import grid_tables
 import knot_tables
 import recurrent_tables
@@ -29,6 +30,7 @@ class Section:
     caption: str
     summary: Callable[[Rows, Rows], list[Line]]
     draw: Callable[[Rows], Figure]
+    absent: str = ""  # what the page says where nothing was measured; else it leaves it out
 
 
 def nothing(rows: Rows, targets: Rows) -> list[Line]:
@@ -385,5 +387,15 @@ SECTIONS = {
         "MiB at the peak.",
         zoo_tables.memory_lines,
         zoo_tables.hierarchy_memory,
+    ),
+    "gpu": Section(
+        "On a GPU",
+        "Spline layers, layers in parallel, a Gauss-Newton step, a V-cycle and Burgers' equation "
+        "on one GPU, compared with others and with the least time for the bytes and operations.",
+        gpu_tables.gpu_tables,
+        "Milliseconds of a spline layer 64 -> 64, batch 65 536.",
+        gpu_tables.gpu_lines,
+        gpu_tables.gpu_figure,
+        gpu_tables.ABSENT,
     ),
 }

@@ -1,14 +1,15 @@
-"""The grid of an ODE net is its layers.
+"""Multigrid methods whose grid is the layers of an ODE net.
 
-All layers at once as one equation for the trajectory, relaxation over F- and C-layers, MGRIT for
-the forward and the adjoint solve, a layer-parallel module for ordinary training loops, and
-refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
+This package contains one equation for the trajectory through all layers, relaxation over F- and
+C-layers, MGRIT for the forward and the adjoint solve, a layer-parallel module for ordinary training
+loops, and refinement in depth that leaves the network's function unchanged. It needs the core and
+PyTorch.
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
-layers in one call), `parallel` (their propagation by MGRIT), `recurrent` (networks over time by
-MGRIT), `hierarchy` (levels for training), `nested_training`; `time_grids` (of initial-value
-problems: adaptive ones, for example), `ode` (`odeint`, for those who come from torchdiffeq). The
-docstring of each gives the order of its files.
+layers in one call), `parallel` (propagation by MGRIT), `recurrent` (networks over time by MGRIT),
+`hierarchy` (levels for training), `nested_training`, `time_grids` (time grids of initial-value
+problems, such as adaptive ones), and `ode` (`odeint`, for users of torchdiffeq). The docstring of
+each room lists its files in order.
 """
 
 from mgnet.depth.batched.block import StackedBlock
@@ -33,6 +34,7 @@ from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.ode.odeint import odeint
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
+from mgnet.depth.parallel.graph_capture import GraphedLayers, capture_graph
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.lyapunov import lyapunov
 from mgnet.depth.parallel.microbatches import accumulate_gradients
@@ -56,6 +58,7 @@ __all__ = [
     "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
+    "GraphedLayers",
     "ImplicitGRUCell",
     "ImplicitStep",
     "Intervals",
@@ -81,6 +84,7 @@ __all__ = [
     "adaptive",
     "bdf2",
     "best_plan",
+    "capture_graph",
     "clip_grad_norm_",
     "dahlquist",
     "depth_hierarchy",

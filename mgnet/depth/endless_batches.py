@@ -1,4 +1,4 @@
-"""Minibatches for training loops that run by a budget and not by epochs."""
+"""Minibatches for training loops that are limited by a budget instead of epochs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ __all__ = ["EndlessBatches"]
 
 
 class EndlessBatches:
-    """Batches without an end; those since a mark can be had again.
+    """An endless sequence of batches that can be rewound to a mark.
 
     Parameters
     ----------
     batches : iterable
-        That begins anew each time it is asked for an iterator.
+        A collection that starts over each time an iterator is requested, such as a DataLoader.
+
+    Raises
+    ------
+    TypeError
+        If `batches` is not iterable.
 
     Examples
     --------
@@ -35,7 +40,7 @@ class EndlessBatches:
         if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
             raise TypeError(
                 f"train_in_depth got batches of type {type(batches).__name__}; give an iterable, "
-                "as a list or a DataLoader"
+                "such as a list or a DataLoader"
             )
         self.batches, self.kept = batches, None
         self.ahead: list[Any] = []
@@ -50,22 +55,22 @@ class EndlessBatches:
             if empty:
                 raise ValueError(
                     f"train_in_depth got batches that {'ended' if count else 'are empty'}; give an "
-                    "iterable that begins anew each time, as a list or a DataLoader does"
+                    "iterable that starts over each time, as a list or a DataLoader does"
                 )
 
     def next(self) -> Any:
-        """The next batch."""
+        """Return the next batch."""
         batch = self.ahead.pop(0) if self.ahead else next(self.source)
         if self.kept is not None:
-            # A loss may take parts out of a dictionary: `batch.pop("labels")`.
+            # A loss may remove entries from a dictionary: `batch.pop("labels")`.
             whole = isinstance(batch, torch.Tensor)
             self.kept.append(batch if whole else copy.copy(batch))
         return batch
 
     def mark(self) -> None:
-        """Keep batches from here on."""
+        """Store batches from here on."""
         self.kept = []
 
     def rewind(self) -> None:
-        """Begin at the mark again."""
+        """Go back to the mark."""
         self.ahead, self.kept = [*(self.kept or ()), *self.ahead], None

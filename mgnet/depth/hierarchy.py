@@ -30,36 +30,46 @@ def depth_hierarchy(
     how: str | None = None,
     form: str = "subspace",
 ) -> Hierarchy:
-    """Levels of ODE nets, each with `factor` times as many layers as the next coarser one.
+    """Build levels of ODE nets, each with `factor` times as many layers as the next coarser one.
 
-    Upward, as in a cascade, refinement by learnable steps loses nothing. Downward trained weights
-    are worth little on coarser levels, so a line search guards every correction: none raises the
-    objective.
+    Going up, as in a cascade, refinement by learnable steps is exact. Going down, trained weights
+    are of little use on coarser levels, so a line search safeguards every correction: none raises
+    the objective.
 
     Parameters
     ----------
     net : ODENet
         The coarsest network.
     objective : Objective
-        Made for any network; `objective.with_network(network)` binds it to each level's.
+        The objective for any network; `objective.with_network(network)` binds it to that of a
+        level.
     levels : int
+        Number of levels.
     smoother : Smoother
-        Of all levels, the coarsest included.
+        The smoother of all levels, including the coarsest.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     how : str, optional
-        As in `ODENet.refine`.
+        The kind of refinement, as in `ODENet.refine`.
     form : "subspace" or "injected"
-        What a cycle solves below a fine state u. "subspace": minimise the fine objective over
-        u + P w, at fine cost. "injected": the coarse network's own objective from `coarsen` of u,
-        tilted so that gradients agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116).
+        The coarse problem below a fine state u. "subspace": minimize the fine objective over
+        u + P w, at the cost of the fine level. "injected": the objective of the coarse network from
+        `coarsen`, with a linear term that makes the gradients agree (MG/OPT: Nash, Optim. Methods
+        Softw. 14 (2000) 99-116).
 
     Returns
     -------
     Hierarchy
-        `hierarchy.network(level, u)` gives the network of a level with the parameters u,
-        `hierarchy.with_data(batch)` the same levels with `objective.with_data(batch)`. The cost of
-        a level is its number of layers.
+        The levels. `hierarchy.network(level, u)` returns the network of a level with the parameters
+        u; `hierarchy.with_data(batch)` returns the same levels with `objective.with_data(batch)`.
+        The cost of a level is its number of layers.
+
+    Raises
+    ------
+    TypeError
+        If `net` is not an `ODENet`.
+    ValueError
+        If `levels`, `factor`, `how` or `form` is invalid.
 
     Examples
     --------
@@ -111,17 +121,22 @@ def depth_hierarchy(
 
 
 def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> PackedTransfer:
-    """Between `net` and `net.refine(factor, how)`, for the flat vector of trained parameters.
+    """The transfer between the trained parameters of `net` and of `net.refine(factor, how)`.
 
-    Residuals go down by the transpose of P, solutions as in `net.coarsen`. Parameters of `before`,
-    `after` and the boundary layers are carried unchanged.
+    Residuals are restricted by the transpose of P, solutions as in `net.coarsen`. Parameters of
+    `before`, `after` and the boundary layers do not change.
 
     Parameters
     ----------
     net : ODENet
         The coarse network.
     factor, how
-        As in `ODENet.refine`.
+        The arguments of `ODENet.refine`.
+
+    Returns
+    -------
+    PackedTransfer
+        The transfer of flat vectors.
 
     Examples
     --------

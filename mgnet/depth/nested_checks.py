@@ -1,4 +1,4 @@
-"""What `train_in_depth` refuses, before it begins and of what it is given on the way."""
+"""Checks of `train_in_depth`: its arguments, and the values that its functions return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ __all__ = [
 
 
 def parts_of(net: Any, depth: Any, factor: int, how: str | None) -> int:
-    """How many numbers of layers there are from that of the net to the deepest.
+    """The number of depths from that of the net to the deepest one.
+
+    Raises
+    ------
+    TypeError
+        If `net` is not an `ODENet`.
+    ValueError
+        If `depth` is not the depth of the net times a power of `factor`, or `how` is "knots".
 
     Examples
     --------
@@ -36,7 +43,7 @@ def parts_of(net: Any, depth: Any, factor: int, how: str | None) -> int:
     net.check_whole()
     net.check_derived("train_in_depth")
     if kind_of(net, factor, how) == "knots":
-        raise ValueError("train_in_depth refines layers; how='knots' leaves their number as it is")
+        raise ValueError("train_in_depth refines layers; how='knots' does not change their number")
     parts, layers = 1, net.depth
     while is_count(depth) and layers < depth:
         parts, layers = parts + 1, layers * factor
@@ -51,7 +58,12 @@ def parts_of(net: Any, depth: Any, factor: int, how: str | None) -> int:
 
 
 def check_budget(work: Any, seconds: Any, trial: Any, clip: Any) -> None:
-    """Raise unless there is an end, and the numbers are in their ranges.
+    """Raise an error unless the budget is finite and the numbers are in their ranges.
+
+    Raises
+    ------
+    ValueError
+        If a number is invalid.
 
     Examples
     --------
@@ -73,13 +85,20 @@ or None
         )
     if clip is not None and not is_number(clip, 0.0, open=True):
         raise ValueError(
-            f"train_in_depth got clip {shown(clip)}; give the largest norm of all gradients, as "
-            "1.0, or None"
+            f"train_in_depth got clip {shown(clip)}; give the largest norm of all gradients, such "
+            "as 1.0, or None"
         )
 
 
 def check_optimizer(net: ODENet, given: Any, made: Any) -> None:
-    """Raise unless a function made an optimizer of this net that steps by gradients alone.
+    """Raise an error unless an optimizer of this net was made that uses only gradients.
+
+    Raises
+    ------
+    TypeError
+        If `made` is not an optimizer, or evaluates the loss itself.
+    ValueError
+        If it has no parameter of the net.
 
     Examples
     --------
@@ -87,33 +106,38 @@ def check_optimizer(net: ODENet, given: Any, made: Any) -> None:
     >>> check_optimizer(net, None, torch.optim.LBFGS(net.parameters()))
     Traceback (most recent call last):
     TypeError: train_in_depth got LBFGS, which evaluates the loss itself; give one that steps by the
-    gradient of a batch, as torch.optim.AdamW, or fit all the data at once by a loop of your own and
-    refine_optimizer
+    gradient of a batch, such as torch.optim.AdamW, or fit all the data at once with your own loop
+    and refine_optimizer
     """
     if not isinstance(made, torch.optim.Optimizer) or made is given:
         raise TypeError(
             f"train_in_depth got an optimizer of type {type(made).__name__}; give a function "
             "net -> optimizer"
         )
-    # Schedulers put a step of another signature into the instance.
+    # Schedulers set a `step` with another signature in the instance.
     _, *arguments = inspect.signature(type(made).step).parameters.values()
     optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     if any(each.default is each.empty and each.kind not in optional for each in arguments):
         raise TypeError(
             f"train_in_depth got {type(made).__name__}, which evaluates the loss itself; give one "
-            "that steps by the gradient of a batch, as torch.optim.AdamW, or fit all the data at "
-            "once by a loop of your own and refine_optimizer"
+            "that steps by the gradient of a batch, such as torch.optim.AdamW, or fit all the data "
+            "at once with your own loop and refine_optimizer"
         )
     own = set(net.parameters())
     if not any(p in own for group in made.param_groups for p in group["params"]):
         raise ValueError(
             f"train_in_depth got {type(made).__name__} without any parameter of the net; give a "
-            "function that makes it of the net that it is given"
+            "function that creates it for the net passed to it"
         )
 
 
 def checked_factor(factor: Any, part: float) -> float:
-    """What a schedule gave: at least 0 and finite.
+    """Return the value of a schedule, at least 0 and finite.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a number.
 
     Examples
     --------
@@ -131,7 +155,12 @@ least 0
 
 
 def checked_module(module: Any) -> torch.nn.Module:
-    """What `wrap` gave.
+    """Return the result of `wrap`.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
 
     Examples
     --------
@@ -147,7 +176,12 @@ def checked_module(module: Any) -> torch.nn.Module:
 
 
 def checked_value(value: Any) -> float:
-    """What `validate` gave: one real number.
+    """Return the result of `validate` as a number.
+
+    Raises
+    ------
+    TypeError
+        If it is not one real number.
 
     Examples
     --------

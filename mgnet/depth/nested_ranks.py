@@ -1,4 +1,4 @@
-"""`train_in_depth` over MPI ranks: a net is spread for a part of the training, then whole again."""
+"""`train_in_depth` over MPI ranks: distributes a net for part of the training, then gathers it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ __all__ = ["Spread", "spread"]
 
 
 class Spread(NamedTuple):
-    """What is trained in one process.
+    """The module and optimizer that are trained in one process.
 
     Attributes
     ----------
     module : torch.nn.Module
+        The module that `wrap` returned.
     optimizer : torch.optim.Optimizer
+        Its optimizer, for the layers of this process.
     communicator : Communicator, or None
-        None: the process has all layers.
+        The ranks that share the module; None if this process has all layers.
 
     Examples
     --------
@@ -44,17 +46,25 @@ class Spread(NamedTuple):
 def spread(
     wrap: Callable[[ODENet], torch.nn.Module], net: ODENet, optimizer: torch.optim.Optimizer
 ) -> Iterator[Spread]:
-    """What `wrap` makes of a net, with an optimizer of its parameters; `net` is whole afterwards.
+    """Wrap a net and provide an optimizer of its parameters; afterwards `net` is whole again.
 
-    Where `wrap` distributes the layers, each process has an optimizer of its own layers inside, and
-    the whole net and optimizer after it, with what was learned. After an exception the layers and
-    the optimizer are as before.
+    If `wrap` distributes the layers, each process has an optimizer of its own layers inside this
+    context, and the whole net and optimizer, with the trained values, after it. After an exception,
+    layers and optimizer are as before.
 
     Parameters
     ----------
     wrap : callable
+        The function of `train_in_depth` that makes a module from a net.
     net : ODENet
+        The net, whole on each process before and after.
     optimizer : torch.optim.Optimizer
+        The optimizer of the parameters of the whole net.
+
+    Raises
+    ------
+    ValueError
+        If `wrap` copied the net, or if the optimizer does not work with distributed layers.
 
     Examples
     --------
@@ -75,19 +85,19 @@ def spread(
         if parallel.net is not net:
             raise ValueError(
                 "train_in_depth got a distributed copy from wrap; distribute a LayerParallel of "
-                "the net that it is given"
+                "the net passed to it"
             )
         if isinstance(optimizer, MultilevelGradient):
             raise ValueError(
                 "train_in_depth got MultilevelGradient and distributed layers, whose coarse levels "
-                "would need those of other ranks; use an optimizer as AdamW, or one process"
+                "would need those of other ranks; use an optimizer such as AdamW, or one process"
             )
         held = {p for group in optimizer.param_groups for p in group["params"]}
         if parallel.communicator.batches and held - {*named.values(), *module.parameters()}:
             raise ValueError(
-                "train_in_depth got an optimizer of parameters outside of the module, whose "
+                "train_in_depth got an optimizer of parameters outside the module, whose "
                 "gradients several networks would not add; put them into `before` or `after`, or "
-                "take distribute(..., batches=1)"
+                "use distribute(..., batches=1)"
             )
         own = dict(net.named_parameters())
         local = refined_optimizer(optimizer, {p: own[name] for name, p in named.items()}, {})

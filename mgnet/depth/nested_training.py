@@ -1,4 +1,4 @@
-"""Nested iteration in depth for minibatches: few layers learn first, more follow if they pay."""
+"""Nested iteration in depth for minibatches: few layers learn first, more are added if they pay."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
 class Stage(NamedTuple):
-    """Some steps with one number of layers.
+    """A number of training steps with the same number of layers.
 
     Attributes
     ----------
     layers : int
+        Number of layers.
     steps : int
-        Of the optimizer.
+        Number of steps of the optimizer.
     work : float
-        In steps of the deepest net, one of n layers counts n / depth.
+        Work in steps of the deepest net; a step with n layers counts as n / depth.
     seconds : float
-        Of wall time, validation included.
+        Wall time in seconds, including validation.
     loss : float
-        Mean over the batches; NaN without steps.
+        Mean loss over the batches; NaN if there were no steps.
     held_out : float
-        What `validate` gave at the end.
+        Value of `validate` at the end of the stage.
     kept : bool
-        Whether training went on from here; False for the loser of a trial.
+        True if training continued from this stage; False for the loser of a trial.
 
     Examples
     --------
@@ -67,15 +68,18 @@ class Stage(NamedTuple):
 
 @dataclass
 class NestedTraining:
-    """What `train_in_depth` did.
+    """The result of `train_in_depth`.
 
     Attributes
     ----------
     net : ODENet
+        The trained net.
     optimizer : torch.optim.Optimizer
+        The optimizer of its parameters.
     stages : list of Stage
+        The stages in order, including the losers of trials.
     decisions : list of str
-        A sentence for every trial, and for the end.
+        One sentence for every trial, and one for the end.
 
     Examples
     --------
@@ -90,7 +94,7 @@ class NestedTraining:
     decisions: list[str] = field(default_factory=list)
 
     def explain(self) -> str:
-        """A table of the stages, and the decisions."""
+        """A table of the stages, followed by the decisions."""
         lines = [
             f"{'layers':>6} {'steps':>6} {'work':>6} {'seconds':>8} {'loss':>9} {'held out':>9}"
         ]
@@ -105,16 +109,21 @@ class NestedTraining:
 def warm_up_and_decay(
     part: float, warm_up: float = 0.03, decay: float = 0.3, least: float = 0.0
 ) -> float:
-    """The factor of a learning rate after a part of the training: up, level, and linearly down.
+    """A learning-rate factor that rises linearly, stays constant, and decays linearly.
 
     Parameters
     ----------
     part : float
-        From 0 to 1.
+        Part of the training that is done, from 0 to 1.
     warm_up, decay : float
-        Parts at the beginning and at the end.
+        Parts of the training with the rise and with the decay.
     least : float
         The factor at the end.
+
+    Returns
+    -------
+    float
+        The factor, from 0 to 1.
 
     Examples
     --------
@@ -143,62 +152,65 @@ def train_in_depth(
     clip: float | None = None,
     wrap: Callable[[ODENet], torch.nn.Module] = lambda net: net,
 ) -> NestedTraining:
-    """Train an ODE net by minibatches, with more and more layers where they are worth their time.
+    """Train an ODE net with minibatches, and add layers when they are worth their time.
 
     Every number of layers from `net.depth` to `depth` has an equal part of the budget. At the end
-    of its part a trial decides: the net and its refinement train on, each with a piece of the next
-    part, from the same state, moments and learning rate; what has the lower held-out value at the
-    end is kept. A refined net takes fewer steps in its piece, since a step costs more. If the
-    shallower net wins, it has the next part, too, at the end of which more layers are tried again.
-    Once the budget is used up, nothing is tried any more.
+    of a part, a trial decides: the net and its refinement each train for a piece of the next part,
+    from the same state, moments and learning rate, and the one with the lower held-out value is
+    kept. A refined net takes fewer steps in its piece, because its steps cost more. If the
+    shallower net wins, it also gets the next part, after which more layers are tried again. There
+    are no more trials once the budget is used up.
 
     Parameters
     ----------
     net : ODENet
-        With the fewest layers; changed in place. With `learnable_steps=True` refinement is exact.
+        The net with the fewest layers, changed in place. With `learnable_steps=True`, refinement
+        is exact.
     loss : callable
-        `loss(module, batch)`, a tensor without axes.
+        The function `loss(module, batch)`, which returns a tensor without axes.
     batches : iterable
-        Gone through again and again, as a DataLoader is.
+        The batches, which are used repeatedly, such as a DataLoader.
     optimizer : callable
-        `net -> optimizer` of its parameters, whose learning rates are the largest: the first
-        optimizer; later ones are refined, moments, groups and all (`refine_optimizer`). Not one
-        that evaluates the loss itself, as L-BFGS does.
+        A function `net -> optimizer` that creates the optimizer of the net's parameters with the
+        largest learning rates. Later optimizers are refinements of it, including moments and groups
+        (`refine_optimizer`). An optimizer that evaluates the loss itself, such as L-BFGS, is
+        refused.
     validate : callable
-        `validate(module)`, a number, the lower the better. The module is in evaluation mode,
-        without gradients; the time counts.
+        The function `validate(module)`, which returns a number; lower is better. The module is in
+        evaluation mode and without gradients; the time counts.
     depth : int
-        The most layers, `net.depth` times a power of `factor`.
+        Largest number of layers, `net.depth` times a power of `factor`.
     work, seconds : float
-        The budget: in steps of the deepest net, a step of n layers counting n / depth (the same on
-        every machine), or in wall time. At least one is finite.
+        The budget: in steps of the deepest net, where a step with n layers counts as n / depth
+        (the same on every machine), or in seconds of wall time. At least one must be finite.
     factor, how
-        As in `ODENet.refine`.
+        The arguments of `ODENet.refine`.
     schedule : callable
-        `part of the budget -> factor` of all learning rates, at least 0; both sides of a trial have
-        the same ones.
+        A function from the used part of the budget to the factor of all learning rates, at least 0.
+        Both nets in a trial get the same factors.
     trial : float, optional
-        The piece of a part that each of the two has in a trial. None: no trials, always refine.
+        The piece of a part that each of the two nets gets in a trial; None means that the net is
+        always refined, without trials.
     clip : float, optional
-        The largest norm of all gradients together.
+        Largest norm of all gradients together; larger gradients are scaled down.
     wrap : callable, optional
-        Makes the module that is trained and validated of each net, such as
-        `lambda net: LayerParallel(net, coarsening=4)`. Over MPI ranks
-        `lambda net: mgnet.petsc.distribute(LayerParallel(net), batches=2)`: all ranks call this
-        with the same batches; each has the whole net between the parts of the training, for
-        refinement.
+        A function that makes the module to be trained and validated from each net, such as
+        `lambda net: LayerParallel(net, coarsening=4)`. For MPI ranks, use
+        `lambda net: mgnet.petsc.distribute(LayerParallel(net), batches=2)`: all ranks call
+        `train_in_depth` with the same batches, and between the parts of the training, each has the
+        whole net for refinement.
 
     Returns
     -------
     NestedTraining
-        `net` and `optimizer` as they are at the end, and `explain()`.
+        The trained `net` and `optimizer`, and the table `explain()`.
 
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit, before anything is trained.
+        If the arguments are invalid; nothing has been trained then.
     FloatingPointError
-        If a loss or a held-out value is not finite; names the step.
+        If a loss or a held-out value is not finite; the message names the step.
 
     Notes
     -----
@@ -252,7 +264,7 @@ def train_in_depth(
 
 
 class _Budget:
-    """How much is used: the larger part of work and of seconds."""
+    """The used part of the budget: the larger one of work and of seconds."""
 
     def __init__(self, work: float, seconds: float, depth: int):
         self.work, self.seconds, self.depth = work, seconds, depth
@@ -260,10 +272,10 @@ class _Budget:
         self.communicator: Communicator | None = None
 
     def used(self) -> float:
-        """From 0 to 1."""
+        """The used part, from 0 to 1."""
         elapsed = time.perf_counter() - self.began
         if self.communicator is not None and self.seconds < math.inf:
-            elapsed = of_first(self.communicator, elapsed)  # clocks differ
+            elapsed = of_first(self.communicator, elapsed)  # clocks differ between ranks
         return max(self.done / self.work, elapsed / self.seconds)
 
 
@@ -280,9 +292,14 @@ class _Run:
     def train(
         self, net: ODENet, optimizer: torch.optim.Optimizer, end: float, late: float = 0.0
     ) -> Stage:
-        """Steps until so much of the budget is used, and the held-out value.
+        """Train until so much of the budget is used, and compute the held-out value.
 
-        `late`: the part of the budget by which the schedule is set back.
+        The schedule is set back by the part `late` of the budget.
+
+        Raises
+        ------
+        FloatingPointError
+            If a loss or the held-out value is not finite.
         """
         budget = self.budget
         began, done, losses = time.perf_counter(), budget.done, []
@@ -292,7 +309,7 @@ class _Run:
             while (part := budget.used()) < end:
                 losses.append(self._step(own, min(1.0, part - late)))
                 budget.done += net.depth / budget.depth
-                if losses[-1].device.type == "cpu":  # another device would be waited for
+                if losses[-1].device.type == "cpu":  # reading a loss on a GPU would wait for it
                     _check_finite(losses[-1:], len(losses), net.depth)
             _check_finite(losses, 1, net.depth)
             own.module.eval()
@@ -330,7 +347,7 @@ class _Run:
 def _try_more_layers(
     told: NestedTraining, run: _Run, piece: float, factor: int, how: str | None
 ) -> None:
-    """Refine; with a trial, keep what is better after it."""
+    """Refine the net; in a trial, keep the better of the two nets."""
     coarse = told.net, told.optimizer
     fine_net = told.net.refine(factor, how)
     fine = fine_net, refine_optimizer(told.optimizer, told.net, fine_net, how)
@@ -353,7 +370,7 @@ def _try_more_layers(
 
 
 def _check_finite(losses: list[torch.Tensor], first: int, layers: int) -> None:
-    """Raise for a loss that is not finite; `first` is the number of the step of the first one."""
+    """Raise an error if a loss is not finite; `first` is the number of the first step."""
     values = torch.stack(losses).double() if losses else torch.zeros(1)
     wrong = (~values.isfinite()).nonzero().flatten()
     if len(wrong):

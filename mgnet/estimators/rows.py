@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 ROUNDING = 8.0  # units of rounding: a column that varies by less does not vary
+# Newer versions of scikit-learn refuse weights of zeros, without the name of the estimator.
+CHECKED_HERE = {"allow_all_zero_weights"} & signature(_check_sample_weight).parameters.keys()
 
 
 @contextmanager
@@ -68,7 +71,13 @@ def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray
     if sample_weight is None:
         return None
     with as_doubles(owner):
-        weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        weights = _check_sample_weight(
+            sample_weight,
+            x,
+            dtype=np.float64,
+            ensure_non_negative=True,
+            **dict.fromkeys(CHECKED_HERE, True),
+        )
     if not weights.any():
         raise ValueError(
             f"{owner} got a sample_weight of zeros alone; at least one row must have a positive "

@@ -1,8 +1,8 @@
-"""The grid of a Kolmogorov-Arnold network is its knots.
+"""Multigrid methods whose grid is the knots of a Kolmogorov-Arnold network (KAN).
 
-Splines and the networks made of them, knot insertion as an exact prolongation, the change between
-the spline and the truncated-power basis, and hierarchies of networks that differ only in their
-knots. Needs the core and PyTorch.
+This package contains splines and networks of splines, knot insertion as an exact prolongation, the
+change between the spline basis and the truncated-power basis, and hierarchies of networks that
+differ only in their knots. It needs the core and PyTorch.
 """
 
 from mgnet.knots.adaptive_refinement import TrialRefinement, refine_where_needed

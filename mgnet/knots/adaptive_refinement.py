@@ -1,4 +1,4 @@
-"""Which layers of a KAN need more knots, told by refinements on trial and held-out data."""
+"""Selection of the layers of a KAN that need more knots, by trial refinements and held-out data."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from mgnet.limits import is_number, shown
 
 __all__ = ["TrialRefinement", "refine_where_needed"]
 
-NEAR = 0.8  # of the gain of the best trial: a smaller network that reaches it is preferred
+NEAR = 0.8  # fraction of the best trial's gain that a smaller network must reach to be preferred
 
 
 class TrialRefinement(NamedTuple):
-    """What `refine_where_needed` found.
+    """The result of `refine_where_needed`.
 
     Attributes
     ----------
     network : torch.nn.Module
-        Trained.
+        The trained network.
     layers : tuple of int
-        That were refined; none where no refinement lowers the error enough.
+        Numbers of the refined layers; empty if no refinement lowers the error enough.
     error : float
-        Of the network.
+        Held-out error of the network.
     errors : dict of tuple of int to float
-        Of all trials, by the layers that each refined; `()` is the network without refinement.
+        Errors of all trials, by the layers that each refined; `()` is the network without
+        refinement.
 
     Examples
     --------
@@ -53,44 +54,48 @@ def refine_where_needed(
     factor: int = 2,
     gain: float = 0.1,
 ) -> TrialRefinement:
-    """Refine the layers whose knots are missing, as held-out data tell.
+    """Refine the layers that need more knots, as measured on held-out data.
 
-    Each spline layer is refined on trial, and all of them together unless exactly one such trial
-    gained. Every trial network is fitted, as is a copy without refinement, and their errors decide:
-    the smallest network wins that reaches four fifths of the best gain, counted in digits. Its
-    training is kept, so that the trials that lose are the price: those of a layer with few
-    coefficients cost little.
+    Each spline layer is refined in a trial of its own, and all layers together in another one
+    unless exactly one of these trials gained. Every trial network is fitted, as is a copy without
+    refinement. Among the networks that reach four fifths of the best gain, counted in digits, the
+    smallest one is selected, together with its training. The losing trials are the extra cost;
+    those of layers with few coefficients cost little.
 
-    Measured on rough functions inside a smooth one, a steep one outside of smooth ones, and a
-    smooth composition. The part of a layer that its next coarser splines do not have ("detail"),
-    as a change of the outputs, was largest in the right layer, too, but did not tell when to stop:
-    it stayed far above the error of a smooth composition that had all knots that it needed.
+    The method was measured on rough functions inside a smooth one, a steep one outside smooth ones,
+    and a smooth composition. An alternative indicator, the change of the outputs caused by the part
+    of a layer that its next coarser splines cannot represent ("detail"), was also largest in the
+    right layer but did not show when to stop: it stayed far above the error of a smooth composition
+    that already had all knots it needed.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A KAN, or a module that holds one; it stays as it is.
+        A KAN, or a module that contains one; it is not changed.
     fit : callable
-        `network -> None`, trains the network in place for as long as a level should be trained.
+        A function `network -> None` that trains the network in place, as long as a level should be
+        trained.
     error : callable
-        `network -> float`, on data that `fit` does not see; finite and not negative.
+        A function `network -> float` that returns the error on data that `fit` does not use; finite
+        and not negative.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     gain : float
-        The fraction by which a refinement must lower the error, beyond what fitting without it
-        does; between 0 and 1.
+        The fraction by which a refinement must lower the error, relative to fitting without
+        refinement; between 0 and 1.
 
     Returns
     -------
     TrialRefinement
-        Without a useful refinement, the given network or the fitted copy, whichever is better.
+        The network and all errors. Without a useful refinement, the network is the given one or the
+        fitted copy, whichever has the smaller error.
 
     Raises
     ------
     TypeError
-        If the network holds no KAN, or fit or error are no functions.
+        If the network contains no KAN, or `fit` or `error` is not a function.
     ValueError
-        If factor or gain are out of range, or an error is not finite.
+        If `factor` or `gain` is out of range, or an error is not finite.
 
     Examples
     --------
@@ -146,7 +151,7 @@ def refine_where_needed(
 def _chosen(
     errors: dict[tuple[int, ...], float], enough: float, sizes: dict[tuple[int, ...], int]
 ) -> tuple[int, ...]:
-    """The layers of the trial that wins."""
+    """The layers of the selected trial."""
     useful = [layers for layers in errors if layers and errors[layers] < enough]
     if not useful:
         return ()

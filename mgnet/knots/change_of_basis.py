@@ -1,15 +1,16 @@
-"""Between the spline basis and the truncated-power (ReLU^k) basis of one knot vector.
+"""Change between the spline basis and the truncated-power (ReLU^k) basis on one knot vector.
 
-The channels `psi_j(x) = max(0, x - t_j)^degree` span the splines of the knots t on their domain:
-`splines = A channels`. So weights go by the transpose, `w = A^T u`, and gradients by the matrix,
-`grad_u = A grad_w`. A is, up to scaling, a difference of order degree + 1:
+The channels `psi_j(x) = max(0, x - t_j)^degree` span the splines with the knots t on their domain:
+`splines = A channels`. Weights are therefore transformed by the transpose, `w = A^T u`, and
+gradients by the matrix, `grad_u = A grad_w`. Up to scaling, A is a difference of order degree + 1:
 
     A = (I - S) D_r^-1 (I - S) D_{r-1}^-1 ... D_2^-1 (I - S),    r = degree + 1,
 
 with the shift `(S x)_i = x_{i+1}` and `D_k = diag(t_{i+k-1} - t_i)`. A product with A or its
-transpose is therefore r differences, a solve r cumulative sums, for any knots; no inverse and no
-dense matrix is ever formed. The spread of the eigenvalues of `A^T A` grows like n^(2 r).
-Source: Southworth et al., arXiv 2603.04827; the product form and the explicit one are ours.
+transpose therefore consists of r differences, and a solve of r cumulative sums, for any knots; no
+inverse and no dense matrix is formed. The ratio of the extreme eigenvalues of `A^T A` grows like
+n^(2 r). Source: Southworth et al., arXiv 2603.04827; the product form and the explicit form are
+derived here.
 """
 
 from __future__ import annotations
@@ -31,32 +32,33 @@ __all__ = [
 
 
 def change_of_basis(knots: Any, degree: int, form: str = "recursion") -> sp.csr_matrix:
-    """The matrix A with `splines = A channels` on the domain of the knots.
+    """Compute the matrix A with `splines = A channels` on the domain of the knots.
 
-    The splines are normalised, the channels are `max(0, x - t_j)^degree`; `w = A^T u` are the
-    channel weights of the spline with coefficients u. To multiply or solve with A there is no need
-    for the matrix: see `to_channels` and `from_channels`. Source: Southworth et al.,
-    arXiv 2603.04827, the recursion and the Toeplitz form of the change of basis.
+    The splines are normalized, and the channels are `max(0, x - t_j)^degree`; `w = A^T u` are the
+    channel weights of the spline with coefficients u. Multiplications and solves with A do not need
+    the matrix: see `to_channels` and `from_channels`. Source: Southworth et al., arXiv 2603.04827,
+    the recursion and the Toeplitz form of the change of basis.
 
     Parameters
     ----------
     knots : array of n + 2 degree + 1 numbers
-        Strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
+        Knots, strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
     degree : int
-        0 to 5.
+        Degree of the splines, 0 to 5.
     form : "recursion", "explicit" or "toeplitz"
-        How to compute it. By recursion on the degree; entry by entry, from the knots of one spline;
-        or from binomial coefficients, for equal distances only.
+        Method of computation: by recursion on the degree; entry by entry, from the knots of one
+        spline; or from binomial coefficients, for equidistant knots only.
 
     Returns
     -------
     csr_matrix of shape (n + degree, n + degree)
-        Upper triangular with degree + 2 diagonals; rows are splines, columns channels.
+        The matrix, upper triangular with degree + 2 diagonals; rows are splines, columns channels.
 
     Raises
     ------
     ValueError
-        If the knots do not increase, are too few, or are not uniform for "toeplitz".
+        If the knots do not increase, are too few, or are not uniform for "toeplitz", or if `degree`
+        or `form` is invalid.
 
     Examples
     --------
@@ -99,9 +101,9 @@ def _by_recursion(knots: np.ndarray, degree: int) -> sp.csr_matrix:
 
 def _by_divided_differences(knots: np.ndarray, degree: int) -> sp.csr_matrix:
     order, size = degree + 1, len(knots) - degree - 1
-    own = np.arange(size)[:, None] + np.arange(order + 1)  # the knots of each spline
+    own = np.arange(size)[:, None] + np.arange(order + 1)  # numbers of the knots of each spline
     t = knots[own]
-    distance = t[:, :, None] - t[:, None, :] + np.eye(order + 1)  # 1 from a knot to itself
+    distance = t[:, :, None] - t[:, None, :] + np.eye(order + 1)  # 1 on the diagonal
     entries = (-1) ** order * (t[:, -1:] - t[:, :1]) / distance.prod(axis=2)
     return _banded(entries, size)
 
@@ -120,7 +122,7 @@ def _by_binomials(knots: np.ndarray, degree: int) -> sp.csr_matrix:
 
 
 def _banded(entries: np.ndarray, size: int) -> sp.csr_matrix:
-    """Row i holds its entries from the diagonal on; what lies beyond the last column is dropped."""
+    """Row i contains its entries from the diagonal on; those beyond the last column are dropped."""
     rows, offsets = np.indices(entries.shape)
     columns = rows + offsets
     keep = columns < size
@@ -128,17 +130,25 @@ def _banded(entries: np.ndarray, size: int) -> sp.csr_matrix:
 
 
 def to_channels(u: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> torch.Tensor:
-    """Channel weights `w = A^T u` of spline coefficients u, by degree + 1 differences.
+    """Compute channel weights `w = A^T u` of spline coefficients u, by degree + 1 differences.
 
-    Differentiable in u and, where they are a tensor, in the knots.
+    The result can be differentiated with respect to u and, if they are a tensor, to the knots.
 
     Parameters
     ----------
     u : tensor
+        The coefficients.
     knots : array or tensor of n + 2 degree + 1 numbers
+        Strictly increasing knots.
     degree : int
+        Degree of the splines.
     axis : int
         The axis of the n + degree splines: 1 for the coefficients (inputs, splines, outputs).
+
+    Returns
+    -------
+    tensor of the shape of u
+        The channel weights.
 
     Examples
     --------
@@ -153,9 +163,9 @@ def to_channels(u: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> torc
 
 
 def from_channels(w: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> torch.Tensor:
-    """Spline coefficients `u = A^-T w` of channel weights w, by degree + 1 cumulative sums.
+    """Compute spline coefficients `u = A^-T w` from channel weights, by degree + 1 cumulative sums.
 
-    Parameters are those of `to_channels`, which it undoes.
+    The parameters are those of `to_channels`, of which this is the inverse.
 
     Examples
     --------
@@ -169,9 +179,9 @@ def from_channels(w: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> to
 
 
 def spline_gradient(gradient: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> torch.Tensor:
-    """The gradient `A g` for the spline coefficients, from the gradient g for the channel weights.
+    """Compute the gradient `A g` with respect to coefficients from g with respect to channels.
 
-    Parameters are those of `to_channels`.
+    The parameters are those of `to_channels`.
 
     Examples
     --------
@@ -187,9 +197,9 @@ def spline_gradient(gradient: torch.Tensor, knots: Any, degree: int, axis: int =
 def channel_gradient(
     gradient: torch.Tensor, knots: Any, degree: int, axis: int = 0
 ) -> torch.Tensor:
-    """The gradient `A^-1 g` for the channel weights, from the gradient g for the coefficients.
+    """Compute the gradient `A^-1 g` with respect to channels from g with respect to coefficients.
 
-    Parameters are those of `to_channels`.
+    The parameters are those of `to_channels`.
 
     Examples
     --------
@@ -203,7 +213,7 @@ def channel_gradient(
 
 
 def _gaps(x: torch.Tensor, knots: Any, degree: int, axis: int) -> list[torch.Tensor]:
-    """The diagonals of D_2, ..., D_r, in the shape that multiplies x along the axis."""
+    """The diagonals of D_2, ..., D_r, shaped to multiply x along the axis."""
     t = knots if isinstance(knots, torch.Tensor) else torch.from_numpy(np.asarray(knots, float))
     size = len(t) - degree - 1
     if x.shape[axis] != size:
@@ -215,17 +225,17 @@ def _gaps(x: torch.Tensor, knots: Any, degree: int, axis: int) -> list[torch.Ten
         raise ValueError("change of basis got knots that do not increase strictly; sort them")
     shape = [1] * x.dim()
     shape[axis] = size
-    # Subtracted in the precision of the knots: in float32 the digits of a short distance are few.
+    # Subtracted in the precision of the knots, because in float32 short distances lose digits.
     return [(t[k : k + size] - t[:size]).to(x).reshape(shape) for k in range(1, degree + 1)]
 
 
 def _difference(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """x_i - x_{i-1}, with zero before the first: (I - S)^T x."""
+    """x_i - x_{i-1}, with zero before the first entry: (I - S)^T x."""
     return x.diff(dim=axis, prepend=torch.zeros_like(x.narrow(axis, 0, 1)))
 
 
 def _difference_from_the_end(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """x_i - x_{i+1}, with zero behind the last: (I - S) x."""
+    """x_i - x_{i+1}, with zero after the last entry: (I - S) x."""
     return -x.diff(dim=axis, append=torch.zeros_like(x.narrow(axis, 0, 1)))
 
 

@@ -1,6 +1,6 @@
-"""One coarse level for preconditioners: the matrix that couples all inputs of all layers, solved.
+"""A coarse level for preconditioners: a matrix that couples all inputs, with an exact solver.
 
-Each input is halved as far as its own number of intervals allows, so layers may differ.
+Each input is halved as often as its number of intervals allows, so layers may differ.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mgnet.training.least_squares.newton_krylov import Product
 
 __all__ = ["CoarseInputs", "can_halve", "halved"]
 
-LARGEST = 4  # times `coarsest`: with more intervals than that an input is left out
+LARGEST = 4  # times `coarsest`: an input with more intervals is left out
 
 
 def can_halve(intervals: int, coarsest: int) -> bool:
-    """Whether half of the intervals are whole, and at least `coarsest`.
+    """Whether half of the intervals is an integer, and at least `coarsest`.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def can_halve(intervals: int, coarsest: int) -> bool:
 
 
 def halved(intervals: int, coarsest: int) -> int:
-    """The intervals that are left when they are halved as often as `coarsest` allows.
+    """The number of intervals after halving as often as `coarsest` allows.
 
     Examples
     --------
@@ -49,15 +49,16 @@ def halved(intervals: int, coarsest: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class CoarseInputs:
-    """`P^T (J^T J) P` of the inputs that have a coarse level, dense.
+    """The dense matrix `P^T (J^T J) P` of the inputs that have a coarse level.
 
     Attributes
     ----------
     P : csr_matrix of shape (columns, coarse columns)
+        The prolongation from the coarse level.
     gram, identity : tensor of shape (coarse columns, coarse columns)
-        `P^T (J^T J) P`, penalties included, and `P^T P`.
+        `P^T (J^T J) P`, including penalties, and `P^T P`.
     joined : tuple of bool
-        Of each input, whether it is in.
+        Whether each input is part of the coarse level.
     """
 
     P: Any
@@ -67,7 +68,7 @@ class CoarseInputs:
 
     @classmethod
     def of(cls, J: LocalJacobian, penalty: Any, coarsest: int) -> CoarseInputs:
-        """Of residuals and the sparse rows of a penalty."""
+        """Create the coarse level from residuals and the sparse rows of a penalty."""
         intervals = [halved(part.intervals, coarsest) for part in J.inputs]
         joined = tuple(n <= LARGEST * coarsest for n in intervals)
         parts = []
@@ -95,7 +96,7 @@ class CoarseInputs:
         return cls(P, gram, torch.from_numpy((P.T @ P).toarray()), joined)
 
     def inverse(self, shift: float) -> Product:
-        """`P A^-1 P^T` with `A = gram + shift identity`."""
+        """Return the product with `P A^-1 P^T`, where `A = gram + shift identity`."""
         if not self.P.shape[1]:
             return torch.zeros_like
         factor, unit = cholesky(self.gram + shift * self.identity)

@@ -1,12 +1,13 @@
-"""KANs trained with efficient-kan and pykan as networks of mgnet, from their `state_dict`.
+"""Conversion of KANs trained with efficient-kan and pykan, from their `state_dict`.
 
 Neither package is imported. Both compute in every layer
 
     x_q = sum_p scale_pq spline_pq(x_p) + weight_pq base(x_p) + bias_q
 
-with splines that fall to zero within `degree` intervals beyond the grid, and a fixed function
-`base`, usually SiLU, beside them. Splines, scales, masks and biases come over exactly. The base is
-not a spline: its closest spline on the same knots joins the coefficients, or it is left out.
+with splines that fall to zero within `degree` intervals beyond the grid, and with a fixed function
+`base`, usually SiLU. Splines, scales, masks and biases are converted exactly. The base function is
+not a spline: either its closest spline on the same knots is added to the coefficients, or it is
+left out.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ Base = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Imported:
-    """A network from elsewhere, and how it compares with the original one.
+    """An imported network, and its differences from the original one.
 
     Attributes
     ----------
     network : KAN or FreeKnotKAN
-        A KAN where all grids of the original are one and the same uniform grid. float64.
+        The imported network: a KAN if all grids of the original are the same uniform grid; float64.
     difference : float
-        Between the outputs of the two networks, the largest over the largest output, at the check
-        points inside; dimensionless.
+        Largest difference between the outputs of the two networks, relative to the largest output,
+        at those check points that stay inside the grids; dimensionless.
     base_share : float
-        Of the base functions in what the layers compute, 0 to 1: their norm over it plus that of
-        the splines.
+        Contribution of the base functions to the layers, from 0 to 1: their norm divided by the sum
+        of their norm and that of the splines.
     outside : float
-        The share of the check points of which some value, in any layer, leaves the domain of the
-        splines. There the network is continued linearly and not compared.
+        Fraction of the check points for which some value in some layer leaves the domain of the
+        splines. There the network is continued linearly, and it is not compared.
     """
 
     network: KAN | FreeKnotKAN
@@ -75,37 +76,39 @@ def from_efficient_kan(
     outputs: torch.Tensor | None = None,
     tolerance: float = 1e-3,
 ) -> Imported:
-    """A network of efficient-kan (github.com/Blealtan/efficient-kan) as one of mgnet.
+    """Import a network of efficient-kan (github.com/Blealtan/efficient-kan).
 
     Parameters
     ----------
     state : mapping of tensors
-        `model.state_dict()` of its `KAN`.
+        The `state_dict()` of a `KAN` of that package.
     base : callable
-        The `base_activation` of the model, tensor -> tensor of its shape.
+        The `base_activation` of the model, a function from a tensor to a tensor of the same shape.
     splines_only : bool
-        Whether the base branch is left out; `base_share` tells what that loses.
+        Whether to leave out the base branch; `base_share` measures the loss.
     factor : int
-        Each interval is cut into so many, for a closer approximation of the base: the difference
-        falls like `factor^-(degree + 1)`.
+        Number of parts into which each interval is divided, for a better approximation of the base:
+        the difference decreases like `factor^-(degree + 1)`.
     outside : "vanish" or "linear"
-        Beyond the grid: fall to zero as the original does, with `degree` (for degree 1, two) more
-        intervals on either side; or continue linearly from the ends of the grid, without them.
+        Behavior beyond the grid: "vanish" falls to zero as in the original, with `degree` (for
+        degree 1, two) more intervals on both sides; "linear" continues linearly from the ends of
+        the grid, without more intervals.
     inputs : tensor of shape (samples, inputs), optional
-        The check points; by default 1000 random ones of the grids of the first layer.
+        Check points; by default 1000 random points in the grids of the first layer.
     outputs : tensor of shape (samples, outputs), optional
-        What the original network makes of `inputs`; by default its formula is evaluated.
+        Outputs of the original network at `inputs`; by default its formula is evaluated.
     tolerance : float
-        The largest accepted `difference`, dimensionless.
+        Largest accepted `difference`, dimensionless.
 
     Returns
     -------
     Imported
+        The network, with measures of its accuracy.
 
     Raises
     ------
     ValueError
-        Where the state is of another kind, or the outputs differ too much.
+        If the state has another form, an argument is invalid, or the outputs differ too much.
 
     Examples
     --------
@@ -122,7 +125,7 @@ def from_efficient_kan(
     for number in range(_count(state, "layers.{}.spline_weight", "efficient-kan")):
         name = f"layers.{number}."
         splines = _read(state, name + "spline_weight")
-        if name + "spline_scaler" in state:  # an option of the original
+        if name + "spline_scaler" in state:  # optional in the original
             splines = splines * _read(state, name + "spline_scaler").unsqueeze(-1)
         grid, weight = _read(state, name + "grid"), _read(state, name + "base_weight")
         layers.append(_Layer(grid, splines.permute(1, 2, 0), weight.T, grid.new_zeros(len(weight))))
@@ -140,28 +143,29 @@ def from_pykan(
     outputs: torch.Tensor | None = None,
     tolerance: float = 1e-3,
 ) -> Imported:
-    """A network of pykan 0.2 (github.com/KindXiaoming/pykan) as one of mgnet.
+    """Import a network of pykan 0.2 (github.com/KindXiaoming/pykan).
 
     Source of the formulas: Liu et al., arXiv 2404.19756, section 2, and arXiv 2408.10205.
 
     Parameters
     ----------
     state : mapping of tensors
-        `model.state_dict()`, without multiplication nodes and symbolic edges. After `prune_input`
-        it has the inputs that are left.
+        The `state_dict()` of the model, without multiplication nodes and symbolic edges. After
+        `prune_input`, the network has only the remaining inputs.
     base : callable
-        The `base_fun` of the model, tensor -> tensor of its shape.
+        The `base_fun` of the model, a function from a tensor to a tensor of the same shape.
     splines_only, factor, outside, inputs, outputs, tolerance
-        As in `from_efficient_kan`.
+        The arguments of `from_efficient_kan`.
 
     Returns
     -------
     Imported
+        The network, with measures of its accuracy.
 
     Raises
     ------
     ValueError
-        Where the state is of another kind, or the outputs differ too much.
+        If the state has another form, an argument is invalid, or the outputs differ too much.
 
     Examples
     --------
@@ -293,7 +297,7 @@ def _check(layers: list[_Layer], factor: int, outside: str) -> None:
 
 
 def _padded(layer: _Layer) -> _Layer:
-    """The same splines with the intervals on which they fall to zero inside the domain."""
+    """The same splines, with the intervals on which they fall to zero inside the domain."""
     extra = max(layer.degree, 2)  # a broken line needs one more interval to end with slope 0
     knots = continued(layer.knots, extra)
     return layer._replace(knots=knots, splines=pad(layer.splines, (0, 0, extra, extra)))
@@ -310,7 +314,7 @@ def _network(layers: list[_Layer], base: Base | None, factor: int) -> KAN | Free
         if base is not None:
             u = u + _closest_splines(base, grid, degree).unsqueeze(-1) * layer.base.unsqueeze(1)
         grids.append(grid)
-        coefficients.append(u + layer.bias / len(u))  # splines sum to 1, also where continued
+        coefficients.append(u + layer.bias / len(u))  # splines sum to 1, also in the continuation
     widths = [len(u) for u in coefficients] + [coefficients[-1].shape[-1]]
     intervals = [grid.shape[1] - 1 for grid in grids]
     domain = (float(grids[0][0, 0]), float(grids[0][0, -1]))
@@ -327,13 +331,13 @@ def _network(layers: list[_Layer], base: Base | None, factor: int) -> KAN | Free
 
 
 def _is_uniform(grid: torch.Tensor, domain: tuple[float, float]) -> bool:
-    """To the rounding of float32, in which most grids were made."""
+    """Whether a grid is uniform to the rounding of float32, in which most grids were made."""
     uniform = torch.linspace(*domain, grid.shape[1], dtype=grid.dtype)
     return bool((grid - uniform).abs().max() <= 1e-4 * (uniform[1] - uniform[0]))
 
 
 def _closest_splines(base: Base, grid: torch.Tensor, degree: int) -> torch.Tensor:
-    """Coefficients (inputs, splines) of the least-squares fit of one function on each grid."""
+    """Coefficients (inputs, splines) of the least-squares fit of a function on each grid."""
     nodes = 0.5 - 0.5 * torch.cos(torch.linspace(0.0, torch.pi, 2 * degree + 1).double())
     x = (grid[:, :-1, None] + grid.diff(dim=-1)[..., None] * nodes).flatten(1)
     first, (values,) = local_basis_on(x.T, continued(grid, degree), degree)

@@ -1,16 +1,17 @@
 """A KAN with its derivatives with respect to the inputs, carried forward through the layers.
 
-A layer `y = sum_p phi_p(z_p)` maps derivatives as it maps values,
+A layer `y = sum_p phi_p(z_p)` maps values and derivatives in the same way,
 
     y_i  = sum_p phi_p'(z_p) z_p,i
     y_ij = sum_p phi_p''(z_p) z_p,i z_p,j + phi_p'(z_p) z_p,ij
 
-and all of them are linear in its coefficients. So the row of the Jacobian of a residual needs no
-copy of the parameters: with S the derivatives of the residual by y, y_i, y_ij it is, for a layer,
+and all of these are linear in its coefficients. A row of the Jacobian of a residual therefore needs
+no copy of the parameters: with S the derivatives of the residual with respect to y, y_i, y_ij, the
+part of a layer is
 
     b(z) S + sum_i b'(z) z_i S_i + sum_ij (b''(z) z_i z_j + b'(z) z_ij) S_ij
 
-where of the splines b only degree + 1 do not vanish.
+where only degree + 1 of the splines b are nonzero.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["KANDerivatives"]
 
 Axes = tuple[int, ...]
-Parts = dict[Axes, torch.Tensor]  # a value () and its derivatives (i,), (i, j), as far as asked for
+Parts = dict[Axes, torch.Tensor]  # a value () and its derivatives (i,), (i, j), if needed
 
 
 class KANDerivatives:
-    """Outputs of a KAN and their derivatives, made when they are asked for; see `Derivatives`.
+    """Outputs of a KAN and their derivatives, computed on demand; see `Derivatives`.
 
     Parameters
     ----------
     kan : SplineNetwork
+        The network.
     inputs : Derivatives
         The inputs of the network and their derivatives with respect to the points.
 
@@ -63,27 +65,27 @@ class KANDerivatives:
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """The outputs, shape (samples, outputs)."""
         return self.d()
 
     @property
     def coefficients(self) -> Any:
-        """A KAN alone has none."""
+        """Raise an AttributeError, because a KAN alone has no coefficients of an equation."""
         raise AttributeError(
             "u.coefficients needs an Ansatz; give Ansatz(kan, coefficients={name: start})"
         )
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The derivative by one or two inputs, shape (samples, outputs)."""
+        """The derivative with respect to one or two inputs, shape (samples, outputs)."""
         return self._value(len(self._values) - 1, tuple(sorted(axes)))
 
     def _value(self, layer: int, axes: Axes) -> torch.Tensor:
-        """What layer number `layer` gives; layer 0 is the leading linear one."""
+        """The values of layer number `layer`; layer 0 is the leading linear layer."""
         made = self._values[layer]
         if axes not in made:
             value = self._linear(axes) if layer == 0 else self._splines(layer, axes)
             if torch.is_grad_enabled() and not value.requires_grad:
-                value.requires_grad_()  # so that `add_jacobian` can ask for the sensitivity to it
+                value.requires_grad_()  # `add_jacobian` needs the sensitivity to it
             made[axes] = value
         return made[axes]
 
@@ -106,7 +108,7 @@ class KANDerivatives:
         return once + weighted_layer(z, U, i * j, *spline, 2)
 
     def _input(self, layer: int, axes: Axes) -> torch.Tensor:
-        """Of the splines of a layer: its hidden values mapped into the domain."""
+        """The inputs of the splines of a layer: hidden values mapped into the domain."""
         if layer == 1 and self.kan.linear is None:
             return self.inputs.d(*axes)
         if self.kan.hidden == "identity":
@@ -132,8 +134,9 @@ class KANDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Entry i made of the values and derivatives of sample i.
+            Residuals; entry i is computed from the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
+            The matrix to which the derivatives are added.
         """
         begin = 0 if self.kan.linear is not None else 1
         parts = [

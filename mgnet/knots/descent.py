@@ -25,30 +25,38 @@ if TYPE_CHECKING:
 
 __all__ = ["GradientDescent"]
 
-OWN = re.compile(r"linear\.(weight|bias)|coefficients\.\d+")  # parameters
+OWN = re.compile(r"linear\.(weight|bias)|coefficients\.\d+")  # names of parameters
 
 
 @dataclass(frozen=True)
 class GradientDescent(Smoother):
-    """Steepest descent with a line search, in the spline or in the ReLU geometry.
+    """Steepest descent with a line search, in the spline geometry or in the ReLU geometry.
 
-    In the spline geometry, `u - eta g`: local steps, which pick up what a coarser level cannot
-    represent. In the ReLU geometry, `u - eta A^-T A^-1 g`: the very steps of gradient descent on
-    the weights `w = A^T u` of the `MultichannelMLP`, in which smooth modes come first, those that
-    the coarser level has fitted already. Source: Southworth et al., arXiv 2603.04827, the two
+    In the spline geometry, `u - eta g`: local steps, which reduce the error that a coarser level
+    cannot represent. In the ReLU geometry, `u - eta A^-T A^-1 g`: exactly the steps of gradient
+    descent on the weights `w = A^T u` of the `MultichannelMLP`. These reduce smooth modes first,
+    which the coarser level has already fitted. Source: Southworth et al., arXiv 2603.04827, the two
     preconditioned updates with D = I.
 
-    The step length is remembered, tried twice as long after a success, and halved until the
-    objective decreases enough (Armijo's rule), so no sweep raises the objective. A sweep costs a
-    gradient, a value, and a value per trial.
+    The step length is stored, doubled after a success, and halved until the objective decreases
+    sufficiently (Armijo's rule), so no sweep raises the objective. A sweep costs a gradient, a
+    value, and a value per trial.
 
     Parameters
     ----------
     geometry : "spline" or "relu"
-        "relu" needs the `Objective` of a KAN as the operator of its level, recentred or not; a
-        leading linear layer takes plain gradient steps. "spline" takes any level with an objective.
+        "relu" needs a level whose operator is the `Objective` of a KAN, recentered or not; a
+        leading linear layer takes plain gradient steps. "spline" is for any level with an
+        objective.
     line_search : callable
-        `(level, u, d, f, r) -> fraction of d`; 0 refuses the step.
+        A function `(level, u, d, f, r)` that returns the fraction of d; 0 rejects the step.
+
+    Raises
+    ------
+    ValueError
+        If `geometry` is unknown.
+    TypeError
+        In a sweep, if the level has no objective or, for "relu", no `Objective` of a plain KAN.
 
     Examples
     --------
@@ -66,7 +74,7 @@ class GradientDescent(Smoother):
     """
 
     geometry: str = "spline"
-    # Forty: the first length of all is a guess, and curvatures of the two geometries lie far apart.
+    # Forty, because the first length is a guess, and the geometries have very different curvatures.
     line_search: Callable[..., float] = Backtracking(trials=40)
     fixed_work: ClassVar[bool] = False
 
@@ -77,7 +85,7 @@ class GradientDescent(Smoother):
             )
 
     def start(self, level: Level, u: torch.Tensor) -> float:
-        """The first trial step length."""
+        """The initial trial step length."""
         return 1.0
 
     def smooth(
@@ -87,15 +95,15 @@ class GradientDescent(Smoother):
             raise TypeError(f"{self} on {level} needs an objective; give Level(objective=...)")
         length = memory
         for number in range(sweeps):
-            r = level.residual_at(u, f)  # minus the gradient
+            r = level.residual_at(u, f)  # the negative gradient
             if number == 0:
                 check_finite(self, level, u, r)
-                if memory == 1.0:  # as it is at the first visit
+                if memory == 1.0:  # the initial value
                     check_range(self, level, r)
             d = length * (r if self.geometry == "spline" else _in_relu_geometry(level, r))
             fraction = self.line_search(level, u, d, f, r)
             if fraction == 0.0:
-                break  # down to rounding; the next sweep would be refused as well
+                break  # at rounding level; the next sweep would also be rejected
             u = u + fraction * d
             length *= 2.0 if fraction == 1.0 else fraction
         return u, length
@@ -104,7 +112,7 @@ class GradientDescent(Smoother):
         return memory
 
     def work(self, level: Level, sweeps: int) -> float:
-        # A gradient, a value, and in the long run three trials in two sweeps: doubled, then halved.
+        # A gradient, a value, and on average three trials per two sweeps: doubled, then halved.
         return 3.5 * sweeps
 
     def __str__(self) -> str:
@@ -112,7 +120,7 @@ class GradientDescent(Smoother):
 
 
 def _in_relu_geometry(level: Level, r: torch.Tensor) -> torch.Tensor:
-    """A^-T A^-1 r, layer by layer."""
+    """The product A^-T A^-1 r, layer by layer."""
     operator: Any = level.operator
     if not isinstance(operator, Objective) or not isinstance(operator.network, KAN):
         raise TypeError(
@@ -123,10 +131,10 @@ def _in_relu_geometry(level: Level, r: torch.Tensor) -> torch.Tensor:
     others = [name for name in operator.shapes if not OWN.fullmatch(name)]
     if others:
         raise TypeError(
-            f"GradientDescent('relu') on {level} knows the parameters of a KAN alone, but this "
-            f"{type(kan).__name__} has {others[0]}, too; take the geometry 'spline'"
+            f"GradientDescent('relu') on {level} supports only the parameters of a KAN, but this "
+            f"{type(kan).__name__} also has {others[0]}; take the geometry 'spline'"
         )
-    if isinstance(operator, Recentred):  # its network is the fine one, its unknowns are coarse
+    if isinstance(operator, Recentred):  # its network is fine, and its unknowns are coarse
         shapes = [torch.Size(shape) for shape, _ in operator.transfer.parts]  # type: ignore
     parts = []
     for shape, part in zip(shapes, r.split([math.prod(shape) for shape in shapes]), strict=True):

@@ -1,4 +1,4 @@
-"""Kolmogorov-Arnold networks whose knots are parameters too."""
+"""Kolmogorov-Arnold networks with trainable knots."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ __all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_kn
 Self = TypeVar("Self", bound="FreeKnotKAN")
 
 for _name in ("continued", "knots_of", "raised", "spline_layer_on"):
-    torch.fx.wrap(_name)  # a node each in the graphs of `torch.fx.symbolic_trace`
+    torch.fx.wrap(_name)  # one node per call in the graphs of `torch.fx.symbolic_trace`
 
 
 class NarrowInterval(NamedTuple):
-    """Where two knots have come close: the input of a layer, the interval, its relative width."""
+    """A narrow interval between two knots: layer, input, number of the interval, relative width."""
 
     layer: int
     input: int
     interval: int
-    width: float  # over the mean width of the intervals of this input, dimensionless
+    width: float  # relative to the mean interval width of this input, dimensionless
 
 
 class FreeKnots(torch.nn.Module):
-    """One knot vector per input, ordered by construction: widths are a softmax of the parameters.
+    """One knot vector per input, ordered by construction: widths are a softmax of parameters.
 
-    The knots at distance `length` keep their place, those between them move.
+    The ends of the domain stay in place; the knots between them move.
 
     Parameters
     ----------
     inputs, intervals : int
+        Number of inputs, and of intervals per input.
     domain : (float, float)
+        The interval of all splines.
     dtype : torch.dtype
+        Precision of the knots.
     device : torch.device
+        Device of the knots.
     """
 
     start: torch.Tensor
@@ -66,12 +70,18 @@ class FreeKnots(torch.nn.Module):
         self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], **kind))
 
     def forward(self) -> torch.Tensor:
-        """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
+        """The knots of the domain, including both ends: shape (inputs, intervals + 1)."""
         return knots_of(self.logits, self.start, self.length)
 
     @torch.no_grad()
     def place(self, knots: torch.Tensor) -> None:
-        """Move the knots to `knots`, of shape (inputs, intervals + 1), strictly increasing."""
+        """Move the knots to `knots`, of shape (inputs, intervals + 1), strictly increasing.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs, or the knots do not increase.
+        """
         widths = knots.diff(dim=-1)
         rounding = 4.0 * torch.finfo(self.logits.dtype).eps * knots.abs().amax(-1, keepdim=True)
         fits = knots.shape == (len(self.start), self.logits.shape[1] + 1)
@@ -87,14 +97,14 @@ class FreeKnots(torch.nn.Module):
 
 
 def knots_of(logits: torch.Tensor, start: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """`start + length cumsum(softmax(logits))`, both ends included.
+    """Compute `start + length cumsum(softmax(logits))`, including both ends.
 
     Examples
     --------
     >>> knots_of(torch.zeros(1, 2), torch.zeros(1), torch.ones(1)).tolist()
     [[0.0, 0.5, 1.0]]
     """
-    # The bound, below rounding, keeps slopes finite where a softmax underflows.
+    # The bound, below rounding, keeps slopes finite if a softmax underflows.
     floor = torch.finfo(logits.dtype).eps / logits.shape[1]
     widths = torch.softmax(logits, -1).clamp(min=floor)
     steps = pad(widths.cumsum(-1), (1, 0))
@@ -102,9 +112,9 @@ def knots_of(logits: torch.Tensor, start: torch.Tensor, length: torch.Tensor) ->
 
 
 def continued(knots: torch.Tensor, degree: int) -> torch.Tensor:
-    """Knots of the domain, shape (inputs, n + 1), and `degree` more on each side.
+    """The knots of the domain, shape (inputs, n + 1), with `degree` more knots on each side.
 
-    Beyond the domain the width of the first and of the last interval is repeated.
+    Beyond the domain, the widths of the first and last intervals are repeated.
 
     Examples
     --------
@@ -120,17 +130,19 @@ def continued(knots: torch.Tensor, degree: int) -> torch.Tensor:
 def insert_knots(
     coefficients: torch.Tensor, coarse: torch.Tensor, fine: torch.Tensor, degree: int
 ) -> torch.Tensor:
-    """The same splines on more knots, input by input.
+    """Express the same splines on more knots, separately for each input.
 
     Parameters
     ----------
     coefficients : tensor of shape (inputs, coarse splines, outputs)
+        Coefficients on the coarse knots.
     coarse, fine : tensor of shape (inputs, splines + degree + 1)
         Complete knot vectors; those beyond the domain may differ.
 
     Returns
     -------
     tensor of shape (inputs, fine splines, outputs)
+        Coefficients on the fine knots.
     """
     moved = []
     for u, before, after in zip(coefficients, coarse, fine, strict=True):
@@ -143,18 +155,23 @@ class FreeKnotKAN(OptionsInState):
     """A KAN that trains its knots together with its coefficients.
 
     Each input of a layer has one knot vector, shared by its outputs:
-    `t = start + length cumsum(softmax(logits))`, so knots stay in order, and the ends of the
-    domain in place, whatever an optimizer does. At the start the knots are uniform and the network
-    is the `KAN` of the same seed. Source of the parametrisation: Actor et al., arXiv 2505.18131.
+    `t = start + length cumsum(softmax(logits))`. Knots therefore stay in order, and the ends of the
+    domain stay in place, for any optimizer. Initially the knots are uniform, and the network equals
+    the `KAN` with the same seed. Source of the parametrization: Actor et al., arXiv 2505.18131.
 
-    Knots may meet, as they should at a kink; the slopes between them then grow without bound.
-    `collapsed` lists such places, `refine` warns of them. To hold the knots for a while:
-    `kan.free_knots.requires_grad_(False)`.
+    Knots may coincide, as they should at a kink; the slopes between them then grow without bound.
+    `collapsed` lists such intervals, and `refine` warns about them. To keep the knots fixed for
+    some time, use `kan.free_knots.requires_grad_(False)`.
 
     Parameters
     ----------
     widths, intervals, degree, linear, domain, hidden, dtype, device, generator
-        As in `KAN`.
+        The arguments of `KAN`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid, as for `KAN`.
 
     Examples
     --------
@@ -212,7 +229,7 @@ class FreeKnotKAN(OptionsInState):
 
     @classmethod
     def from_kan(cls, kan: KAN) -> FreeKnotKAN:
-        """The same function with knots that can move."""
+        """Build a network with the same function whose knots can move."""
         check_plain("FreeKnotKAN.from_kan", kan, KAN)
         first = kan.coefficients[0]
         made = cls(
@@ -235,7 +252,7 @@ class FreeKnotKAN(OptionsInState):
 
     @property
     def intervals(self) -> tuple[int, ...]:
-        """Of each layer."""
+        """Number of intervals in each layer."""
         return tuple(u.shape[1] - self.degree for u in self.coefficients)
 
     def knots(self, layer: int) -> torch.Tensor:
@@ -246,14 +263,14 @@ class FreeKnotKAN(OptionsInState):
         return continued(self.free_knots[layer](), self.degree)
 
     def into_domain(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
-        """The fixed map of hidden values onto the spline intervals of a layer."""
+        """The fixed map of hidden values to the spline interval of a layer."""
         if self.hidden == "identity":
             return hidden
         knots = self.free_knots[layer]
         return knots.start + 0.5 * knots.length * (1.0 + torch.tanh(hidden))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., inputs) -> (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         check_no_hooks("FreeKnotKAN", self.coefficients)
         if self.linear is not None:
             x = self.into_domain(raised(self.linear(x)), 0)
@@ -264,9 +281,9 @@ class FreeKnotKAN(OptionsInState):
         return x
 
     def refine(self: Self, factor: int = 2) -> Self:
-        """The same function with every interval cut into `factor` equal ones, a new network.
+        """Create a network with the same function and each interval divided into equal parts.
 
-        Warns when there are `collapsed` intervals; refuses to cut empty ones.
+        It warns if there are `collapsed` intervals, and refuses to divide empty ones.
         """
         factor = checked_factor("FreeKnotKAN.refine", factor)
         finest = [factor * n for n in self.intervals]
@@ -276,7 +293,7 @@ class FreeKnotKAN(OptionsInState):
         if narrow:
             warnings.warn(
                 f"FreeKnotKAN.refine cuts {len(narrow)} collapsed intervals, the first is "
-                f"{narrow[0]}; slopes there may be huge: train the knots more slowly, or hold them",
+                f"{narrow[0]}; slopes there may be huge: train the knots more slowly, or fix them",
                 stacklevel=2,
             )
         parts = torch.arange(factor, dtype=torch.float64) / factor
@@ -287,13 +304,24 @@ class FreeKnotKAN(OptionsInState):
         return self._on(finer, "refine")
 
     def insert(self: Self, layer: int, positions: torch.Tensor) -> Self:
-        """The same function with more knots in one layer, a new network.
+        """Create a network with the same function and more knots in one layer.
 
         Parameters
         ----------
         layer : int
+            Number of the layer.
         positions : tensor of shape (inputs, m)
-            m new knots for each input, in the domain, none of them there already.
+            m new knots for each input, inside the domain and different from the present knots.
+
+        Returns
+        -------
+        FreeKnotKAN
+            The new network.
+
+        Raises
+        ------
+        ValueError
+            If the positions have another shape, or coincide with other knots or lie outside.
         """
         finer = self._places()
         inputs = len(finer[layer])
@@ -307,12 +335,12 @@ class FreeKnotKAN(OptionsInState):
 
     @torch.no_grad()
     def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
-        """The largest change of an output by `refine`, over the largest output; rounding only."""
+        """The largest change of an output by `refine`, relative to the largest; only rounding."""
         outputs = self(x)
         return float((self.refine(factor)(x) - outputs).abs().max() / outputs.abs().max())
 
     def collapsed(self, threshold: float = 1e-3) -> list[NarrowInterval]:
-        """The intervals narrower than `threshold` times the mean width of their input."""
+        """The intervals that are narrower than `threshold` times the mean width for their input."""
         found = []
         for layer, knots in enumerate(self._places()):
             widths = knots.diff(dim=-1)
@@ -323,19 +351,19 @@ class FreeKnotKAN(OptionsInState):
 
     @torch.no_grad()
     def _places(self) -> list[torch.Tensor]:
-        """The knots of the domains of all layers, for computations on the side."""
+        """The knots of the domains of all layers, without gradients."""
         return [knots().cpu().double() for knots in self.free_knots]
 
     @torch.no_grad()
     def _on(self: Self, finer: Sequence[torch.Tensor], method: str) -> Self:
-        """The same function on finer knots, which contain those there are: a copy."""
+        """A copy with the same function on finer knots, which must contain the present ones."""
         knots, coefficients = [], torch.nn.ParameterList()
         layers = zip(self.free_knots, self.coefficients, self._places(), finer, strict=True)
         for own, u, before, after in layers:
             if type(own) is not FreeKnots:
                 raise TypeError(
                     f"FreeKnotKAN.{method} got knots of the class {type(own).__name__}; it can "
-                    "place those of FreeKnots alone"
+                    "only place those of FreeKnots"
                 )
             made = FreeKnots(len(u), after.shape[1] - 1, (0.0, 1.0), u.dtype, u.device)
             made.place(after)

@@ -31,26 +31,36 @@ from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 
-MOST_LEVELS = 200  # of which the finest is counted: 2^199 intervals are too many anywhere
+MOST_LEVELS = 200  # for these, only the finest is checked: 2^199 intervals fit into no machine
 
 
 def knot_transfer(
     kan: torch.nn.Module, factor: int = 2, layers: Sequence[int] | None = None
 ) -> PackedTransfer:
-    """Between `kan` and `kan.refine(factor, layers)`, for the flat vector of trained parameters.
+    """The transfer between the trained parameters of `kan` and of `kan.refine(factor, layers)`.
 
-    Up: knot insertion on the spline axis of every layer that is refined. Down, for solutions: L2
-    projection, as `kan.coarsen`. All other parameters are carried unchanged; those that require no
-    gradient have no place in the vector.
+    Prolongation is knot insertion on the spline axis of every refined layer. Solutions are
+    restricted by L2 projection, as in `kan.coarsen`. All other parameters are copied; those that
+    require no gradient are not part of the vector.
 
     Parameters
     ----------
     kan : torch.nn.Module
-        The coarse network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
+        The coarse network: a KAN, or a module that contains one, such as `mgnet.training.Ansatz`.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     layers : sequence of int, optional
-        As in `KAN.refine`.
+        The layers to refine, as in `KAN.refine`.
+
+    Returns
+    -------
+    PackedTransfer
+        The transfer of flat vectors.
+
+    Raises
+    ------
+    TypeError
+        If there is not exactly one KAN.
 
     Examples
     --------
@@ -66,7 +76,7 @@ def knot_transfer(
 def parameter_transfers(
     kan: torch.nn.Module, factor: int = 2, layers: Sequence[int] | None = None
 ) -> list[tuple[torch.nn.Parameter, AxisTransfer | None]]:
-    """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
+    """Each parameter, trained or not, with its transfer, or None if it is copied."""
     inner = held_kan(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
     factors = layer_factors("knot_transfer", factor, layers, inner.coefficients)
@@ -76,8 +86,8 @@ def parameter_transfers(
     for by, up, down, u in zip(factors, ups, downs, inner.coefficients, strict=True):
         if by == 1:
             continue
-        # Not torch's sparse matrices: `torch.func.vmap`, which `ProlongedJacobian` needs, knows
-        # no product with them.
+        # Not torch's sparse matrices, because `torch.func.vmap`, which `ProlongedJacobian` needs,
+        # has no product for them.
         P: Any = SplineOperator((up,)) if is_long(up) else up.toarray()
         P, R = (_as_tensor(matrix, u) for matrix in (P, down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
@@ -85,50 +95,57 @@ def parameter_transfers(
 
 
 def _as_tensor(matrix: Any, u: torch.Tensor) -> Any:
-    """What multiplies the coefficients u, in at least single precision."""
+    """An object that multiplies the coefficients u, in at least single precision."""
     if isinstance(matrix, SplineOperator):
         return matrix
     return torch.as_tensor(matrix).to(lift(u.detach()))
 
 
 def held_kan(network: torch.nn.Module) -> KAN:
-    """The one KAN that a module is or holds."""
+    """Return the only KAN in a module.
+
+    Raises
+    ------
+    TypeError
+        If there is not exactly one KAN.
+    """
     found = [part for part in network.modules() if isinstance(part, KAN)]
     if len(found) != 1:
         raise TypeError(
             f"a hierarchy of knots got a {type(network).__name__} with {len(found)} KANs in it; "
-            "it must be a KAN or hold one"
+            "it must be a KAN or contain one"
         )
     return found[0]
 
 
 def refined(network: torch.nn.Module, factor: int, layers: Sequence[int]) -> torch.nn.Module:
-    """The same with its KAN refined; all other parameters as they are."""
+    """The same module with its KAN refined and all other parameters copied."""
     inner = held_kan(network)
-    # A deep copy asks the memo first, and so takes the fine KAN for the coarse one.
+    # A deep copy looks into the memo first, and so uses the fine KAN in place of the coarse one.
     return copy.deepcopy(network, {id(inner): inner.refine(factor, layers)})
 
 
 def kronecker_matrix(
     kan: KAN, factor: int = 2, layers: Sequence[int] | None = None
 ) -> sp.csr_matrix:
-    """The prolongation of `knot_transfer(kan, factor, layers)` as one matrix, for PETSc and SciPy.
+    """The prolongation of `knot_transfer(kan, factor, layers)` as a matrix for PETSc and SciPy.
 
-    Block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for parameters
-    that are no splines. `mgnet.petsc.matrices` multiplies without the products.
+    It is block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for
+    parameters that are not splines. `mgnet.petsc.matrices` multiplies without forming the product.
 
     Parameters
     ----------
     kan : KAN
         The coarse network.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     layers : sequence of int, optional
-        As in `KAN.refine`.
+        The layers to refine, as in `KAN.refine`.
 
     Returns
     -------
     csr_matrix of shape (parameters of kan.refine(factor, layers), parameters of kan)
+        The prolongation.
 
     Examples
     --------
@@ -150,9 +167,9 @@ def kronecker_matrix(
 
 
 def _plan(kan: KAN, levels: int, factor: int, most: Any) -> list[list[int]]:
-    """Of each refinement, the coarsest first, the layers that take part in it.
+    """The layers that take part in each refinement, coarsest first.
 
-    Raises unless memory holds the finest network, before the first is refined.
+    An error is raised before the first refinement if the finest network does not fit into memory.
     """
     what, intervals, plan = f"knot_hierarchy got {shown(levels)} levels", [*kan.intervals], []
     caps = _checked_caps(kan, most)
@@ -184,7 +201,7 @@ def _checked_caps(kan: KAN, most: Any) -> list[int | None]:
         if cap is not None and cap < n:
             raise ValueError(
                 f"knot_hierarchy got most_intervals {shown(most)}, but layer {number} has "
-                f"{n} intervals already; a layer that shall stay takes its own number"
+                f"{n} intervals already; for a layer that shall not be refined, give its own number"
             )
     return caps
 
@@ -200,44 +217,55 @@ def knot_hierarchy(
     samples: Sequence[float] | None = None,
     most_intervals: int | Sequence[int | None] | None = None,
 ) -> Hierarchy:
-    """Levels of KANs, each with `factor` times as many intervals as the next coarser one.
+    """Build levels of KANs, each with `factor` times as many intervals as the next coarser one.
 
-    With `most_intervals` a layer takes part until it has so many: from 8 intervals, `(None, 16)`
-    gives two layers (8, 8), (16, 16), (32, 16), (64, 16) and so on.
+    With `most_intervals`, a layer is refined until it has this many intervals: starting from 8
+    intervals, `(None, 16)` gives two layers (8, 8), (16, 16), (32, 16), (64, 16) and so on.
 
-    Properly nested: the coarse network with coefficients u is the fine network with P u, so
-    refinement changes no output. The forms differ in what a cycle solves below a fine state u. In
-    both a line search guards the correction, so that none raises the objective.
+    The levels are nested: the coarse network with coefficients u is the fine network with P u, so
+    refinement changes no output. The two forms differ in the coarse problem below a fine state u.
+    In both, a line search safeguards the correction, so none raises the objective.
 
     Parameters
     ----------
     kan : torch.nn.Module
-        The coarsest network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
-        Parameters that require no gradient stay as they are, refined exactly.
+        The coarsest network: a KAN, or a module that contains one, such as `mgnet.training.Ansatz`.
+        Parameters that require no gradient are not trained, but refined exactly.
     objective : Objective
-        Made for any network; `objective.with_network(network)` binds it to each level's.
+        The objective for any network; `objective.with_network(network)` binds it to that of a
+        level.
     levels : int
+        Number of levels.
     smoother : Smoother
-        Of all levels, the coarsest included.
+        The smoother of all levels, including the coarsest.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     form : "subspace" or "injected"
-        "subspace": minimise the fine objective over u + P w, at fine cost, the coarse space around
-        u. "injected": the coarse network's own objective from the L2 projection of u, tilted so
-        that gradients agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after
-        second-order smoothing the line search often shortens or refuses its corrections.
+        The coarse problem. "subspace": minimize the fine objective over u + P w, at the cost of the
+        fine level, in the coarse space around u. "injected": the objective of the coarse network,
+        starting from the L2 projection of u, with a linear term that makes the gradients agree
+        (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after second-order smoothing, the
+        line search often shortens or rejects its corrections.
     samples : sequence of float, optional
-        The part of the samples that each level uses, finest first, for schedules that go upward:
-        coarse networks need fewer. All by default.
+        The fraction of the samples that each level uses, finest first, for schedules that go
+        upward, because coarse networks need fewer samples. By default all levels use all samples.
     most_intervals : int or sequence of (int or None), optional
-        That a layer is refined to, one for all layers or one for each; None for no limit. A layer
-        whose function is smooth needs few, and more of them follow the noise of sparse data.
+        Largest number of intervals of a layer, one for all layers or one for each; None means no
+        limit. A layer with a smooth function needs few intervals, and more would fit the noise of
+        sparse data.
 
     Returns
     -------
     Hierarchy
-        `hierarchy.network(level, u)` gives the network of a level with the parameters u,
-        `hierarchy.with_data(batch)` the same levels with `objective.with_data(batch)`.
+        The levels. `hierarchy.network(level, u)` returns the network of a level with the parameters
+        u; `hierarchy.with_data(batch)` returns the same levels with `objective.with_data(batch)`.
+
+    Raises
+    ------
+    TypeError
+        If the module does not contain exactly one KAN.
+    ValueError
+        If another argument is invalid, or the finest network does not fit into memory.
 
     Examples
     --------
@@ -267,7 +295,7 @@ def knot_hierarchy(
         transfers.insert(0, knot_transfer(networks[0], factor, layers))
         networks.insert(0, refined(networks[0], factor, layers))
 
-    # Local evaluation: a gradient costs the same for any number of intervals.
+    # With local evaluation, a gradient costs the same for any number of intervals.
     parts = [1.0] * levels if samples is None else samples
     names = [told_intervals(held_kan(network).intervals) for network in networks]
 

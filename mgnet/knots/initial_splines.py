@@ -1,4 +1,4 @@
-"""The random start of a KAN: one function for a seed, on any number of intervals."""
+"""Random initial splines of a KAN: a seed gives the same function for any number of intervals."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["draw", "draw_linear_", "owned"]
 def draw(
     inputs: int, outputs: int, intervals: int, degree: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Random polynomials of degree at most 3, of variance about 1 / inputs on the domain.
+    """Draw random polynomials of degree at most 3, with variance about 1 / inputs on the domain.
 
     Returns
     -------
     float64 tensor of shape (inputs, intervals + degree, outputs)
-        On the CPU, whatever torch's default device is.
+        The coefficients, on the CPU regardless of torch's default device.
 
     Examples
     --------
@@ -29,21 +29,21 @@ def draw(
     """
     top = min(degree, 3)
     drawn = _normal((inputs, outputs, top + 1), generator)
-    # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
+    # Chebyshev polynomials with decreasing coefficients, in powers of the centered variable z.
     size = np.array([0.1, 1.0, 0.4, 0.2])[: top + 1] / np.sqrt(inputs)
     centred = _powers(drawn.numpy() * size)
     if centred.shape[-1] < degree + 1:
         pad = [(0, 0)] * 2 + [(0, degree + 1 - centred.shape[-1])]
         centred = np.pad(centred, pad)
-    # In the variable z in [-1, 1], so that no powers of large numbers appear.
+    # In the variable z in [-1, 1], to avoid powers of large numbers.
     values = polynomial_coefficients(centred, intervals, degree, (-1.0, 1.0))
     return owned(values.swapaxes(1, 2))
 
 
 def _powers(chebyshev: np.ndarray) -> np.ndarray:
-    """From coefficients of Chebyshev polynomials of degree at most 3, on the last axis, to powers.
+    """Convert coefficients of Chebyshev polynomials (degree at most 3, last axis) to powers.
 
-    All at once, with the operations of NumPy's `cheb2poly` in their order.
+    All are converted at once, with the operations of NumPy's `cheb2poly` in their order.
     """
     c = [*np.moveaxis(chebyshev, -1, 0), *[None] * (4 - chebyshev.shape[-1])]
     if c[2] is None:
@@ -55,7 +55,7 @@ def _powers(chebyshev: np.ndarray) -> np.ndarray:
 
 
 def draw_linear_(layer: torch.nn.Linear, generator: torch.Generator) -> None:
-    """Random weights of variance 1 / inputs and no bias, in place.
+    """Draw weights with variance 1 / inputs, and set the bias to 0, in place.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def draw_linear_(layer: torch.nn.Linear, generator: torch.Generator) -> None:
 
 
 def owned(values: np.ndarray) -> torch.Tensor:
-    """A tensor in torch's own memory: that of NumPy cannot be resized, as FSDP does.
+    """Copy an array to torch's own memory, because FSDP resizes tensors and NumPy's cannot be.
 
     Examples
     --------
@@ -81,6 +81,6 @@ def owned(values: np.ndarray) -> torch.Tensor:
 
 
 def _normal(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Drawn where the generator is, so that a seed gives the same bits under any default device."""
+    """Draw on the generator's device, so a seed gives the same bits for any default device."""
     device = generator.device
     return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device).cpu()

@@ -1,10 +1,10 @@
-"""The part of a Gauss-Newton matrix that belongs to one input of a layer is banded: it is solved.
+"""Preconditioning of a Gauss-Newton matrix by its banded blocks for single inputs of a layer.
 
-At a sample degree + 1 neighbouring splines of an input do not vanish, and the outputs share them.
-So the coefficients of an input couple in a band of (degree + 1) outputs, and so they do in the rows
-of a penalty such as `roughness`. Its Cholesky factor takes time and memory in proportion to the
-knots. What couples different inputs is left to conjugate gradients: measured, 2 to 20 iterations
-per system for [1, 8, 1] with 10000 intervals.
+At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
+coefficients of an input are therefore coupled in a band of width (degree + 1) outputs, also in the
+rows of a penalty such as `roughness`. The Cholesky factor of this block takes time and memory
+proportional to the number of knots. The coupling of different inputs is left to conjugate
+gradients, which took 2 to 20 iterations per system for [1, 8, 1] with 10000 intervals.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["InputBands", "PreparedBands"]
 
 @dataclass(frozen=True)
 class InputBands:
-    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: each input of a layer, exactly.
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: solves for each input exactly.
 
-    For networks with thousands of knots, and for penalties, which the cycles of `KnotMultigrid`
-    leave out. With a coarse level, which couples all inputs of all layers and is solved exactly,
-    it is the additive Schwarz method of two levels (Toselli and Widlund, Domain Decomposition
-    Methods, 2005, chapter 3).
+    It is intended for networks with thousands of knots, and for penalties, which the cycles of
+    `KnotMultigrid` leave out. With a coarse level, which couples all inputs of all layers and is
+    solved exactly, it is the two-level additive Schwarz method (Toselli and Widlund, Domain
+    Decomposition Methods, 2005, chapter 3).
 
     Parameters
     ----------
     coarsest : int, optional
-        Least number of intervals of the coarse level; None for no such level. It takes as long as
-        40 to 100 iterations to make.
+        Least number of intervals of the coarse level; None for no such level. Its setup takes as
+        long as 40 to 100 iterations.
 
     Raises
     ------
     ValueError
-        If coarsest is not positive.
+        If `coarsest` is not a positive integer.
 
     Examples
     --------
@@ -67,23 +67,25 @@ class InputBands:
             )
 
     def prepare(self, J: Jacobian) -> PreparedBands:
-        """The bands of all inputs, and the coarse matrix."""
+        """Compute the bands of all inputs, and the coarse matrix."""
         return prepared_bands(J, "InputBands", self.coarsest)
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedBands:
-    """What `InputBands` knows of one Jacobian.
+    """The data of `InputBands` for one Jacobian.
 
     Attributes
     ----------
     J : Jacobian
+        The Jacobian.
     bands : tuple of array
-        The lower bands of `J_p^T J_p` of every input p, rows of a penalty included.
+        The lower bands of `J_p^T J_p` for every input p, including rows of a penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots says
-        nothing of how far a step may go.
+        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
+        unrelated to admissible step lengths.
     coarse : CoarseInputs or None
+        The coarse level.
     """
 
     J: Jacobian
@@ -107,12 +109,12 @@ class PreparedBands:
 
 
 def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> PreparedBands:
-    """What `InputBands(coarsest)` prepares, for the preconditioner called `asked`.
+    """The data of `InputBands(coarsest)`, for the preconditioner called `asked`.
 
     Raises
     ------
     TypeError
-        If J is not that of a KAN of splines alone.
+        If J is not the Jacobian of a KAN that has only splines.
     """
     parts = input_parts(J, asked, with_local=coarsest is not None)
     bands = tuple(bands_of(block.matrix) for block in parts.blocks)
@@ -123,7 +125,7 @@ def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> Prep
 
 
 def banded_inverse(bands: np.ndarray, shift: float = 0.0) -> BandedInverse:
-    """Of a matrix by its lower bands with this shift, or the least larger one Cholesky takes."""
+    """The inverse of a banded matrix with this shift, or the next one that Cholesky allows."""
     largest = float(bands[0].max(initial=0.0))
     least = float(np.finfo(float).eps) * largest + float(np.finfo(float).tiny)
     while True:

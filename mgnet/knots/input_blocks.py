@@ -1,8 +1,8 @@
-"""The diagonal blocks of `J^T J` that belong to one input of a layer, for preconditioners.
+"""The diagonal blocks of `J^T J` for single inputs of a layer, for preconditioners.
 
-At a sample degree + 1 neighbouring splines of an input do not vanish, and the outputs share them.
-So the coefficients of an input couple in a band of (degree + 1) outputs, and so they do in the rows
-of a penalty such as `roughness`.
+At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
+coefficients of an input are therefore coupled in a band of width (degree + 1) outputs, also in the
+rows of a penalty such as `roughness`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mgnet.vector import as_scipy
 
 __all__ = ["InputBlock", "InputParts", "input_parts", "normal_product"]
 
-ROUNDING = 1e-13  # of the diagonal: dense rows of a penalty leave so much outside its band
+ROUNDING = 1e-13  # relative to the diagonal: size of entries outside the band of a dense penalty
 
 
 class InputBlock(NamedTuple):
-    """The block of one input, sparse, in the order of its columns: a spline after the other."""
+    """The sparse block of one input, in the order of its columns: one spline after another."""
 
     matrix: Any  # a csr_matrix of shape (splines outputs, splines outputs)
     outputs: int
@@ -40,24 +40,24 @@ class InputBlock(NamedTuple):
 
     @property
     def intervals(self) -> int:
-        """Of each edge."""
+        """Number of intervals of each edge."""
         return self.matrix.shape[0] // self.outputs - self.degree
 
 
 class InputParts(NamedTuple):
-    """What preconditioners over knots take of a Jacobian.
+    """The parts of a Jacobian that preconditioners over knots use.
 
     Attributes
     ----------
     blocks : list of InputBlock
-        Of all inputs in the order of their columns, penalties included.
+        The blocks of all inputs in the order of their columns, including penalties.
     local : LocalJacobian or None
-        The residuals without a penalty, where asked for.
+        The residuals without a penalty, if requested.
     penalty : csr_matrix of shape (rows, columns)
-        Without rows where there is none.
+        The rows of a penalty; none if there is no penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots says
-        nothing of how far a step may go.
+        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
+        unrelated to admissible step lengths.
     """
 
     blocks: list[InputBlock]
@@ -67,12 +67,12 @@ class InputParts(NamedTuple):
 
 
 def input_parts(J: Jacobian, asked: str, with_local: bool) -> InputParts:
-    """The parts of J for the preconditioner called `asked`.
+    """Extract the parts of J for the preconditioner called `asked`.
 
     Raises
     ------
     TypeError
-        If J is not that of a KAN of splines alone, or a penalty is not a matrix.
+        If J is not the Jacobian of a KAN that has only splines, or a penalty is not a matrix.
     """
     blocks, penalty = residual_blocks(J), penalty_rows(J)
     local = local_form(residual_rows(J)) if with_local else None
@@ -97,7 +97,7 @@ def residual_rows(J: Jacobian) -> Jacobian:
 
 
 def residual_blocks(J: Jacobian) -> list[InputBlock] | None:
-    """Of all inputs in the order of their columns, without a penalty; None if J is of no KAN."""
+    """The blocks of all inputs in column order, without penalty; None without knot intervals."""
     if isinstance(J, StackedJacobian):
         weight, first = J.parts[0]
         found = residual_blocks(first)
@@ -115,7 +115,7 @@ def residual_blocks(J: Jacobian) -> list[InputBlock] | None:
 
 
 def local_blocks(J: LocalJacobian) -> list[InputBlock]:
-    """Of a Jacobian whose rows hold degree + 1 splines of each edge."""
+    """The blocks of a Jacobian whose rows contain degree + 1 splines of each edge."""
     made = []
     for p, part in enumerate(J.inputs):
         bands = _bands(J.element_matrices(p), part)
@@ -126,7 +126,7 @@ def local_blocks(J: LocalJacobian) -> list[InputBlock]:
 
 
 def _bands(elements: np.ndarray, part: InputColumns) -> np.ndarray:
-    """The lower bands of the sum of the matrices of all intervals, each at its columns."""
+    """The lower bands of the sum of the matrices of all intervals, each added at its columns."""
     bands = np.zeros((part.width, part.count))
     end = part.intervals * part.outputs
     for j in range(part.width):
@@ -136,7 +136,7 @@ def _bands(elements: np.ndarray, part: InputColumns) -> np.ndarray:
 
 
 def penalty_rows(J: Jacobian) -> Any:
-    """The rows of a penalty, as a csr_matrix without rows where there is none; None if unknown."""
+    """The rows of a penalty as a csr_matrix, without rows if there is none; None if unknown."""
     if isinstance(J, StackedJacobian):
         made = [sp.csr_matrix((0, J.shape[1]))]
         for weight, part in J.parts[1:]:
@@ -153,7 +153,7 @@ def penalty_rows(J: Jacobian) -> Any:
 
 
 def penalised(blocks: list[InputBlock], rows: Any) -> list[InputBlock]:
-    """With the part of a penalty that couples no two inputs."""
+    """The blocks, plus those parts of a penalty that do not couple different inputs."""
     if not rows.shape[0]:
         return blocks
     gram, end, made = sp.coo_matrix(rows.T @ rows), 0, []
@@ -169,14 +169,14 @@ def penalised(blocks: list[InputBlock], rows: Any) -> list[InputBlock]:
 
 
 def normal_product(J: Jacobian, d: torch.Tensor) -> torch.Tensor:
-    """`J^T J d`, in one pass over the rows where they are compiled."""
+    """Compute `J^T J d`, in one pass over the rows if they are compiled."""
     if isinstance(J, StackedJacobian):
         return torch.stack([w**2 * normal_product(part, d) for w, part in J.parts]).sum(0)
     return J.normal(d) if isinstance(J, LocalJacobian) else J.rmatvec(J.matvec(d))
 
 
 def prolongations(J: ProlongedJacobian) -> list[Any] | None:
-    """Of each input, from its coarse columns to its fine ones."""
+    """The prolongation of each input, from its coarse columns to its fine ones."""
     if not hasattr(J.transfer, "parts"):
         return None
     made: list[Any] = []

@@ -1,12 +1,12 @@
-"""The Jacobian of a KAN: sparse, for at a sample only degree + 1 splines of an edge do not vanish.
+"""The sparse Jacobian of a KAN: at a sample, only degree + 1 splines of an edge are nonzero.
 
-In a layer the derivative of output o at sample n with respect to coefficient a of value q is
-`B[n, a] S[n, o, q]`: B holds the splines at the sample, few of them not zero, and S the sensitivity
-of o to value q of the layer. So two layers share the block of `J^T J`
+In a layer, the derivative of output o at sample n with respect to coefficient a of value q is
+`B[n, a] S[n, o, q]`, where B contains the splines at the sample, few of them nonzero, and S the
+sensitivity of o to value q of the layer. Two layers therefore share the block of `J^T J`
 
     sum_n B[n, a] B'[n, b] W[n, q, q'],   W[n, q, q'] = sum_o S[n, o, q] S'[n, o, q']
 
-a sparse matrix with a row per pair (a, b) times the dense matrix W: no row of J is ever formed.
+This is a sparse matrix with a row per pair (a, b), times the dense matrix W; no row of J is formed.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian, squar
 
 __all__ = ["KANJacobian", "LayerJacobian", "linearize"]
 
-# Nanoseconds of one thread, measured; they decide how J^T J is made. For an entry of the dense J
-# and for a product in its multiplication; for a pair (a, b) of a sample, for its product with an
-# entry of W, and for a product of two sparse matrices.
+# Nanoseconds on one thread, measured; they decide how J^T J is computed. Per entry of the dense J
+# and per product in its multiplication; per pair (a, b) of a sample, per product of a pair with an
+# entry of W, and per product of two sparse matrices.
 ENTRY, PRODUCT = 2.4, 0.0155
 PAIR, TERM, SPARSE = 2.5, 0.25, 1.8
-LARGEST = 2**28  # entries of a dense J, 2 GiB, whatever pays
-BUFFER = 2**19  # pairs at once: they stay in the cache
+LARGEST = 2**28  # largest number of entries of a dense J, 2 GiB
+BUFFER = 2**19  # pairs processed at once; they stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
 class LayerJacobian:
-    """One layer's columns of J.
+    """The columns of J that belong to one layer.
 
     Attributes
     ----------
     columns, values : tensor of shape (samples, nonzeros)
-        The basis functions that do not vanish at a sample, and their values.
+        The basis functions that are nonzero at a sample, and their values.
     size : int
-        Number of basis functions: inputs * splines, or inputs + 1 of a plain linear layer.
+        Number of basis functions: inputs * splines, or inputs + 1 for a plain linear layer.
     sensitivity : tensor of shape (samples, outputs, width)
-        Derivatives of the network's outputs by the values of the layer.
+        Derivatives of the network's outputs with respect to the values of the layer.
     last : bool
         Whether these values are the outputs, so that the sensitivity is the identity.
     splines : int
-        Of each input; 0 for a plain linear layer.
+        Number of splines per input; 0 for a plain linear layer.
     """
 
     columns: torch.Tensor
@@ -71,19 +71,19 @@ class LayerJacobian:
 
     @cached_property
     def basis(self) -> sp.csr_array:
-        """B, shape (samples, size)."""
+        """The matrix B, shape (samples, size)."""
         samples, nonzeros = self.columns.shape
         start = np.arange(0, samples * nonzeros + 1, nonzeros, dtype=np.int32)
         entries = self.values.numpy().ravel(), self.columns.to(torch.int32).numpy().ravel(), start
         return sp.csr_array(entries, shape=(samples, self.size))
 
     def matvec(self, d: torch.Tensor) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """The product with d, shape (samples, outputs)."""
         moved = torch.from_numpy(self.basis @ d.view(self.size, self.width).numpy())
         return moved if self.last else (self.sensitivity @ moved.unsqueeze(2)).squeeze(2)
 
     def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
-        """From shape (samples, outputs) to the parameters."""
+        """The adjoint product, from shape (samples, outputs) to the parameters."""
         pulled = y if self.last else (y.unsqueeze(1) @ self.sensitivity).squeeze(1)
         return torch.from_numpy(self.basis.T @ pulled.numpy()).flatten()
 
@@ -112,7 +112,7 @@ class LayerJacobian:
         return np.kron(product, np.eye(self.width))
 
     def cost(self, other: LayerJacobian) -> float:
-        """Of the block of `J^T J` between two layers, in nanoseconds per sample."""
+        """The cost of the block of `J^T J` between two layers, in nanoseconds per sample."""
         pairs = self.columns.shape[1] * other.columns.shape[1]
         if self.last:
             return min(PRODUCT * self.size**2, SPARSE * pairs)
@@ -128,7 +128,7 @@ class LayerJacobian:
         own = self.basis.indices.reshape(samples, nonzeros, 1) * np.int32(other.size)
         rows = own, other.basis.indices.reshape(samples, 1, theirs)
         values = self.values.numpy()[:, :, None], other.values.numpy()[:, None, :]
-        # The buffers are used again; a chunk has enough samples to pay for its dense result.
+        # The buffers are reused; a chunk has enough samples to amortize its dense result.
         step = min(samples, max(1, max(BUFFER, 4 * sizes) // pairs))
         row = np.empty((step, nonzeros, theirs), np.int32)
         value = np.empty(row.shape)
@@ -147,14 +147,17 @@ class LayerJacobian:
 
 @dataclass(frozen=True, eq=False)
 class KANJacobian(Jacobian):
-    """Derivatives of a KAN's outputs by its parameters, a row per sample and output, in float64.
+    """Derivatives of a KAN's outputs with respect to its parameters, in float64.
+
+    There is a row per sample and output.
 
     Attributes
     ----------
     layers : tuple of LayerJacobian
+        The columns of each layer.
     order : tensor of shape (parameters,) or None
-        Where the parameters of the layers, first to last, stand in `KAN.parameters()`; None where
-        the order is the same.
+        Positions of the layers' parameters, first to last, in `KAN.parameters()`; None if the order
+        is the same.
     """
 
     layers: tuple[LayerJacobian, ...]
@@ -199,7 +202,7 @@ class KANJacobian(Jacobian):
     def scaled_rows(self, factors: torch.Tensor) -> KANJacobian:
         by_sample = factors.view(len(self.layers[0].values), -1)
         first = by_sample[:, :1]
-        if bool((by_sample == first).all()):  # the splines at a sample are in all its rows
+        if bool((by_sample == first).all()):  # the splines at a sample occur in all its rows
             layers = (replace(one, values=one.values * first) for one in self.layers)
         else:
             bent = ((one, one.sensitivity * by_sample.unsqueeze(2)) for one in self.layers)
@@ -220,7 +223,7 @@ class KANJacobian(Jacobian):
         return torch.empty_like(gram).index_put_((self.order[:, None], self.order), gram)
 
     def sparse(self) -> sp.csr_array:
-        """J with the entries that do not vanish alone."""
+        """J as a sparse matrix of its nonzero entries."""
         samples, outputs, _ = self.layers[-1].sensitivity.shape
         parts = []
         for layer, place in self._places():
@@ -259,12 +262,14 @@ class KANJacobian(Jacobian):
 def linearize(
     kan: SplineNetwork, x: torch.Tensor
 ) -> tuple[torch.Tensor, KANJacobian | DenseJacobian]:
-    """Outputs of a KAN, shape (samples, outputs), and their Jacobian, sparse where that pays.
+    """Outputs of a KAN, shape (samples, outputs), and their Jacobian, sparse if that is faster.
 
     Parameters
     ----------
     kan : SplineNetwork
+        The network.
     x : tensor of shape (samples, inputs)
+        The inputs.
 
     Examples
     --------
@@ -274,7 +279,7 @@ def linearize(
     ('KANJacobian', (5, 387))
     """
     x, order = x.detach(), None
-    forward, slopes = [], []  # of each layer: its basis; the derivative of its values by its inputs
+    forward, slopes = [], []  # for each layer: its basis; its Jacobian with respect to its inputs
     if kan.linear is not None:
         weight, bias = kan.linear.weight.detach(), kan.linear.bias.detach()
         outputs, inputs = weight.shape
@@ -316,7 +321,7 @@ def linearize(
 
 
 def _into_domain(kan: SplineNetwork, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The network's own map of hidden values, whatever it is, and its derivative."""
+    """The network's own map of hidden values, and its derivative."""
     with torch.enable_grad():
         hidden = hidden.detach().requires_grad_()
         mapped = kan.into_domain(hidden)

@@ -33,43 +33,48 @@ __all__ = ["KAN"]
 
 Self = TypeVar("Self", bound="KAN")
 
-torch.fx.wrap("raised")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("raised")  # one node per call in the graphs of `torch.fx.symbolic_trace`
 torch.fx.wrap("spline_layer")
 
 
 class KAN(OptionsInState):
-    """A network whose edges carry univariate splines: `x_q = sum_p phi_qp(x_p)` in every layer.
+    """A network whose edges are univariate splines: `x_q = sum_p phi_qp(x_p)` in every layer.
 
-    Hidden values go through one fixed map onto the spline interval, that all levels of a
-    hierarchy share. Beyond the interval splines are continued linearly. The initial edge functions
-    are random polynomials: a seed gives the same function on any number of intervals.
-    Source: Southworth et al., arXiv 2603.04827, section 2.
+    Hidden values pass through a fixed map to the spline interval, which all levels of a hierarchy
+    share. Beyond the interval, splines are continued linearly. The initial edge functions are
+    random polynomials: a seed gives the same function for any number of intervals. Source:
+    Southworth et al., arXiv 2603.04827, section 2.
 
-    A subclass stays one: `refine`, `coarsen` and the levels of a hierarchy are copies with other
-    coefficients. A `forward` of its own should reach the splines by `super().forward` alone; the
-    sparse Jacobians then give way to automatic differentiation, see `altered`.
+    Subclasses are preserved: `refine`, `coarsen` and the levels of a hierarchy are copies with
+    other coefficients. An overridden `forward` should call the splines only through
+    `super().forward`; automatic differentiation then replaces the sparse Jacobians, see `altered`.
 
     Parameters
     ----------
     widths : sequence of int
-        Of the input, the hidden layers and the output.
+        Number of inputs, widths of the hidden layers, and number of outputs.
     intervals : int or sequence of int
-        Of each edge's spline; one number per layer if wished.
+        Number of intervals of each edge's spline; one number, or one per layer.
     degree : int
-        Of the splines, 1 to 5.
+        Degree of the splines, 1 to 5.
     linear : bool
-        Whether a plain linear layer maps the input to the first hidden width, before any spline.
+        Whether a plain linear layer maps the input to the first hidden width, before all splines.
     domain : (float, float)
-        The interval of all splines; inputs are expected in it.
+        The interval of all splines; inputs should lie in it.
     hidden : "tanh" or "identity"
-        The map of hidden values: tanh scaled to the domain, or none, which leaves values beyond it
-        to the linear continuation (as networks trained elsewhere may need).
+        The map of hidden values: tanh scaled to the domain, or none, so that values outside use the
+        linear continuation (which networks trained elsewhere may need).
     dtype : torch.dtype, optional
-        float64 by default.
+        Precision of the parameters; float64 by default.
     device : torch.device, optional
-        torch's default device by default.
+        Device of the parameters; torch's default device by default.
     generator : torch.Generator, optional
-        Of the initial coefficients; seed 0 by default.
+        Source of the initial coefficients; seed 0 by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid, or the network does not fit into memory.
 
     Examples
     --------
@@ -119,12 +124,12 @@ class KAN(OptionsInState):
         )
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all parameters anew, in place, as the constructor does.
+        """Draw all parameters again, in place, as the constructor does.
 
         Parameters
         ----------
         generator : torch.Generator, optional
-            PyTorch's own by default, as that of every `reset_parameters`.
+            PyTorch's own generator by default, as for every `reset_parameters`.
         """
         generator = torch.default_generator if generator is None else generator
         if self.linear is not None:
@@ -137,16 +142,11 @@ class KAN(OptionsInState):
         return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 
     def altered(self, method: str = "") -> str:
-        """What a call does that the formulas of a method do not know, in words; "" if nothing.
+        """Describe a part of a call that the formulas of a method do not cover; "" if none.
 
-        Formulas know the `forward` of KAN, its own linear layer and no other parameters. Where
-        there is more, `LeastSquares` and `Collocation` differentiate automatically.
-
-        Parameters
-        ----------
-        method : str
-            "linearize", "linearize_residual" or "derivatives"; one that a subclass overrides is
-            its own affair.
+        The formulas cover the `forward` of KAN, its own linear layer, and no other parameters.
+        Otherwise `LeastSquares` and `Collocation` use automatic differentiation. `method` is
+        "linearize", "linearize_residual" or "derivatives"; the result is "" if it is overridden.
 
         Examples
         --------
@@ -160,7 +160,7 @@ class KAN(OptionsInState):
             method in vars(self) or getattr(type(self), method) is not vars(KAN)[method]
         ):
             return ""
-        # The Jacobians ask for the map of hidden values itself, whatever it is.
+        # The Jacobians use the map of hidden values itself, so it may be overridden.
         jacobian = method in ("linearize", "linearize_residual")
         found = alteration(self, KAN, ("forward",) if jacobian else ("forward", "into_domain"))
         if found or self.linear is None:
@@ -176,23 +176,24 @@ class KAN(OptionsInState):
         found = self.altered(method)
         if found:
             raise TypeError(
-                f"KAN.{method} knows networks as KAN computes them, but {found}; differentiate it "
-                "automatically, as LeastSquares does by itself, or override the method"
+                f"KAN.{method} requires a network as KAN computes it, but {found}; differentiate "
+                "it automatically, as LeastSquares does by itself, or override the method"
             )
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The fixed map of hidden values onto the spline interval."""
+        """The fixed map of hidden values to the spline interval."""
         return into_domain(hidden, self.hidden, self.domain)
 
     def check_inputs(self, x: torch.Tensor, axes: int | None = None) -> None:
-        """Raise unless x can be the input: kind, last axis, precision, device, number of axes.
+        """Raise an error unless x is valid: type, last axis, precision, device, number of axes.
 
         Raises
         ------
         TypeError, ValueError
+            If x is not valid.
         """
         if isinstance(x, torch.fx.Proxy):
-            return  # `spline_layer` checks what comes when the graph runs
+            return  # `spline_layer` checks the input when the graph runs
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"KAN got inputs of type {type(x).__name__}; give a tensor")
         first, inputs = self.coefficients[0], self.widths[0]
@@ -213,7 +214,7 @@ class KAN(OptionsInState):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., inputs) -> (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         coefficients = self.coefficients
         check_no_hooks("KAN", coefficients)
         self.check_inputs(x)
@@ -226,12 +227,7 @@ class KAN(OptionsInState):
         return x
 
     def linearize(self, x: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
-        """Outputs (samples, outputs), and their Jacobian in all parameters as an operator.
-
-        Parameters
-        ----------
-        x : tensor of shape (samples, inputs)
-        """
+        """The outputs for x of shape (samples, inputs), and their Jacobian as an operator."""
         self._require_plain("linearize")
         self.check_inputs(x, axes=2)
         if under_autocast(x):
@@ -239,49 +235,43 @@ class KAN(OptionsInState):
         return linearize(self, x)
 
     def derivatives(self, inputs: Derivatives) -> KANDerivatives:
-        """Outputs and their derivatives in the points, of which the inputs are functions."""
+        """The outputs and their derivatives with respect to the points, given those of `inputs`."""
         self._require_plain("derivatives")
         return KANDerivatives(self, inputs)
 
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
-        """Derivatives of the outputs by all parameters, in the order of `parameters()`.
+        """The derivatives of the outputs with respect to all parameters, in `parameters()` order.
 
-        Parameters
-        ----------
-        x : tensor of shape (samples, inputs)
-
-        Returns
-        -------
-        tensor of shape (samples, outputs, parameters), in float64
+        The shape is (samples, outputs, parameters), in float64, for x of shape (samples, inputs).
         """
         return self.linearize(x)[1].dense().unflatten(0, (len(x), -1))
 
     def refinement_matrices(
         self, factor: int = 2, layers: Sequence[int] | None = None
     ) -> list[sp.csr_matrix]:
-        """Of each layer, from the splines of this network to those of `refine(factor, layers)`."""
+        """For each layer, the matrix from its splines to those of `refine(factor, layers)`."""
         factors = layer_factors("KAN.refinement_matrices", factor, layers, self.coefficients)
         return refinement_matrices(self.intervals, self.degree, factors)
 
     def coarsening_matrices(
         self, factor: int = 2, by: str = "projection", layers: Sequence[int] | None = None
     ) -> list[np.ndarray | SplineOperator]:
-        """Of each layer, from the splines of `refine(factor, layers)` to those of this network."""
+        """For each layer, the matrix from the splines of `refine(factor, layers)` to its own."""
         factors = layer_factors("KAN.coarsening_matrices", factor, layers, self.coefficients)
         return coarsening_matrices(self.intervals, self.degree, factors, by)
 
     def coarser_transfers(
         self, levels: int | None = None
     ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
-        """Of the splines of each layer, the transfers from coarser and coarser levels.
+        """Transfers from coarser and coarser levels, for the splines of each layer.
 
-        Intervals are halved, or cut into thirds, as long as they can be and are more than 4.
-        `MultilevelGradient` calls this.
+        Intervals are halved or divided by three as long as the number is divisible and greater
+        than 4. `MultilevelGradient` calls this method.
 
         Parameters
         ----------
         levels : int, optional
-            The most levels, the network's own included; then 4 intervals or fewer are halved, too.
+            Maximal number of levels, including the network's own; then 4 or fewer are halved, too.
         """
         check_plain_tensors(self.coefficients, "KAN.coarser_transfers")
         chains = [coarser_matrices(n, self.degree, levels) for n in self.intervals]
@@ -296,22 +286,22 @@ class KAN(OptionsInState):
         Parameters
         ----------
         residual : callable
-            `module -> tensor` or tuple of tensors, each of one call of the module, a row per
-            sample.
+            The function `module -> tensor` or tuple of tensors, each from one call of the module,
+            with a row per sample.
         """
         self._require_plain("linearize_residual")
         return linearize_residual(self, residual)
 
     def refine(self: Self, factor: int = 2, layers: Sequence[int] | None = None) -> Self:
-        """The same function with `factor` times as many intervals, a new network.
+        """Create a network with the same function and `factor` times as many intervals.
 
         Parameters
         ----------
         factor : int
-            At least 2.
+            Refinement factor, at least 2.
         layers : sequence of int, optional
-            The spline layers that are refined, -1 the last; the others stay. All by default. Layers
-            that share their coefficients are refined together.
+            The spline layers to refine, -1 is the last; all by default. Layers that share their
+            coefficients must be refined together.
 
         Examples
         --------
@@ -328,16 +318,21 @@ class KAN(OptionsInState):
     def coarsen(
         self: Self, factor: int = 2, by: str = "projection", layers: Sequence[int] | None = None
     ) -> Self:
-        """The closest network with fewer intervals, a new one; undoes `refine`.
+        """Create the closest network with fewer intervals; the inverse of `refine`.
 
         Parameters
         ----------
         factor : int
-            Must divide the intervals of every layer that is coarsened.
+            Number by which the intervals are divided in every coarsened layer.
         by : "projection" or "injection"
             Closest edge functions, in L2 over the domain, or closest coefficients.
         layers : sequence of int, optional
-            As in `refine`.
+            The layers to coarsen, as in `refine`.
+
+        Raises
+        ------
+        ValueError
+            If `factor` does not divide all numbers of intervals.
         """
         factors = layer_factors("KAN.coarsen", factor, layers, self.coefficients)
         if any(n % f for n, f in zip(self.intervals, factors, strict=True)):
@@ -353,14 +348,21 @@ class KAN(OptionsInState):
     def nesting_defect(
         self, x: torch.Tensor, factor: int = 2, layers: Sequence[int] | None = None
     ) -> float:
-        """The largest change of an output by `refine`, over the largest output; rounding only.
+        """The largest change of an output by `refine`, relative to the largest output.
 
         Parameters
         ----------
         x : tensor of shape (..., inputs)
+            The inputs.
         factor : int
+            Refinement factor.
         layers : sequence of int, optional
-            As in `refine`.
+            The layers to refine, as in `refine`.
+
+        Raises
+        ------
+        ValueError
+            If x has no samples.
         """
         with torch.no_grad():
             outputs = self(x)
@@ -375,13 +377,13 @@ class KAN(OptionsInState):
         matrices: Sequence[sp.csr_matrix | np.ndarray | SplineOperator],
         method: str,
     ) -> Self:
-        """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
+        """A copy on other knots; its coefficients are products of the matrices, in float64."""
         check_plain_tensors(self.coefficients, f"KAN.{method}")
-        moved: dict[int, torch.nn.Parameter] = {}  # layers that share their splines go on doing so
+        moved: dict[int, torch.nn.Parameter] = {}  # layers that share splines continue to do so
         pairs: Any = zip(matrices, self.coefficients, strict=True)
         for matrix, u in pairs:
             there = u.detach().clone()
-            if matrix.shape[0] != matrix.shape[1]:  # else the layer stays
+            if matrix.shape[0] != matrix.shape[1]:  # otherwise the layer does not change
                 values = AxisTransfer(matrix, axis=1).prolong(there.cpu().double().numpy())
                 there = owned(values).to(u.device, u.dtype)
             moved.setdefault(id(u), torch.nn.Parameter(there, u.requires_grad))

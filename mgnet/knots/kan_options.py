@@ -1,4 +1,4 @@
-"""The arguments of a KAN, checked before anything of their size is built."""
+"""Checks of a KAN's arguments before anything of that size is built."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 DEGREES = range(1, 6)
-# A coefficient is drawn in double precision and copied into torch's memory.
+# A coefficient is drawn in double precision and copied to torch's memory.
 BYTES = 16
-LAYER = 1000  # bytes that a layer takes beside its numbers
+LAYER = 1000  # bytes that a layer needs besides its numbers
 
 
 class KANOptions(NamedTuple):
-    """What the arguments of a KAN mean."""
+    """The arguments of a KAN, converted and complete."""
 
     widths: tuple[int, ...]
     intervals: tuple[int, ...]
@@ -53,14 +53,14 @@ def checked_options(
     device: Any,
     generator: Any,
 ) -> KANOptions:
-    """The options of a KAN, from what its constructor got.
+    """Check the arguments of the constructor, and convert them.
 
     Raises
     ------
     ValueError
-        Where a number is out of its range, or the network is larger than the machine's memory.
+        If a number is out of range, or the network does not fit into memory.
     TypeError
-        Where dtype or generator are none.
+        If `dtype` or `generator` has another type.
 
     Examples
     --------
@@ -91,7 +91,8 @@ needs about 1e23 GiB of memory at least, and this machine has ...; use fewer int
         raise TypeError(f"KAN got dtype {shown(dtype)}; give torch.float64 or torch.float32")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
-            f"KAN got generator {shown(generator)}; give torch.Generator().manual_seed(0), say"
+            f"KAN got generator {shown(generator)}; give, for example, "
+            "torch.Generator().manual_seed(0)"
         )
     if not isinstance(hidden, str) or hidden not in ("tanh", "identity"):
         raise ValueError(f"KAN got hidden {shown(hidden)}; it must be 'tanh' or 'identity'")
@@ -141,21 +142,23 @@ def _device(device: Any) -> torch.device:
 def check_coefficients(
     what: str, widths: Sequence[int], intervals: Sequence[int], degree: int, more: int = 0
 ) -> None:
-    """Raise unless memory holds the coefficients of spline layers of these widths, in integers.
+    """Raise an error unless the coefficients of spline layers with these widths fit into memory.
 
     Parameters
     ----------
     what : str
-        Who got what.
+        Beginning of the message: the caller and its argument.
     widths, intervals : sequence of int
-        Of the spline layers.
+        Widths and intervals of the spline layers.
     degree : int
+        Degree of the splines.
     more : int
-        Other parameters.
+        Number of other parameters.
 
     Raises
     ------
     ValueError
+        If the coefficients need more memory than the machine has.
 
     Examples
     --------
@@ -169,11 +172,12 @@ def check_coefficients(
 
 
 def checked_factor(method: str, factor: Any) -> int:
-    """The factor of a refinement as an integer of at least 2.
+    """Return the factor of a refinement as an integer of at least 2.
 
     Raises
     ------
     ValueError
+        If it is not such an integer.
 
     Examples
     --------
@@ -188,22 +192,29 @@ def checked_factor(method: str, factor: Any) -> int:
 
 
 def layer_factors(method: str, factor: Any, layers: Any, coefficients: Any) -> tuple[int, ...]:
-    """Of each spline layer, by what its intervals are multiplied: `factor`, or 1 where it stays.
+    """The refinement factor of each spline layer: `factor`, or 1 if it is not refined.
 
     Parameters
     ----------
     method : str
-        Who got them.
+        Name of the caller, for the message.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     layers : sequence of int or None
-        Numbers as Python counts them, -1 the last; None for all.
+        Numbers of layers, where -1 is the last one; None for all.
     coefficients : sequence of Parameter
-        Of all spline layers.
+        The coefficients of all spline layers.
+
+    Returns
+    -------
+    tuple of int
+        One factor per layer.
 
     Raises
     ------
     ValueError
+        If `layers` contains other numbers or repetitions, or only some of the layers that share
+        coefficients.
 
     Examples
     --------
@@ -227,7 +238,12 @@ def layer_factors(method: str, factor: Any, layers: Any, coefficients: Any) -> t
 
 
 def check_layers(what: str, chosen: Collection[int], coefficients: Any) -> None:
-    """Raise unless layers that share their coefficients are chosen together, or not at all.
+    """Raise an error unless layers that share coefficients are chosen together or not at all.
+
+    Raises
+    ------
+    ValueError
+        If only some of them are chosen.
 
     Examples
     --------
@@ -247,7 +263,7 @@ choose both or neither
 
 
 def layers_together(coefficients: Any) -> list[tuple[int, ...]]:
-    """The numbers of all layers, those in one tuple that share their coefficients.
+    """The numbers of all layers; layers that share their coefficients are in the same tuple.
 
     Examples
     --------
@@ -262,7 +278,7 @@ def layers_together(coefficients: Any) -> list[tuple[int, ...]]:
 
 
 def told_intervals(intervals: Sequence[int]) -> str:
-    """In words, one number where all layers have as many.
+    """Describe the intervals in words; one number is enough if all layers have the same.
 
     Examples
     --------

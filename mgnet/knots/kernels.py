@@ -1,9 +1,9 @@
-"""Spline layers in one pass over the samples, in loops that numba compiles (extra `fast`).
+"""Spline layers in one pass over the samples, in loops compiled by numba (extra `fast`).
 
-The basis is recomputed wherever it is needed, so nothing is stored but inputs and coefficients, and
-only the degree + 1 splines that do not vanish at an input are touched, so the cost does not depend
-on the number of intervals. Every sum has its oracle in `mgnet.knots.products`, in plain torch.
-`mgnet.knots.layer` imports this file on first use: numba takes a second to load.
+The basis is recomputed wherever it is needed, so only inputs and coefficients are stored. Only the
+degree + 1 splines that are nonzero at an input are accessed, so the cost does not depend on the
+number of intervals. Each sum is tested against `mgnet.knots.products`, in plain torch.
+`mgnet.knots.layer` imports this file on first use, because numba takes a second to load.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from mgnet.threads import share
 
 __all__ = ["Pieces", "adjoint", "layer", "pieces"]
 
-# Products that are worth a second thread. PyTorch's own are there in microseconds, unless they
-# sleep. Ours take a tenth of a millisecond, and longer while PyTorch's hold their cores.
+# Number of products for which a second thread is worthwhile. PyTorch's threads start in
+# microseconds, unless they sleep; mgnet's take a tenth of a millisecond, or longer while PyTorch's
+# occupy their cores.
 WORTH, WORTH_OF_OURS = 4_000_000, 50_000_000
-BESIDES = 24  # outputs whose products take as long as to find an input and evaluate its splines
+BESIDES = 24  # outputs whose products cost as much as locating an input and evaluating its splines
 
 
 class Pieces(NamedTuple):
@@ -33,11 +34,11 @@ class Pieces(NamedTuple):
     Attributes
     ----------
     powers : array of shape (degree + 1, degree + 1)
-        Of each spline, or of its derivative, the highest power first.
+        Coefficients of each spline, or of its derivative, highest power first.
     ends : array of shape (2, degree + 1)
         Slopes of the continuation beyond the left and the right end.
     vanish : bool
-        Whether the continuation is 0: that of a second or higher derivative.
+        Whether the continuation is 0, as for second and higher derivatives.
     """
 
     powers: np.ndarray
@@ -54,7 +55,7 @@ def pieces(
 
 @lru_cache(maxsize=1024)
 def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, float], order: int):
-    """The polynomials of the pieces as the loops take them; nobody edits them."""
+    """The polynomials in the format of the loops; they must not be edited."""
     powers, ends = derivative_pieces(intervals, degree, domain, order)
     dtype = np.float32 if single else np.float64
     return np.ascontiguousarray(powers[:, ::-1]).astype(dtype), ends.astype(dtype)
@@ -63,7 +64,7 @@ def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, flo
 def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: int) -> None:
     """Call `alone(*arguments, start, stop)` for parts of range(size) on as many threads as torch.
 
-    Where torch's own are not to be had, on some of ours, for work that is worth it.
+    If torch's own threads are not available, use mgnet's for sufficiently expensive work.
     """
     threads, functions = min(torch.get_num_threads(), size), openmp()
     if threads <= 1 or cost < (WORTH if functions[0] else WORTH_OF_OURS):
@@ -75,10 +76,10 @@ def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: i
 
 
 class _Memory:
-    """Numbers in memory, as NumPy asks for them. It does not keep them alive.
+    """Memory of a tensor in the form that NumPy accepts; it does not keep the tensor alive.
 
-    `Tensor.numpy()` would forbid for good to resize the tensor's storage, as FSDP does between the
-    passes of its parameters.
+    After `Tensor.numpy()`, the storage of a tensor could never be resized, which FSDP does between
+    passes.
     """
 
     __slots__ = ("__array_interface__",)
@@ -93,7 +94,7 @@ class _Memory:
 
 
 def _flat_parameter(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a contiguous tensor, which must live on."""
+    """The numbers of a contiguous tensor, which must stay alive."""
     if tensor.numel():
         return np.asarray(_Memory(tensor))
     return np.empty(0, np.float32 if tensor.dtype == torch.float32 else np.float64)
@@ -119,20 +120,25 @@ def layer(
     domain: tuple[float, float],
     pieces: Pieces,
 ) -> torch.Tensor:
-    """`y[n, q] = sum_p h[n, p] sum_i U[p, i, q] b_i(x[n, p])`; h = None stands for ones.
+    """Compute `y[n, q] = sum_p h[n, p] sum_i U[p, i, q] b_i(x[n, p])`, with h = None for ones.
 
     Parameters
     ----------
     x, h : tensor of shape (samples, inputs)
+        Inputs, and their weights.
     U : tensor of shape (inputs, splines, outputs)
+        Coefficients.
     intervals : int
+        Number of intervals of each spline.
     domain : (float, float)
+        The interval of all splines.
     pieces : Pieces
-        Of b, a spline or a derivative of one, in the precision of x.
+        The functions b, splines or their derivatives, in the precision of x.
 
     Returns
     -------
     tensor of shape (samples, outputs)
+        The outputs.
     """
     samples, (inputs, splines, outputs) = len(x), U.shape
     y = x.new_empty(samples, outputs)
@@ -164,13 +170,13 @@ def adjoint(
     for_x: Pieces | None,
     for_U: Pieces | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both products with g of shape (samples, outputs), in one pass; empty where not asked for.
+    """Both products with g of shape (samples, outputs), in one pass; empty if not requested.
 
     Returns
     -------
     (tensor of shape (samples, inputs), tensor of shape (inputs, splines, outputs))
-        `sum_iq U[p, i, q] b_i(x[n, p]) g[n, q]`, with b of `for_x`, and
-        `sum_n h[n, p] b_i(x[n, p]) g[n, q]`, with b of `for_U`.
+        `sum_iq U[p, i, q] b_i(x[n, p]) g[n, q]` with the functions b in `for_x`, and
+        `sum_n h[n, p] b_i(x[n, p]) g[n, q]` with the functions b in `for_U`.
     """
     samples, (inputs, splines, outputs) = len(x), U.shape
     wanted = for_x is not None, for_U is not None
@@ -178,7 +184,7 @@ def adjoint(
     gU = x.new_empty(U.shape if wanted[1] else 0)
     U = U.contiguous()
     flat = _flat(x, x), _flat_parameter(U), _flat(g, x), _flat(h, x)
-    any_pieces: Any = for_x or for_U  # one must do for the other: arguments have fixed types
+    any_pieces: Any = for_x or for_U  # replaces a missing one, because arguments have fixed types
     pieces = tuple(tuple(piece or any_pieces) for piece in (for_x, for_U))
     order = (0,) * any_pieces.powers.shape[1]
     shape = samples, inputs, splines, outputs, max(min(samples, 1024), 1)

@@ -1,11 +1,11 @@
-"""The additive multilevel preconditioner over knots: every level at once, each by its diagonal.
+"""The additive multilevel preconditioner over knots, with diagonal scaling on each level.
 
     B r = sum over levels l of P_l D_l^-1 P_l^T r,  D_l = diagonal of P_l^T (J^T J + shift I) P_l
 
 Source: Bramble, Pasciak and Xu, Math. Comp. 55 (1990) 1-22; Oswald, Multilevel Finite Element
-Approximation (1994). Where the squared residuals measure derivatives (a penalty of roughness, an
-equation), the condition of `B (J^T J + shift I)` does not grow with the knots. Where they measure
-values alone (plain regression) all levels count alike and there is nothing to gain.
+Approximation (1994). If the squared residuals measure derivatives (a penalty of roughness, an
+equation), the condition number of `B (J^T J + shift I)` does not grow with the number of knots. If
+they measure only values (plain regression), all levels have equal weight, and there is no benefit.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from mgnet.training.least_squares.newton_krylov import Product
 
 __all__ = ["KnotBPX", "PreparedBPX"]
 
-FLOOR = 1e-13  # of the largest entry of a diagonal: coefficients that no residual reaches
+FLOOR = 1e-13  # relative to the largest diagonal entry, for coefficients that affect no residual
 
 
 @dataclass(frozen=True)
 class KnotBPX:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: the diagonals of all knot levels.
 
-    For many knots where residuals have derivatives or a penalty of roughness. The coefficients of
-    all outputs at a spline are solved together. Each layer is halved as far as its own number of
-    intervals allows; the coarsest level couples all layers and is solved exactly. Inputs that are
-    still long there, as those with an odd number of intervals, are solved by their bands.
+    It is intended for many knots if residuals contain derivatives or a penalty of roughness. The
+    coefficients of all outputs at a spline are solved for together. Each layer is halved as often
+    as its number of intervals allows; the coarsest level couples all layers and is solved exactly.
+    Inputs that still have many intervals there, such as those with an odd number, are solved by
+    their bands.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class KnotBPX:
     Raises
     ------
     ValueError
-        If coarsest is not positive.
+        If `coarsest` is not a positive integer.
 
     Examples
     --------
@@ -80,7 +81,7 @@ class KnotBPX:
             )
 
     def prepare(self, J: Jacobian) -> PreparedBPX:
-        """The diagonals of all levels, and the coarsest matrix."""
+        """Compute the diagonals of all levels, and the coarsest matrix."""
         parts = input_parts(J, "KnotBPX", with_local=True)
         coarse = CoarseInputs.of(parts.local, parts.penalty, self.coarsest)
         groups, place = [], 0
@@ -96,9 +97,10 @@ class KnotBPX:
 
 
 class _Level(NamedTuple):
-    """Of all inputs of a group: the diagonal blocks, shape (splines, inputs, outputs, outputs).
+    """Diagonal blocks of all inputs of a group, shape (splines, inputs, outputs, outputs).
 
-    `unit` is the diagonal of `P_l^T P_l`; P and R = P^T lead from and to the next coarser level.
+    `unit` is the diagonal of `P_l^T P_l`; P and R = P^T are the transfers of the next coarser
+    level.
     """
 
     diagonal: np.ndarray
@@ -109,10 +111,10 @@ class _Level(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Neighbouring inputs with as many splines and outputs, whose columns begin at `place`.
+    """Adjacent inputs with the same numbers of splines and outputs; columns start at `place`.
 
-    Below its levels it has nothing, where it is in the coarsest matrix; otherwise its blocks, to be
-    solved by their bands, and the matrix `P^T P` of one edge.
+    If the inputs are part of the coarsest matrix, `alone` is empty. Otherwise it contains their
+    blocks, which are solved by their bands, and `identity` is the matrix `P^T P` of one edge.
     """
 
     place: int
@@ -138,7 +140,7 @@ class _Group:
         return cls(place, count, len(blocks), Q, tuple(levels), alone, N)
 
     def inverse(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
-        """The sum over the levels, for vectors of all columns."""
+        """Return the sum over the levels, as a function of vectors of all columns."""
         inverses = [_inverses(level, shift) for level in self.levels]
         N = shift * sp.kron(self.identity, sp.identity(self.outputs))
         bands = [banded_inverse(bands_of(block.matrix + N)) for block in self.alone]
@@ -155,7 +157,7 @@ class _Group:
                 solved = [one @ column for one, column in zip(bands, columns, strict=True)]
                 u = np.stack(solved).reshape(self.inputs, -1, self.outputs)
                 u = u.swapaxes(0, 1).reshape(-1, wide)
-            pairs = zip(self.levels, residuals, inverses, strict=False)  # fewer levels: one less
+            pairs = zip(self.levels, residuals, inverses, strict=False)  # one less if fewer levels
             for level, residual, D in reversed(list(pairs)):
                 u = level.P @ u + (D @ residual.reshape(*D.shape[:3], 1)).reshape(-1, wide)
             return self._packed(u)
@@ -163,12 +165,12 @@ class _Group:
         return solve
 
     def _packed(self, u: np.ndarray) -> np.ndarray:
-        """From shape (splines, inputs outputs) to the order of the columns."""
+        """Reorder from shape (splines, inputs outputs) to the order of the columns."""
         return u.reshape(-1, self.inputs, self.outputs).swapaxes(0, 1).ravel()
 
 
 def _inverses(level: _Level, shift: float) -> np.ndarray:
-    """Of the diagonal blocks with this shift."""
+    """The inverses of the diagonal blocks with this shift."""
     D = torch.from_numpy(level.diagonal).clone()
     raised = shift * level.unit + FLOOR * float(D.abs().max())
     D.diagonal(dim1=-2, dim2=-1).add_(torch.from_numpy(raised)[:, None, None])
@@ -180,21 +182,23 @@ def _inverses(level: _Level, shift: float) -> np.ndarray:
 def _diagonal(matrix: Any, Q: int) -> np.ndarray:
     """The diagonal blocks of Q columns each, shape (splines, Q, Q)."""
     made = np.zeros((matrix.shape[0] // Q, Q, Q))
-    for a, b in np.ndindex(Q, Q):  # an offset's entries are counted by the lower of row and column
+    for a, b in np.ndindex(Q, Q):  # entries are numbered by the smaller of row and column
         made[:, a, b] = matrix.diagonal(b - a)[min(a, b) :: Q][: len(made)]
     return made
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedBPX:
-    """What `KnotBPX` knows of one Jacobian.
+    """The data of `KnotBPX` for one Jacobian.
 
     Attributes
     ----------
     J : Jacobian
+        The Jacobian.
     groups : tuple
-        The levels of neighbouring inputs that are alike.
+        The levels of adjacent inputs of the same kind.
     coarse : CoarseInputs
+        The coarsest level.
     scale : float
         The mean of the diagonal of `J^T J` without a penalty.
     """

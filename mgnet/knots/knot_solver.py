@@ -1,12 +1,12 @@
-"""The linear solver for many knots that needs least work, found while it solves.
+"""A linear solver for many knots that adapts its preconditioner while it solves.
 
-Every input of a layer is solved by its bands, which costs next to nothing to set up. Where the
-inputs couple so strongly that this takes many iterations, a coarse level that couples them is
-added: it takes as long to make as 40 to 100 iterations. So conjugate gradients go on without it for
-`patience` iterations; then it is made, and they go on from where they are. Without knowing
-beforehand which of the two is better, no system takes much more than twice the work of the better
-one (the "ski rental": Karlin, Manasse, Rudolph and Sleator, Algorithmica 3 (1988) 79-119).
-Iterations are counted, not timed: the course is the same on every machine.
+Every input of a layer is solved by its bands, which costs almost nothing to set up. If the inputs
+are coupled so strongly that this takes many iterations, a coarse level that couples them is added;
+its setup takes as long as 40 to 100 iterations. Conjugate gradients therefore run for `patience`
+iterations without it; then it is built, and they continue from the current iterate. Although it is
+not known in advance which of the two is better, no system takes much more than twice the work of
+the better one (the "ski rental" problem: Karlin, Manasse, Rudolph and Sleator, Algorithmica 3
+(1988) 79-119). Iterations are counted, not timed, so decisions are the same on every machine.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = ["ChosenSolver", "KnotSolver"]
 
 @dataclass(frozen=True)
 class KnotSolver:
-    """A preconditioner for `NewtonKrylov` with many knots, chosen by the iterations it takes.
+    """A preconditioner for `NewtonKrylov` with many knots, selected by the number of iterations.
 
-    One input alone is solved directly, by its bands. Several inputs are solved by `InputBands()`
-    and, after `patience` iterations, by `InputBands(coarsest)`. In benchmarks/knot_solvers.py one
-    of the two was the fastest preconditioner on every system, of data with a penalty and of an
-    equation; `KnotBPX` and `KnotMultigrid` remain for other choices.
+    A single input is solved directly, by its bands. Several inputs are solved with `InputBands()`
+    and, after `patience` iterations, with `InputBands(coarsest)`. In benchmarks/knot_solvers.py,
+    one of the two was the fastest preconditioner for every system, for data with a penalty and for
+    an equation; `KnotBPX` and `KnotMultigrid` are alternatives.
 
     Parameters
     ----------
     coarsest : int
         Least number of intervals of the coarse level.
     patience : int
-        Iterations without a coarse level, per system.
+        Number of iterations without a coarse level, per system.
 
     Raises
     ------
     ValueError
-        If one of them is not positive.
+        If one of them is not a positive integer.
 
     Examples
     --------
@@ -77,20 +77,23 @@ class KnotSolver:
             )
 
     def prepare(self, J: Jacobian) -> ChosenSolver:
-        """The bands of all inputs."""
+        """Compute the bands of all inputs."""
         return ChosenSolver(J, self, prepared_bands(J, "KnotSolver"))
 
 
 class ChosenSolver:
-    """What `KnotSolver` knows of one Jacobian, and what it has done with it.
+    """The data of `KnotSolver` for one Jacobian, and a record of its solves.
 
-    Once a system has asked for the coarse level, further ones of the same Jacobian start with it.
+    Once a system has needed the coarse level, further systems with this Jacobian start with it.
 
     Parameters
     ----------
     J : Jacobian
+        The Jacobian.
     options : KnotSolver
+        The settings.
     bands : PreparedBands
+        The bands of all inputs.
     """
 
     def __init__(self, J: Jacobian, options: KnotSolver, bands: PreparedBands):
@@ -106,11 +109,11 @@ class ChosenSolver:
         return self.bands.scale
 
     def shifted(self, shift: float) -> tuple[Product, Product]:
-        """Products with `J^T J + shift I`, and with the approximate inverse chosen so far."""
+        """Products with `J^T J + shift I`, and with the current approximate inverse."""
         return (self.coarse or self.bands).shifted(shift)
 
     def solver(self, shift: float) -> Solve:
-        """Solves systems with this shift as `conjugate_gradients` does."""
+        """Return a function that solves systems with this shift, like `conjugate_gradients`."""
         made: dict[bool, tuple[Product, Product]] = {}
 
         def shifted() -> tuple[Product, Product]:
@@ -122,7 +125,7 @@ class ChosenSolver:
         def solve(b: torch.Tensor, rtol: float, max_iterations: int) -> Gradients:
             size = float(b.norm())
             unit = 1.0 if 1e-150 < size < 1e150 else power_of_two(float(b.abs().max()))
-            if unit != 1.0:  # squares would vanish or overflow
+            if unit != 1.0:  # squares would underflow or overflow
                 found = solve(b / unit, rtol, max_iterations)
                 return found._replace(value=unit * found.value)
             product, precondition = shifted()
@@ -135,7 +138,7 @@ class ChosenSolver:
                 return self._with_line(found, "")
             r = b - product(found.value)
             left = float(r.norm()) / size
-            if left <= rtol:  # rounding kept the recursion from seeing it
+            if left <= rtol:  # not detected by the recursion because of rounding
                 return self._with_line(found._replace(residual_norm=left, converged=True), "")
             broken = ", a breakdown" if found.iterations < first else ""
             before = f"bands of each input, {_count(found)}{broken}; then "
@@ -163,7 +166,7 @@ class ChosenSolver:
         return found
 
     def explain(self) -> str:
-        """What was chosen for each system, and how many iterations it took."""
+        """Describe the preconditioner and the number of iterations for each system."""
         inputs = len(self.bands.bands)
         size = f"{inputs} input{'s' if inputs > 1 else ''}, {self.J.shape[1]} coefficients"
         return "\n".join([f"KnotSolver: {size}", *self._told])

@@ -1,11 +1,11 @@
-"""One KAN layer as torch operators: fast on any number of intervals, differentiable to any order.
+"""A KAN layer as torch operators: cost independent of the number of intervals, any derivatives.
 
 The layer is linear in the coefficients U, in weights h of its inputs, and in the cotangent g, so
-`T(x, h, U, g) = sum h[n, p] b_i(x[n, p]) U[p, i, q] g[n, q]` has derivatives of the same form, with
-b_i replaced by its derivative where x varies. Two operators are therefore enough for derivatives of
-every order, "spline_layer" (the sum without g) and "spline_adjoint" (those without U and without
-x). They run in compiled loops on the CPU where numba is installed, in kernels on a GPU where Triton
-is, else in plain torch.
+`T(x, h, U, g) = sum h[n, p] b_i(x[n, p]) U[p, i, q] g[n, q]` has derivatives of the same form, in
+which b_i is replaced by its derivative if x varies. Two operators therefore suffice for derivatives
+of every order: "spline_layer" (the sum without g) and "spline_adjoint" (the sums without U and
+without x). They run in compiled loops on the CPU if numba is installed, in kernels on a GPU if
+Triton is installed, and otherwise in plain torch.
 """
 # pyright: reportAssignmentType=false
 # (the rules are shared by two kinds of operators, which declare them differently)
@@ -31,9 +31,9 @@ has_triton: bool = find_spec("triton") is not None
 
 
 def _kernels(x: torch.Tensor) -> Any:
-    """The compiled loops, or the kernels of a GPU, where they can take x."""
+    """The compiled loops, or the kernels of a GPU, if they support x."""
     if compiled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        from mgnet.knots import kernels  # a second, once
+        from mgnet.knots import kernels  # takes a second once
 
         return kernels
     if has_triton and x.is_cuda and x.dtype in (*HALF, torch.float32, torch.float64):
@@ -55,12 +55,12 @@ def _computed_layer(x, U, h, intervals, degree, start, stop, order):  # type: ig
 
 
 def _computed_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
-    """The pull with derivatives of order `for_x`, the scatter with `for_U`; order -1: none."""
+    """The pull with derivatives of order `for_x`, and the scatter with `for_U`; -1 for none."""
     spline = intervals, degree, (start, stop)
     kernels = _kernels(x)
     none = x.new_empty(0)
     if kernels is None:
-        g = g.contiguous()  # that of a sum is one number, expanded: slow in these products
+        g = g.contiguous()  # the gradient of a sum is an expanded number, which is slow here
         v, V = none, none
         if for_x >= 0:
             v = products.pull(*products.local_values(x, *spline, for_x), U, g)
@@ -99,7 +99,7 @@ def _(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
 
 
 def _reference(x, U, h, intervals, degree, start, stop, order):  # type: ignore[no-untyped-def]
-    """The layer with all splines, of torch's own operators: takes every transform of torch."""
+    """The layer with all splines in torch's own operators, which support every transform."""
     if under_autocast(x):
         return in_full_precision(_reference, x, U, h, intervals, degree, start, stop, order)
     bases = dense_basis(x, intervals, degree, (start, stop), order)
@@ -141,7 +141,7 @@ def _vmap_adjoint(info: Any, dims: Any, x: Any, U: Any, g: Any, h: Any, *numbers
 
 
 def _stacked(info: Any, value: Any, dim: int | None) -> Any:
-    """The samples of all members of a batch, one after the other."""
+    """The samples of all members of a batch, one after another."""
     if value is None:
         return None
     value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
@@ -200,7 +200,7 @@ _adjoint_op.register_autograd(_adjoint_backward, setup_context=_save_adjoint)
 
 
 class _Layer(torch.autograd.Function):
-    """The same rules for `torch.func`, which does not take those of a custom operator."""
+    """The same rules for `torch.func`, which does not use those of a custom operator."""
 
     forward = staticmethod(lambda *inputs: _layer_op(*inputs))
     setup_context = staticmethod(_save_layer)
@@ -218,7 +218,7 @@ class _Adjoint(torch.autograd.Function):
 
 
 class _PlainLayer(torch.autograd.Function):
-    """The same rules without a custom operator, whose dispatch takes as long as a small layer."""
+    """The same rules without a custom operator, whose dispatch costs as much as a small layer."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
@@ -244,7 +244,7 @@ def _transformed() -> bool:
 
 
 def _plain(*inputs: Any) -> bool:
-    """Whether nobody looks on who wants to see an operator: no compiler, tracer, mode, subclass."""
+    """Whether an operator may be omitted: no compiler, tracer, mode or subclass needs to see it."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     if torch._C._len_torch_dispatch_stack():
@@ -272,31 +272,37 @@ def spline_layer(
     degree: int,
     domain: tuple[float, float],
 ) -> torch.Tensor:
-    """One KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`.
+    """Evaluate one KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`.
 
-    Only the degree + 1 splines that do not vanish at x_p are evaluated, so the cost does not grow
-    with the number of intervals, and nothing but inputs and coefficients is kept for the backward
-    pass. Differentiable to any order; works under `torch.compile(fullgraph=True)`, `vmap`, the
-    transforms of `torch.func`, `torch.export` and, with all splines, `torch.onnx.export` and what
-    `plain_operators` encloses. Under `torch.autocast` it computes in float32 or better.
+    Only the degree + 1 splines that are nonzero at x_p are evaluated, so the cost does not grow
+    with the number of intervals, and only inputs and coefficients are stored for the backward pass.
+    The layer can be differentiated to any order. It works under `torch.compile(fullgraph=True)`,
+    `vmap`, the transforms of `torch.func`, `torch.export` and, with all splines, under
+    `torch.onnx.export` and in `plain_operators`. Under `torch.autocast`, it computes in float32 or
+    better.
 
     Parameters
     ----------
     x : tensor of shape (..., inputs)
+        The inputs.
     coefficients : tensor of shape (inputs, intervals + degree, outputs)
+        The coefficients of all splines.
     intervals, degree : int
+        Number of intervals, and degree of the splines.
     domain : (float, float)
+        The interval of all splines.
 
     Returns
     -------
     tensor of shape (..., outputs)
+        The outputs.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
     TypeError
-        If x and the coefficients differ in precision.
+        If x and the coefficients have different precisions.
 
     Examples
     --------
@@ -319,7 +325,7 @@ def spline_layer(
             f"convert one of them, as with x.to({coefficients.dtype})"
         )
     flat = x.reshape(-1, inputs)
-    # Custom operators have no forward mode; the reference has.
+    # Custom operators have no forward mode, but the reference has.
     plain = forward_ad._current_level >= 0 or asks_for_plain_operators()
     layer = _reference if plain else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
@@ -335,7 +341,7 @@ def weighted_layer(
     domain: tuple[float, float],
     order: int,
 ) -> torch.Tensor:
-    """`sum_p weights[p] sum_i coefficients[p, i, q] b_i^(order)(x_p)`, for x of two axes.
+    """Compute `sum_p weights[p] sum_i coefficients[p, i, q] b_i^(order)(x_p)` for 2-dimensional x.
 
     Examples
     --------

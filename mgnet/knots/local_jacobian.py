@@ -1,7 +1,8 @@
 """The Jacobian of residuals of a KAN, with degree + 1 splines of an edge in every row.
 
-Residuals are made once for each part of the samples, so that what automatic differentiation keeps
-is a part of J: the other samples of the call then have the values of the network, no derivatives.
+Residuals are evaluated once for each part of the samples, so that automatic differentiation stores
+data only for a part of J: the other samples of the call have the network's values but no
+derivatives.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from mgnet.transfer import PackedTransfer
 
 __all__ = ["linearize_residual", "local_form"]
 
-COPIES = 2**17  # coefficients copied at once, at least: what is kept for them fits into the cache
-PARTS = 64  # of the samples of a call, at most: each part runs the whole function of the user
+COPIES = 2**17  # least number of coefficients copied at once: their data fit into the cache
+PARTS = 64  # largest number of parts of a call's samples: each runs the user's whole function
 
 
 def local_form(J: Jacobian) -> LocalJacobian | None:
-    """J as a `LocalJacobian` where it is one, in another form or up to a factor; else None.
+    """Convert J to a `LocalJacobian` if it is one in another form or up to a factor, else None.
 
-    Those of a `LeastSquares` with a KAN and data are, and those of its coarse problems around a
-    fine state: `J P` with the prolongation of `knot_transfer`.
+    This applies to `LeastSquares` with a KAN and data, and to its coarse problems around a fine
+    state, `J P` with the prolongation of `knot_transfer`.
     """
     if isinstance(J, StackedJacobian) and len(J.parts) == 1:
         weight, inner = J.parts[0]
@@ -76,7 +77,7 @@ def _of_layers(layers: tuple[LayerJacobian, ...]) -> LocalJacobian:
 
 
 def _layout(layers: list[tuple[int, int, int, int]]) -> tuple[InputColumns, ...]:
-    """From the inputs, intervals, outputs and degree of each layer."""
+    """The columns, from the numbers of inputs, intervals, outputs and the degree of each layer."""
     made: list[InputColumns] = []
     place = offset = 0
     for inputs, intervals, outputs, degree in layers:
@@ -87,7 +88,7 @@ def _layout(layers: list[tuple[int, int, int, int]]) -> tuple[InputColumns, ...]
 
 
 def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
-    """`J P` where P is knot insertion by some factor in some layers, which a product tells."""
+    """`J P` if P is knot insertion by some factor in some layers, which is tested by a product."""
     fine = local_form(J.fine)
     if fine is None or not isinstance(J.transfer, PackedTransfer):
         return None
@@ -105,15 +106,15 @@ def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
     if coarse.shape[1] != J.columns:
         return None
     ours, theirs = coarse.matvec(probe), J.matvec(probe)
-    same = bool((ours - theirs).norm() <= 1e-6 * theirs.norm())  # P may be in single precision
+    same = bool((ours - theirs).norm() <= 1e-6 * theirs.norm())  # P may have single precision
     return coarse if same else None
 
 
 class _Local(torch.nn.Module):
-    """Stands in for a KAN: samples of a call have their own copies of the coefficients they meet.
+    """Replaces a KAN: samples of a call have their own copies of the coefficients that they use.
 
-    The copies of a call are, of each layer, the first splines (samples, inputs) and the
-    coefficients (samples, inputs, degree + 1, outputs).
+    For each layer, the copies of a call are the numbers of the first splines (samples, inputs) and
+    the coefficients (samples, inputs, degree + 1, outputs).
     """
 
     def __init__(self, kan: SplineNetwork):
@@ -122,7 +123,7 @@ class _Local(torch.nn.Module):
         self.parts = SampleParts(self._window(0))
 
     def restart(self, part: int) -> None:
-        """Before the residual function runs for another part of the samples."""
+        """Prepare an evaluation of the residual function for another part of the samples."""
         self.parts.restart(self._window(part))
 
     def _window(self, part: int) -> Callable[[int], tuple[int, int]]:
@@ -155,7 +156,7 @@ class _Local(torch.nn.Module):
 def _basis(
     x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `local_basis`, by products of powers with a matrix: little is kept for derivatives."""
+    """Like `local_basis`, but by products of powers with a matrix, which store little."""
     first, s, beyond = locate(x, intervals, domain)
     if not torch.equal(beyond, torch.zeros_like(beyond)):
         first, values = local_basis(x, intervals, degree, domain, 0)
@@ -170,24 +171,30 @@ def _basis(
 def linearize_residual(
     kan: SplineNetwork, residual: Residual
 ) -> tuple[torch.Tensor, LocalJacobian]:
-    """Residuals of a KAN and their Jacobian, in float64.
+    """Compute residuals of a KAN and their Jacobian, in float64.
 
-    By backward passes through copies of the coefficients, degree + 1 per edge and sample, for a
-    part of the samples at once: memory is up to three times that of J where J is large.
+    Backward passes through copies of the coefficients, degree + 1 per edge and sample, are made for
+    a part of the samples at once. If J is large, memory is up to three times that of J.
 
     Parameters
     ----------
     kan : SplineNetwork
-        Without leading linear layer.
+        The network, without a leading linear layer.
     residual : callable
-        `module -> tensor` or tuple of tensors. Each tensor is made from one call of the module,
-        entry i of it from sample i; it may differentiate with respect to the inputs. With many
-        samples it is called several times, up to 64.
+        The function `module -> tensor` or tuple of tensors. Each tensor is computed from one call
+        of the module, entry i from sample i; it may contain derivatives with respect to the inputs.
+        With many samples, the function is called several times, up to 64.
+
+    Returns
+    -------
+    (tensor, LocalJacobian)
+        The residuals and their Jacobian.
 
     Raises
     ------
     ValueError
-        If the network has a linear layer, or a tensor is not of one call and its samples.
+        If the network has a linear layer, or if a tensor does not belong to one call and its
+        samples.
 
     Examples
     --------
@@ -199,7 +206,7 @@ def linearize_residual(
     """
     if kan.linear is not None:
         raise ValueError(
-            "linearize_residual got a KAN with a linear layer; it takes networks of splines alone"
+            "linearize_residual got a KAN with a linear layer; it takes networks of splines only"
         )
     stand_in, rows, part = _Local(kan), None, 0
     while True:
@@ -208,7 +215,7 @@ def linearize_residual(
         calls = stand_in.parts.calls
         rows = rows or _Rows(kan, blocks, calls)
         rows.take(blocks, calls)
-        del blocks  # and what was kept for them, before the next
+        del blocks  # frees the stored data before the next evaluation
         if all(call.end >= call.samples for call in calls):
             return torch.from_numpy(rows.r), LocalJacobian(rows.values, rows.first, rows.layout)
         part += 1
@@ -221,9 +228,11 @@ class _Rows:
     Parameters
     ----------
     kan : SplineNetwork
+        The network.
     blocks : list of tensor
-        The residuals, in the first part.
+        The residuals in the first part.
     calls : list of Call
+        The calls of the module.
     """
 
     def __init__(self, kan: SplineNetwork, blocks: list[torch.Tensor], calls: list[Call]):
@@ -265,7 +274,7 @@ class _Rows:
 
 
 def _call_of(block: torch.Tensor, number: int, calls: list[Call]) -> int:
-    """The call that a tensor of residuals comes from."""
+    """The number of the call from which a tensor of residuals is computed."""
     copies = [call.copies[-1][1] for call in calls]
     found = torch.autograd.grad(block.sum(), copies, retain_graph=True, allow_unused=True)
     used = [k for k, gradient in enumerate(found) if gradient is not None]

@@ -1,8 +1,8 @@
 """Products with the rows of a `LocalJacobian`, compiled by numba (extra `fast`).
 
-A row is a few runs of neighbouring columns, one for each input of a layer. `normal` reads J once
-for `J^T J d`: memory is what bounds it. The oracle is SciPy's sparse matrix of the same entries.
-`mgnet.knots.local_rows` imports this file on first use: numba takes a second to load.
+A row consists of a few runs of adjacent columns, one for each input of a layer. `normal` reads J
+once for `J^T J d`, because it is limited by memory bandwidth. The tests compare with SciPy's sparse
+matrices. `mgnet.knots.local_rows` imports this file on first use: numba takes a second to load.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from numba import njit
 
 __all__ = ["coarsened", "element_matrices", "matvec", "normal", "rmatvec"]
 
-ROWS = 256  # at once: they stay in the cache between the product with J and that with J^T
-SUMS = {"reassoc", "contract", "nsz"}  # sums may be reordered, so that they become vectors
+ROWS = 256  # processed at once: they stay in the cache between the products with J and J^T
+SUMS = {"reassoc", "contract", "nsz"}  # sums may be reordered, which allows vectorization
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def _forward(values, first, runs, d, begin, stop, image):
-    """Add the products of rows `begin` to `stop` with d to the image."""
+    """Add the products of rows `begin` to `stop` with d to `image`."""
     at = 0
     for p in range(len(runs)):
         place, step, width = runs[p]
@@ -34,7 +34,7 @@ def _forward(values, first, runs, d, begin, stop, image):
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def _backward(values, first, runs, y, begin, stop, total):
-    """Add rows `begin` to `stop`, times the weights y, to the total."""
+    """Add rows `begin` to `stop`, multiplied by the weights y, to `total`."""
     at = 0
     for p in range(len(runs)):
         place, step, width = runs[p]
@@ -49,17 +49,18 @@ def _backward(values, first, runs, y, begin, stop, total):
 
 @njit(cache=True, nogil=True)
 def matvec(values, first, runs, d):
-    """`J d`, shape (rows,).
+    """Compute `J d`, shape (rows,).
 
     Parameters
     ----------
     values : array of shape (rows, entries)
-        In float32 or float64; sums are in float64.
+        Entries of the rows, in float32 or float64; sums are in float64.
     first : int32 array of shape (rows, inputs)
         The knot interval of each input.
     runs : int64 array of shape (inputs, 3)
-        Of each input: its first column, columns from one interval to the next, entries of a row.
+        For each input: first column, columns from one interval to the next, entries of a row.
     d : float64 array of shape (columns,)
+        The vector.
     """
     image = np.zeros(len(values))
     _forward(values, first, runs, d, 0, len(values), image)
@@ -68,7 +69,7 @@ def matvec(values, first, runs, d):
 
 @njit(cache=True, nogil=True)
 def rmatvec(values, first, runs, y, columns):
-    """`J^T y`, shape (columns,); the other arguments as in `matvec`."""
+    """Compute `J^T y`, shape (columns,); the other arguments are those of `matvec`."""
     total = np.zeros(columns)
     _backward(values, first, runs, y, 0, len(values), total)
     return total
@@ -76,7 +77,7 @@ def rmatvec(values, first, runs, y, columns):
 
 @njit(cache=True, nogil=True)
 def normal(values, first, runs, d):
-    """`J^T J d`, shape of d; arguments as in `matvec`."""
+    """Compute `J^T J d`, with the shape of d; the arguments are those of `matvec`."""
     total, image = np.zeros(len(d)), np.empty(ROWS)
     for begin in range(0, len(values), ROWS):
         stop = min(begin + ROWS, len(values))
@@ -88,7 +89,7 @@ def normal(values, first, runs, d):
 
 @njit(cache=True, nogil=True)
 def _by_interval(first, intervals):
-    """The rows in the order of their intervals, those of an interval in their own."""
+    """Sort the rows by their intervals, in a stable order."""
     ends = np.zeros(intervals + 1, np.int64)
     for n in range(len(first)):
         ends[first[n] + 1] += 1
@@ -102,18 +103,21 @@ def _by_interval(first, intervals):
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def element_matrices(values, first, intervals):
-    """`V^T V` of the rows V in each interval of one input: (intervals, width, width).
+    """Compute `V^T V` for the rows V in each interval of one input: (intervals, width, width).
 
     Parameters
     ----------
     values : array of shape (rows, width)
+        Entries of the rows.
     first : int32 array of shape (rows,)
+        The knot interval of each row.
     intervals : int
+        Number of intervals.
     """
     width, rows = values.shape[1], len(first)
     total = np.zeros((intervals, width, width))
     order = _by_interval(first, intervals)
-    columns = np.empty((width, ROWS))  # of some rows of one interval
+    columns = np.empty((width, ROWS))  # for some rows of one interval
     begin = 0
     while begin < rows:
         interval, count = first[order[begin]], 0
@@ -138,18 +142,18 @@ def element_matrices(values, first, intervals):
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
 def coarsened(values, first, kept, runs, factors, onto, coarse):
-    """Fill the array `coarse` (kept, entries) with rows in coarse splines.
+    """Fill the array `coarse` (kept, entries) with rows in terms of coarse splines.
 
     Parameters
     ----------
     values, first, runs : array
-        As in `matvec`.
+        The arrays of `matvec`.
     kept : int64 array
-        The rows that are taken.
+        The rows to use.
     factors : int64 array of shape (inputs,)
-        Fine intervals in a coarse one: 1 where an input stays, or one other number for all.
+        Number of fine intervals per coarse interval: 1 for uncoarsened inputs, else one number.
     onto : array of shape (1 + factor, coarse splines, fine splines)
-        Of an interval that stays, and of each part of a coarse interval.
+        Matrices for an interval that is not coarsened, and for each part of a coarse interval.
     """
     splines = onto.shape[1]
     total = np.empty(values.shape[1])

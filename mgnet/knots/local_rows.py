@@ -1,8 +1,8 @@
-"""A Jacobian whose rows hold degree + 1 splines of every edge and no others: `LocalJacobian`.
+"""A Jacobian whose rows contain degree + 1 splines of every edge and no others: `LocalJacobian`.
 
-The splines of an input of a layer that do not vanish at a sample are neighbours, and its outputs
-share them: (degree + 1) outputs neighbouring columns, told by the knot interval of the sample. So a
-row is stored as its entries and one interval for each input.
+At a sample, the nonzero splines of an input of a layer are adjacent, and its outputs share them:
+these are (degree + 1) outputs adjacent columns, given by the knot interval of the sample. A row is
+therefore stored as its entries and one interval per input.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mgnet.training.least_squares.jacobian import Jacobian, squared
 __all__ = ["InputColumns", "LocalJacobian", "compiled", "single"]
 
 compiled: bool = find_spec("numba") is not None
-#: The precision in which coarse levels keep their entries. SciPy's products would copy them.
+#: The precision of coarse-level entries; without numba double, since SciPy would copy others.
 single: Any = np.float32 if compiled else np.float64
 
-ENTRIES = 2**21  # of the dense rows that are made at once
+ENTRIES = 2**21  # of the dense rows that are built at once
 LOCAL = 2**18  # of the rows that are copied at once
-SPARSE = 8  # a product of gathered rows costs so much more, per entry, than one of dense matrices
+SPARSE = 8  # cost per entry of a product of gathered rows, relative to dense matrices
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class InputColumns:
     Attributes
     ----------
     place : int
-        The first one.
+        Number of the first column.
     offset : int
-        Of its entries in a row of `LocalJacobian.values`.
+        Position of the entries in a row of `LocalJacobian.values`.
     intervals : int
-        Of each edge.
+        Number of intervals of each edge.
     outputs, degree : int
-        Outputs of the layer; degree of the splines.
+        Number of outputs of the layer, and degree of the splines.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class InputColumns:
 
     @property
     def splines(self) -> int:
-        """Of each edge."""
+        """Number of splines of each edge."""
         return self.intervals + self.degree
 
     @property
@@ -77,23 +77,23 @@ class InputColumns:
 
     @property
     def entries(self) -> slice:
-        """Their place in a row of `LocalJacobian.values`."""
+        """The positions of the entries in a row of `LocalJacobian.values`."""
         return slice(self.offset, self.offset + self.width)
 
 
 @dataclass(frozen=True, eq=False)
 class LocalJacobian(Jacobian):
-    """J by its entries that do not vanish. Products are in float64.
+    """J stored by its nonzero entries. Products are computed in float64.
 
     Attributes
     ----------
     values : array of shape (rows, entries)
-        In float64 or float32. Of an input after the other, of a spline after the other, of all
-        outputs.
+        Entries in float64 or float32: for one input after another, for one spline after another,
+        for all outputs.
     first : int32 array of shape (rows, inputs)
         The knot interval in which the sample of the row lies, for each input.
     inputs : tuple of InputColumns
-        In the order of the parameters.
+        The columns of each input, in the order of the parameters.
     """
 
     values: np.ndarray
@@ -102,7 +102,7 @@ class LocalJacobian(Jacobian):
 
     @property
     def rows(self) -> int:
-        """Residuals."""
+        """Number of residuals."""
         return len(self.values)
 
     @property
@@ -111,7 +111,7 @@ class LocalJacobian(Jacobian):
 
     @property
     def row_entries(self) -> int:
-        """Entries of a row that do not vanish."""
+        """Number of nonzero entries of a row."""
         return self.values.shape[1]
 
     @cached_property
@@ -120,7 +120,7 @@ class LocalJacobian(Jacobian):
 
     @cached_property
     def _matrix(self) -> Any:
-        """The same as SciPy's sparse matrix, with an index for each entry."""
+        """The same as a SciPy sparse matrix, with an index for each entry."""
         columns = np.empty(self.values.shape, np.int32)
         for p, part in enumerate(self.inputs):
             begin = part.place + part.outputs * self.first[:, p : p + 1]
@@ -142,7 +142,7 @@ class LocalJacobian(Jacobian):
         return torch.from_numpy(self._matrix.T @ v)
 
     def normal(self, d: torch.Tensor) -> torch.Tensor:
-        """`J^T J d`, in one pass where it is compiled."""
+        """Compute `J^T J d`, in one pass if the loops are compiled."""
         if compiled:
             u = np.ascontiguousarray(d.numpy())
             return torch.from_numpy(_kernels().normal(self.values, self.first, self._runs, u))
@@ -183,24 +183,24 @@ class LocalJacobian(Jacobian):
         return block
 
     def scaled(self, weight: float) -> LocalJacobian:
-        """`weight J`."""
+        """Return `weight J`."""
         return replace(self, values=weight * self.values)
 
     def scaled_rows(self, factors: torch.Tensor) -> LocalJacobian:
-        """`diag(factors) J`."""
+        """Return `diag(factors) J`."""
         return replace(self, values=factors.numpy()[:, None] * self.values)
 
     @cached_property
     def mean_diagonal(self) -> float:
-        """Of `J^T J`."""
+        """The mean of the diagonal of `J^T J`."""
         step = max(1, LOCAL // self.row_entries)
         parts = (self.values[n : n + step] for n in range(0, self.rows, step))
         return sum(float(np.square(part, dtype=float).sum()) for part in parts) / self.shape[1]
 
     def element_matrices(self, p: int) -> np.ndarray:
-        """`V^T V` of the entries V in each interval of input p: (intervals, width, width).
+        """Compute `V^T V` for the entries V in each interval of input p: (intervals, width, width).
 
-        Their sum, each at its columns, is the diagonal block of `J^T J` that belongs to the input.
+        The sum of these, each at its columns, is the diagonal block of `J^T J` for the input.
         """
         make = _kernels().element_matrices if compiled else _element_matrices
         part = self.inputs[p]
@@ -214,19 +214,25 @@ class LocalJacobian(Jacobian):
         dtype: Any = None,
         chosen: Sequence[bool] | None = None,
     ) -> LocalJacobian:
-        """`J P` with the prolongation of `knot_transfer`; or `rows` of its rows, drawn, rescaled.
+        """Compute `J P` with the prolongation of `knot_transfer`, possibly for random rows.
 
         Parameters
         ----------
         factor : int
+            Coarsening factor of the intervals.
         rows : int, optional
-            Then J^T J is an estimate.
+            Number of rows to draw and rescale, so that J^T J is an estimate; all rows by default.
         seed : int
-            Of the drawing.
+            Seed of the random choice.
         dtype : type, optional
-            Of its entries, instead of that of J.
+            Precision of the entries; that of J by default.
         chosen : sequence of bool, optional
-            Of each input, whether its splines are coarsened; all by default.
+            Whether the splines of each input are coarsened; all by default.
+
+        Returns
+        -------
+        LocalJacobian
+            The coarse Jacobian.
         """
         kept, weight = np.arange(self.rows), 1.0
         factors = np.where(np.ones(len(self.inputs), bool) if chosen is None else chosen, factor, 1)
@@ -247,13 +253,13 @@ class LocalJacobian(Jacobian):
 
 
 def _kernels() -> Any:
-    from mgnet.knots import local_kernels  # a second, once
+    from mgnet.knots import local_kernels  # takes a second once
 
     return local_kernels
 
 
 def _by_interval(first: np.ndarray) -> Any:
-    """Of each interval with rows: its number, and which."""
+    """For each interval with rows: its number, and the rows."""
     order = np.argsort(first, kind="stable")
     found, begin = np.unique(first[order], return_index=True)
     ends = [*begin.tolist(), len(order)]
@@ -262,17 +268,17 @@ def _by_interval(first: np.ndarray) -> Any:
 
 
 def _onto_coarse(degree: int, factor: int) -> np.ndarray:
-    """Of each part of a coarse interval, the coarse splines in the fine ones, transposed.
+    """For each part of a coarse interval, the coarse splines in terms of fine ones, transposed.
 
-    Shape (1 + factor, coarse splines, fine splines), the unit matrix first.
+    The shape is (1 + factor, coarse splines, fine splines), with the unit matrix first.
     """
-    P = refinement_matrix(1, degree, factor).toarray()  # as on any interval
+    P = refinement_matrix(1, degree, factor).toarray()  # the same on any interval
     size = degree + 1
     return np.stack([np.eye(size), *(P[part : part + size, :size].T for part in range(factor))])
 
 
 def _element_matrices(values: np.ndarray, first: np.ndarray, intervals: int) -> np.ndarray:
-    """As in `mgnet.knots.local_kernels`."""
+    """NumPy's version of the function in `mgnet.knots.local_kernels`."""
     width = values.shape[1]
     total = np.zeros((intervals, width, width))
     for interval, chosen in _by_interval(first):
@@ -290,7 +296,7 @@ def _coarsened(
     onto: np.ndarray,
     coarse: np.ndarray,
 ) -> None:
-    """As in `mgnet.knots.local_kernels`."""
+    """NumPy's version of the function in `mgnet.knots.local_kernels`."""
     splines = onto.shape[1]
     step = max(1, LOCAL // values.shape[1])
     for begin in range(0, len(kept), step):

@@ -1,4 +1,4 @@
-"""A KAN seen as a multilayer perceptron with several ReLU^k channels per neuron."""
+"""A KAN as a multilayer perceptron with several ReLU^k channels per neuron."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ from mgnet.knots.spline_network import into_domain
 
 __all__ = ["MultichannelMLP", "channel_layer"]
 
-torch.fx.wrap("channel_layer")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("channel_layer")  # one node per call in the graphs of `torch.fx.symbolic_trace`
 torch.fx.wrap("raised")
 
 
 def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int) -> torch.Tensor:
-    """One layer: `sum_p sum_j weight[p, j, q] max(0, x_p - t_j)^degree`, on any knots.
+    """Evaluate a layer `sum_p sum_j weight[p, j, q] max(0, x_p - t_j)^degree`, on any knots.
 
-    Beyond the domain it continues linearly, from boundary value and slope, as splines do here.
+    Beyond the domain, it is continued linearly with the value and slope at the boundary, like
+    splines.
 
     Parameters
     ----------
     x : tensor of shape (..., inputs)
+        The inputs.
     weight : tensor of shape (inputs, n + degree, outputs)
+        The channel weights.
     knots : sequence, array or tensor of n + 2 degree + 1 numbers
-        Strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
+        Knots, strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
     degree : int
+        Exponent of the channels.
 
     Returns
     -------
     tensor of shape (..., outputs)
+        The outputs.
 
     Examples
     --------
@@ -50,7 +55,7 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     t = torch.as_tensor(knots, dtype=x.dtype, device=x.device)
     inside = x.clamp(t[degree], t[-degree - 1])
     distance = inside.unsqueeze(-1) - t[: weight.shape[1]]
-    # At its knot a channel counts as active: of degree 1, the left end needs the slope of one.
+    # At its knot, a channel counts as active: for degree 1, the left end needs the slope of one.
     active = (distance >= 0.0).to(x.dtype)
     slopes = degree * active * distance ** (degree - 1)
     channels = active * distance**degree + slopes * (x - inside).unsqueeze(-1)
@@ -60,27 +65,34 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
 class MultichannelMLP(OptionsInState):
     """The function of a KAN as a multilayer perceptron with ReLU^degree channels.
 
-    Each layer takes every input through one channel per knot, `max(0, x - t_j)^degree` with fixed
-    biases, then through a plain matrix. The weights are `w = A^T u`, gradients satisfy
+    Each layer maps every input to one channel per knot, `max(0, x - t_j)^degree` with fixed biases,
+    followed by a plain matrix. The weights are `w = A^T u`, and gradients satisfy
     `grad_u = A grad_w`: gradient descent on them is gradient descent on the KAN in another metric,
-    that of `GradientDescent(geometry="relu")`. Source: Southworth et al., arXiv 2603.04827,
-    KAN layers in the ReLU basis.
+    that of `GradientDescent(geometry="relu")`. Source: Southworth et al., arXiv 2603.04827, KAN
+    layers in the ReLU basis.
 
-    A reference, not a fast form: cost grows with the number n of intervals, and rounding errors of
-    the outputs like eps n^degree, because large channels cancel. Measured on [2, 5, 1], cubic,
-    largest difference from the KAN over largest output, n = 4, 16, 64: 1e-13, 2e-12, 4e-11 in
-    float64, 4e-5, 5e-4, 2e-2 in float32; in float64 with degree 1 2e-15, 4e-15, 2e-14, with degree
-    5 3e-12, 8e-11, 2e-8.
+    This is a reference, not a fast implementation: the cost grows with the number n of intervals,
+    and rounding errors of the outputs grow like eps n^degree, because large channels cancel.
+    Measured largest difference from the KAN, relative to the largest output, for [2, 5, 1], cubic
+    splines and n = 4, 16, 64: 1e-13, 2e-12, 4e-11 in float64, 4e-5, 5e-4, 2e-2 in float32; in
+    float64 for degree 1 2e-15, 4e-15, 2e-14, and for degree 5 3e-12, 8e-11, 2e-8.
 
     Parameters
     ----------
     kan : KAN
-        Its parameters are converted, not shared; `MultichannelMLP(KAN(...))` is a fresh network.
+        The KAN; its parameters are converted, not shared. `MultichannelMLP(KAN(...))` is a new
+        network.
+
+    Raises
+    ------
+    TypeError
+        If `kan` is not a plain `KAN`.
 
     Attributes
     ----------
     weights : ParameterList
-        `weights[l]` has the shape (inputs, channels, outputs), that of `kan.coefficients[l]`.
+        Channel weights; `weights[l]` has the shape (inputs, channels, outputs) of
+        `kan.coefficients[l]`.
 
     Examples
     --------
@@ -113,23 +125,23 @@ class MultichannelMLP(OptionsInState):
         return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The fixed map of hidden values onto the spline interval, that of the KAN."""
+        """The fixed map of hidden values to the spline interval, as in the KAN."""
         return into_domain(hidden, self.hidden, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., inputs) -> (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         check_no_hooks("MultichannelMLP", self.weights)
         if self.linear is not None:
             x = self.into_domain(raised(self.linear(x)))
         for number, (n, w) in enumerate(zip(self.intervals, self.weights, strict=True)):
             if number:
                 x = self.into_domain(x)
-            knots = uniform_knots(n, self.degree, self.domain).tolist()  # torch.fx takes no array
+            knots = uniform_knots(n, self.degree, self.domain).tolist()  # torch.fx needs a list
             x = channel_layer(x, w, knots, self.degree)
         return x
 
     def to_kan(self) -> KAN:
-        """The KAN of this function, a new network: its coefficients are `u = A^-T w`."""
+        """Create the KAN with the same function; its coefficients are `u = A^-T w`."""
         check_plain("MultichannelMLP.to_kan", self, MultichannelMLP)
         first = self.weights[0]
         kan = KAN(

@@ -1,4 +1,4 @@
-"""What the networks of splines share: options in their state, and copies with other splines."""
+"""Common parts of spline networks: options in their state, and copies with other splines."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class OptionsInState(torch.nn.Module, ABC):
-    """A module whose `state_dict` holds the options that change its function, not its tensors.
+    """A module whose `state_dict` contains the options that change its function, besides tensors.
 
-    `load_state_dict` raises an error that names both values where they differ, before anything is
-    written; states that were saved without options load unchecked. A subclass with a
-    `get_extra_state` of its own takes over.
+    If options differ, `load_state_dict` raises an error that names both values, before anything is
+    changed; states saved without options are not checked. A subclass may override
+    `get_extra_state`.
     """
 
     @abstractmethod
     def state_options(self) -> dict[str, Any]:
-        """By the names of the constructor's arguments, as JSON can hold them.
+        """The options by names of the constructor's arguments, as values that JSON supports.
 
-        A subclass adds those of its own.
+        A subclass adds its own options.
         """
 
     def get_extra_state(self) -> torch.Tensor:
-        """The options, as bytes."""
+        """Encode the options as bytes."""
         return encode(self.state_options())
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Nothing: options are compared, not loaded."""
+        """Do nothing, because options are compared, not loaded."""
 
     def __prepare_scriptable__(self) -> None:
-        """What `torch.jit.script` asks for first."""
+        """Refuse `torch.jit.script`, which calls this first."""
         refuse_script(self)
 
     def _load_from_state_dict(
@@ -79,24 +79,25 @@ class OptionsInState(torch.nn.Module, ABC):
 def copy_with(
     network: Network, method: str, replaced: Iterable[tuple[torch.nn.Module, torch.nn.Module]]
 ) -> Network:
-    """A deep copy with other submodules in some places, and no gradients.
+    """A deep copy with some submodules replaced, and without gradients.
 
-    Class, attributes, other parameters and hooks are those of the network, so that a subclass
-    stays one; its constructor is not called.
+    Class, attributes, other parameters and hooks are preserved, also for subclasses; the
+    constructor is not called.
 
     Parameters
     ----------
     network : torch.nn.Module
+        The network to copy.
     method : str
-        The caller, for messages.
+        Name of the caller, for messages.
     replaced : iterable of (module, module)
-        Parts of the network, and what the copy has in their place.
+        Submodules of the network, each with its replacement in the copy.
 
     Raises
     ------
     TypeError
-        Where the copy would be another function: parametrized splines, or a forward that was
-        replaced on the instance and would still call the old one.
+        If the copy would be a different function, because splines are parametrized, or because
+        `forward` was replaced on the instance and would still use the original.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def copy_with(
         memo[id(old)] = new.train(old.training)
         made = dict(new.named_parameters(remove_duplicate=False))
         for name, parameter in old.named_parameters(remove_duplicate=False):
-            if name in made:  # which other attributes may hold, too
+            if name in made:  # other attributes may also contain it
                 memo[id(parameter)] = made[name]
     copied = copy.deepcopy(network, memo)
     copied.zero_grad()
@@ -123,11 +124,12 @@ def copy_with(
 
 
 def check_plain(owner: str, network: torch.nn.Module, kind: type[torch.nn.Module]) -> None:
-    """Raise unless a network is converted whole by its options and splines: nothing is added to it.
+    """Raise an error unless options and splines of a network describe it completely.
 
     Raises
     ------
     TypeError
+        If the network has other parts, which a conversion would lose.
     """
     found = alteration(network, kind, ("forward", "into_domain"))
     if found:
@@ -138,11 +140,12 @@ def check_plain(owner: str, network: torch.nn.Module, kind: type[torch.nn.Module
 
 
 def check_no_hooks(owner: str, parameters: torch.nn.Module) -> None:
-    """Raise where pruning, or another hook, waits for a call of a list of parameters.
+    """Raise an error if a list of parameters has hooks, such as those of pruning.
 
     Raises
     ------
     TypeError
+        If there is a hook, which would never be called.
     """
     if parameters._forward_pre_hooks:
         raise TypeError(
@@ -153,15 +156,16 @@ def check_no_hooks(owner: str, parameters: torch.nn.Module) -> None:
 
 
 def check_plain_tensors(part: torch.nn.Module, method: str) -> None:
-    """Raise unless the tensors of a part are parameters themselves, not made from others.
+    """Raise an error unless the tensors of a module are parameters, not computed from others.
 
     Raises
     ------
     TypeError
+        If a tensor is computed from others.
     """
     for each in part.modules():
         if is_parametrized(each) or each._forward_pre_hooks:
             raise TypeError(
-                f"{method} got splines that are made of other parameters; make them plain ones "
-                "first, by torch.nn.utils.parametrize.remove_parametrizations (or prune.remove)"
+                f"{method} got splines that are computed from other parameters; make them plain "
+                "first with torch.nn.utils.parametrize.remove_parametrizations (or prune.remove)"
             )

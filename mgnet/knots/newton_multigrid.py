@@ -1,4 +1,4 @@
-"""Newton-multigrid: one V-cycle over the knots preconditions the linear systems of Gauss-Newton."""
+"""Newton-multigrid: a V-cycle over the knots as preconditioner for Gauss-Newton systems."""
 
 from __future__ import annotations
 
@@ -30,30 +30,37 @@ from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["KnotLevels", "KnotMultigrid"]
 
-LARGE = 2**20  # entries of a coarse Jacobian from which on they are kept in single precision
+LARGE = 2**20  # entries from which a coarse Jacobian is stored in single precision
 
 
 @dataclass(frozen=True)
 class KnotMultigrid:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: one cycle over its knot levels.
 
-    Coarse matrices are Galerkin products, the coarsest is solved exactly.
+    Coarse matrices are Galerkin products, and the coarsest level is solved exactly.
 
     Parameters
     ----------
     smoother : Smoother
-        For levels whose operator is a `GaussNewtonMatrix`.
+        Smoother for levels whose operator is a `GaussNewtonMatrix`.
     coarsest : int
-        Least number of intervals of the coarsest level. For a PINN [2,6,1] and little damping 8
+        Least number of intervals of the coarsest level. For a PINN [2,6,1] with little damping, 8
         took up to 40 % fewer iterations than 4.
     cycle : str
-        With as many sweeps before as after the coarse correction.
+        The cycle, with equal numbers of sweeps before and after the coarse correction.
     rows : float
-        Residuals per parameter on coarse levels, drawn from those of the level above: the levels
-        together then cost twice the finest. With 8, conjugate gradients took about a tenth more
-        iterations than with all.
+        Residuals per parameter on coarse levels, drawn from those of the next finer level, so that
+        all levels together cost twice the finest one. With 8, conjugate gradients took about a
+        tenth more iterations than with all residuals.
     formed : int
-        Up to so many parameters a level multiplies by its matrix, not by J.
+        Largest number of parameters for which a level multiplies by its matrix instead of by J.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid.
+    TypeError
+        In `prepare`, if the Jacobian is not that of a KAN that has only splines.
 
     Examples
     --------
@@ -84,7 +91,13 @@ class KnotMultigrid:
             )
 
     def prepare(self, J: Jacobian) -> KnotLevels:
-        """The Jacobians of all levels."""
+        """Compute the Jacobians of all levels.
+
+        Raises
+        ------
+        TypeError
+            If J is not the Jacobian of a KAN that has only splines.
+        """
         first, *others = _parts(J)
         local = local_form(first)
         if local is None:
@@ -106,10 +119,11 @@ class KnotMultigrid:
         return KnotLevels(tuple(levels), self, tuple(others))
 
     def _coarsens(self, J: LocalJacobian) -> list[bool]:
-        """Of each input, whether the next level has half its intervals.
+        """Whether the next level has half the intervals, for each input.
 
-        Those with more than half of the most: fine layers come down to the others first, as they
-        went up. All at once took a third more iterations where the outer layer had 16 intervals.
+        These are the inputs with more than half of the maximum: fine layers are first coarsened to
+        the others, the reverse of refinement. Coarsening all inputs at once took a third more
+        iterations if the outer layer had 16 intervals.
         """
         able = [can_halve(p.intervals, self.coarsest) for p in J.inputs]
         pairs = list(zip(J.inputs, able, strict=True))
@@ -118,7 +132,7 @@ class KnotMultigrid:
 
 
 def _parts(J: Jacobian) -> list[Jacobian]:
-    """What is stacked in J, a penalty below the residuals."""
+    """The parts that are stacked in J; a penalty is below the residuals."""
     if isinstance(J, StackedJacobian):
         return [StackedJacobian((part,)) for part in J.parts]
     if isinstance(J, ProlongedJacobian):
@@ -128,7 +142,7 @@ def _parts(J: Jacobian) -> list[Jacobian]:
 
 @dataclass(frozen=True)
 class CoarseCholesky(Smoother):
-    """Solves exactly, also where the matrix is singular to rounding."""
+    """An exact solver that also works if the matrix is singular up to rounding."""
 
     def start(self, level: Level, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return cholesky(level.operator.dense())
@@ -150,9 +164,11 @@ class KnotLevels:
     Attributes
     ----------
     jacobians : tuple of LocalJacobian
+        The Jacobian of each level.
     options : KnotMultigrid
+        The settings.
     others : tuple of Jacobian
-        Rows of a penalty, whose product is added; the cycle leaves them out.
+        Rows of a penalty, whose product is added; the cycle omits them.
     """
 
     jacobians: tuple[LocalJacobian, ...]
@@ -166,7 +182,7 @@ class KnotLevels:
 
     @cached_property
     def transfers(self) -> list[PackedTransfer]:
-        """The same as `knot_transfer`."""
+        """The same transfers as those of `knot_transfer`."""
         made = []
         for fine, coarse in pairwise(self.jacobians):
             parts = []
@@ -185,7 +201,7 @@ class KnotLevels:
                     P = SplineOperator((P,))
                 else:
                     P = torch.from_numpy(P.toarray())
-                    if fine.shape[1] > self.options.formed:  # else `vmap` asks for a dense one
+                    if fine.shape[1] > self.options.formed:  # otherwise `vmap` needs dense ones
                         P = P.to_sparse()
                 parts.append((shape, AxisTransfer(P, axis=1)))
             made.append(PackedTransfer(tuple(parts)))
@@ -193,9 +209,9 @@ class KnotLevels:
 
     @cached_property
     def identities(self) -> list[list[sp.csr_array]]:
-        """Of each level and input: the unit matrix of the finest in its splines."""
+        """The unit matrix of the finest level in the splines of each level and input."""
         degree = self.jacobians[0].inputs[0].degree
-        known: dict[tuple[int, int], sp.csr_array] = {}  # of the finest intervals, and the coarse
+        known: dict[tuple[int, int], sp.csr_array] = {}  # by finest and coarse intervals
 
         def product(finest: int, n: int) -> sp.csr_array:
             if (finest, n) not in known:
@@ -214,7 +230,7 @@ class KnotLevels:
 
     @cached_property
     def grams(self) -> list[torch.Tensor | None]:
-        """`J^T J` where it is formed; by the transfers below a level with the same rows."""
+        """`J^T J` if it is formed; by the transfers below a level with the same rows."""
         made: list[torch.Tensor | None] = []
         for number, J in enumerate(self.jacobians):
             above = made[-1] if made else None
@@ -228,7 +244,7 @@ class KnotLevels:
         return made
 
     def hierarchy(self, shift: float) -> Hierarchy:
-        """The levels with `J^T J + shift I` on the finest."""
+        """The levels, with `J^T J + shift I` on the finest."""
         levels = []
         for number, (J, N, gram) in enumerate(
             zip(self.jacobians, self.identities, self.grams, strict=True)

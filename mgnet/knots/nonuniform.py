@@ -1,7 +1,7 @@
-"""B-splines on any knots, one knot vector per input, by the stable recursion of Cox and de Boor.
+"""B-splines on arbitrary knots, one knot vector per input, by the Cox-de Boor recursion.
 
-A knot vector of n intervals holds n + 2 degree + 1 knots that do not decrease; the domain of its
-n + degree splines is `[knots[degree], knots[-degree - 1]]`. Intervals may be empty, the domain not.
+A knot vector with n intervals contains n + 2 degree + 1 nondecreasing knots; the domain of its n +
+degree splines is `[knots[degree], knots[-degree - 1]]`. Intervals may be empty, but not the domain.
 Source: de Boor, "A Practical Guide to Splines" (2001), chapters IX and X.
 """
 
@@ -18,25 +18,27 @@ __all__ = ["local_basis_on", "spline_layer_on"]
 def local_basis_on(
     x: torch.Tensor, knots: torch.Tensor, degree: int, derivatives: int = 0
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """The splines that do not vanish at x, and their derivatives, differentiable in x and knots.
+    """The splines that are nonzero at x, and their derivatives, differentiable in x and the knots.
 
-    Outside the domain each spline is continued linearly, from its boundary value and slope. At a
-    knot where a derivative jumps it is that of the interval on the right.
+    Outside the domain, each spline is continued linearly with its value and slope at the boundary.
+    At a knot where a derivative jumps, its value is that from the right.
 
     Parameters
     ----------
     x : tensor of shape (..., inputs)
+        The points.
     knots : tensor of shape (inputs, intervals + 2 degree + 1) or (intervals + 2 degree + 1,)
+        The knots of each input, or of all inputs.
     degree : int
-        At least 1.
+        Degree of the splines, at least 1.
     derivatives : int
-        The highest order wanted.
+        Highest order of derivatives.
 
     Returns
     -------
     (first, (values, slopes, curvatures, ...)[: derivatives + 1])
-        `first`: number of the first of these splines, shape of x (int64). The others: shape of
-        x + (degree + 1,).
+        `first` contains the number of the first of these splines, with the shape of x (int64). The
+        others have the shape of x + (degree + 1,).
 
     Examples
     --------
@@ -52,12 +54,12 @@ def local_basis_on(
     first = _interval(inside.detach(), knots.detach(), degree)
     row = first + knots.shape[1] * torch.arange(inputs, device=x.device)
     around = row.unsqueeze(-1) + torch.arange(1, 2 * degree + 1, device=x.device)
-    window = knots.reshape(-1)[around]  # degree knots on either side of x
+    window = knots.reshape(-1)[around]  # degree knots on both sides of x
     position = inside.unsqueeze(-1)
     by_degree, gaps = [torch.ones_like(position)], []
     for j in range(1, degree + 1):
         lower, upper = window[..., degree - j : degree], window[..., degree : degree + j]
-        gaps.append(upper - lower)  # all contain the interval of x, so none is empty
+        gaps.append(upper - lower)  # each contains the interval of x, so none is empty
         share = by_degree[-1] / gaps[-1]
         right, left = share * (upper - position), share * (position - lower)
         by_degree.append(pad(right, (0, 1)) + pad(left, (1, 0)))
@@ -79,8 +81,8 @@ def local_basis_on(
 
 
 def _interval(x: torch.Tensor, knots: torch.Tensor, degree: int) -> torch.Tensor:
-    """The number of the interval that holds x, never an empty one; the last for NaN."""
-    # Counted, not searched for: free knots are few, and `torch.searchsorted` under `vmap` warns.
+    """The number of the interval that contains x, never an empty one; the last one for NaN."""
+    # By counting, because free knots are few, and `torch.searchsorted` warns under `vmap`.
     inner = knots[:, degree + 1 : -degree - 1]
     below_end = (inner < knots[:, -degree - 1, None]).sum(-1)
     number = inner.shape[-1] - (inner > x.unsqueeze(-1)).sum(-1)
@@ -90,17 +92,21 @@ def _interval(x: torch.Tensor, knots: torch.Tensor, degree: int) -> torch.Tensor
 def spline_layer_on(
     x: torch.Tensor, coefficients: torch.Tensor, knots: torch.Tensor, degree: int
 ) -> torch.Tensor:
-    """One KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`, on the knots of each input.
+    """Evaluate a KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`, with knots per input.
 
     Parameters
     ----------
     x : tensor of shape (..., inputs)
+        The inputs.
     coefficients : tensor of shape (inputs, intervals + degree, outputs)
+        The coefficients of all splines.
     knots : tensor of shape (inputs, intervals + 2 degree + 1) or (intervals + 2 degree + 1,)
+        The knots of each input, or of all inputs.
 
     Returns
     -------
     tensor of shape (..., outputs)
+        The outputs.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The memory of a PyTorch optimizer refines with the network, for training loops of one's own."""
+"""Refinement of a PyTorch optimizer's state with a KAN, for custom training loops."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ __all__ = ["refine_optimizer"]
 def refine_optimizer(
     optimizer: torch.optim.Optimizer, coarse: KAN, fine: KAN
 ) -> torch.optim.Optimizer:
-    """The optimizer of a refined network, with the memory of the coarse one's.
+    """Create an optimizer for a refined network with the state of the coarse network's optimizer.
 
-    What has an entry per coefficient goes through the prolongation, scaled as the gradient is
-    (`carried_moments`), without negative weights; the pairs of L-BFGS by
-    `carried_pairs`; step counts and options stay. Where the loss fell steeply, Adam's second
-    moments are stale, with or without refinement, and a new optimizer may do better.
+    State with an entry per coefficient is prolonged, with the scaling of gradients
+    (`carried_moments`) and without negative weights; the pairs of L-BFGS are transferred by
+    `carried_pairs`; step counts and options stay the same. If the loss has decreased steeply,
+    Adam's second moments are outdated, with or without refinement, and a new optimizer may be
+    better.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it. The
-        levels of a `MultilevelGradient` keep their memory, below a new finest level.
+        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules stay
+        in it. The levels of a `MultilevelGradient` keep their state, below a new finest level.
     coarse, fine : KAN
-        `fine` has the intervals of `coarse.refine(factor, layers)`.
+        The coarse network, and one with the intervals of `coarse.refine(factor, layers)`.
 
     Returns
     -------
     torch.optim.Optimizer
-        A new one of the same class; learning-rate schedulers must be made anew.
+        A new optimizer of the same class; learning-rate schedulers must be created again.
 
     Raises
     ------
     TypeError
-        If these are not an optimizer and two KANs.
+        If the arguments are not an optimizer and two KANs.
     ValueError
-        If `fine` is not a refinement of `coarse`, or the optimizer has none of its parameters.
+        If `fine` is not a refinement of `coarse`, or the optimizer has no parameters of `coarse`.
 
     Examples
     --------

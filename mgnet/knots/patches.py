@@ -1,9 +1,9 @@
-"""Patches: the smoother that makes multigrid over knots independent of their number.
+"""Patches: a smoother that makes multigrid convergence independent of the number of knots.
 
-A patch is one input of a layer with degree + 1 consecutive splines, the coefficients of all outputs
-together. The outputs of an input share its splines, so that their coefficients couple strongly at
-the same knot; a smoother blind to that (points, single edges) does not smooth. Measured and named
-here; Schwarz methods: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+A patch is one input of a layer with degree + 1 consecutive splines and the coefficients of all
+outputs. The outputs of an input share its splines, so coefficients at the same knot are strongly
+coupled, and a smoother that ignores this (points, single edges) is not effective. Introduced and
+measured here; Schwarz methods: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ Blocks = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class GaussNewtonMatrix:
-    """`M = J^T J + shift N`, multiplied by J or, where it was formed, as a dense matrix.
+    """The matrix `M = J^T J + shift N`, applied by J or, if it was formed, as a dense matrix.
 
     Attributes
     ----------
     J : LocalJacobian
+        The Jacobian.
     shift : float
-        Not negative.
+        Factor of N, not negative.
     identities : sequence of csr_array
-        Of each input: N of the splines of one edge. The unit matrix on the finest level, `P^T N P`
-        where these were coarsened, which has `degree` diagonals on either side. Inputs with as many
-        intervals may differ in it; those that do not share one object.
+        For each input, N for the splines of one edge: the unit matrix on the finest level, `P^T N
+        P` on coarser ones, with `degree` diagonals on both sides. Inputs with the same number of
+        intervals may have different N; those with the same N share one object.
     gram : tensor of shape (columns, columns) or None
-        `J^T J`, where it was formed.
+        The matrix `J^T J`, if it was formed.
     """
 
     J: LocalJacobian
@@ -53,12 +54,12 @@ class GaussNewtonMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the matrix."""
+        """The shape of the matrix."""
         return self.J.shape[1], self.J.shape[1]
 
     @cached_property
     def groups(self) -> list[tuple[tuple[InputColumns, ...], sp.csr_array]]:
-        """Neighbouring inputs with as many splines and outputs and one N, and that N."""
+        """Adjacent inputs with equal numbers of splines and outputs and the same N, and that N."""
         pairs = zip(self.J.inputs, self.identities, strict=True)
         alike = groupby(pairs, lambda pair: (pair[0].intervals, pair[0].outputs, id(pair[1])))
         groups = [list(group) for _, group in alike]
@@ -85,13 +86,18 @@ class GaussNewtonMatrix:
         return matrix
 
     def blocks(self, kind: str) -> Blocks:
-        """Diagonal blocks of M: their unknowns (blocks, size), and the blocks (blocks, size, size).
+        """Diagonal blocks of M: unknowns (blocks, size), and matrices (blocks, size, size).
 
         Parameters
         ----------
         kind : "patch", "edge" or "point"
-            One input, degree + 1 consecutive splines, all outputs; all splines of one edge; one
-            coefficient.
+            Unknowns of a block: one input with degree + 1 consecutive splines and all outputs; all
+            splines of one edge; one coefficient.
+
+        Returns
+        -------
+        (tensor, tensor)
+            The unknowns and the matrices.
         """
         assemble = {"patch": _patches, "edge": _edges, "point": _points}[kind]
         made, numbers = [], iter(range(len(self.J.inputs)))
@@ -108,8 +114,8 @@ class GaussNewtonMatrix:
 
 
 def _unknowns(part: InputColumns, kind: str) -> np.ndarray:
-    """Of the blocks of one input, counted from its first column: shape (blocks, size)."""
-    if kind == "patch":  # for each interval, the splines that do not vanish in it
+    """The unknowns of the blocks of one input, relative to its first column: (blocks, size)."""
+    if kind == "patch":  # for each interval, the splines that are nonzero in it
         return part.outputs * np.arange(part.intervals)[:, None] + np.arange(part.width)
     edges = np.arange(part.outputs)[:, None] + part.outputs * np.arange(part.splines)
     return edges if kind == "edge" else edges.reshape(-1, 1)
@@ -118,7 +124,7 @@ def _unknowns(part: InputColumns, kind: str) -> np.ndarray:
 def _patches(
     part: InputColumns, of_intervals: np.ndarray, N: sp.csr_array, blocks: np.ndarray
 ) -> None:
-    """Add the blocks of one input to zeros."""
+    """Add the blocks of one input to an array of zeros."""
     n, size, Q = part.intervals, part.degree + 1, part.outputs
     elements = of_intervals.reshape(n, size, Q, size, Q)
     matrices = blocks.reshape(elements.shape)
@@ -132,7 +138,7 @@ def _patches(
 
 
 def _overlap(shift: int, length: int, inside: bool = False) -> slice:
-    """Of `length` numbers, those that stay in range when moved by `shift` (from it, if inside)."""
+    """The indices below `length` that stay in range when moved by `shift` (arrive, if inside)."""
     if inside:
         shift = -shift
     return slice(max(0, -shift), max(0, length - max(0, shift)))
@@ -162,21 +168,29 @@ def _points(
 
 @dataclass(frozen=True)
 class Patches(Smoother):
-    """Chebyshev iteration with the additive Schwarz method of patches as preconditioner.
+    """Chebyshev iteration, preconditioned by the additive Schwarz method with patches.
 
-    For levels whose operator is a `GaussNewtonMatrix`; symmetric, so that a cycle with
-    as many sweeps before as after the coarse correction can precondition conjugate gradients.
+    It requires levels whose operator is a `GaussNewtonMatrix`. It is symmetric, so a cycle with
+    equal numbers of sweeps before and after the coarse correction can precondition conjugate
+    gradients.
 
     Parameters
     ----------
     degree : int
-        Of the polynomial: evaluations per sweep.
+        Degree of the polynomial, which is the number of evaluations per sweep.
     lower, upper : float
         The interval that is damped, as multiples of the estimate of the largest eigenvalue.
     steps : int
-        Of that estimate.
+        Number of Lanczos steps of that estimate.
     blocks : "patch", "edge" or "point"
-        "edge" (all splines of an edge) and "point" (Jacobi) are for comparison.
+        Kind of blocks; "edge" (all splines of an edge) and "point" (Jacobi) are for comparison.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid.
+    TypeError
+        In a sweep, if the operator of the level is not a `GaussNewtonMatrix`.
 
     Examples
     --------
@@ -215,7 +229,7 @@ class Patches(Smoother):
             )
         inverses = [(index, _inverses(matrices)) for index, matrices in M.blocks(self.blocks)]
         generator = torch.Generator().manual_seed(0)
-        # In the range of M, which may be singular.
+        # A start vector in the range of M, which may be singular.
         b = M @ torch.randn(len(u), generator=generator, dtype=torch.float64)
         level.charge(self.steps + 1.0)
         return inverses, largest_eigenvalue(
@@ -242,7 +256,7 @@ class Patches(Smoother):
         return u, memory
 
     def _residual(self, level: Level, u: torch.Tensor, f: torch.Tensor | None) -> torch.Tensor:
-        """A first sweep of a cycle starts from zero, where the residual is f and costs nothing."""
+        """The residual; in the first sweep of a cycle, which starts from zero, it is f."""
         return f if f is not None and not bool(u.any()) else level.residual_at(u, f)
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -253,10 +267,10 @@ class Patches(Smoother):
 
 
 def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors of `D M D` with a unit diagonal, and D: of one matrix or of many.
+    """Factors of `D M D` with a unit diagonal, and D, for one matrix or many.
 
-    Where rounding has left an eigenvalue below zero, as it does without damping for coefficients
-    that no sample reaches, the diagonal is raised until none is.
+    If rounding has made an eigenvalue negative, which happens without damping for coefficients that
+    no sample affects, the diagonal is increased until no eigenvalue is.
     """
     diagonal = matrices.diagonal(dim1=-2, dim2=-1)
     unit = diagonal.clamp_min(1e-30 * float(diagonal.max())).rsqrt()
@@ -275,7 +289,7 @@ def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _inverses(matrices: torch.Tensor) -> torch.Tensor:
-    """In the place of the matrices, some at once."""
+    """Replace matrices by their inverses, a few at once."""
     for part in matrices.split(max(1, ENTRIES // matrices[0].numel())):
         factors, unit = cholesky(part)
         part.copy_(torch.cholesky_inverse(factors) * unit.unsqueeze(1) * unit.unsqueeze(2))
@@ -297,7 +311,7 @@ def largest_eigenvalue(
     r: torch.Tensor,
     steps: int,
 ) -> float:
-    """Of the preconditioned matrix, by the Lanczos process that conjugate gradients are.
+    """The largest eigenvalue of the preconditioned matrix, by the Lanczos process of CG.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
     """

@@ -1,4 +1,4 @@
-"""A switch for exporters: splines by operators of PyTorch alone, which any other runtime has."""
+"""A switch for exporters: splines in PyTorch's own operators, which other runtimes support."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ _wanted = _Wanted()
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Within it, spline layers are built of PyTorch's own operators, without a custom one.
+    """Evaluate spline layers with PyTorch's own operators, without a custom one, inside.
 
-    A program that `torch.export` or `torch.jit.trace` makes there is loaded and run without mgnet:
-    in another environment, by another runtime, in C++. It evaluates all splines at every input, so
-    its cost grows with the number of intervals. `torch.onnx.export` needs no switch.
+    A program that `torch.export` or `torch.jit.trace` creates inside can be loaded and run without
+    mgnet: in another environment, with another runtime, or in C++. It evaluates all splines at
+    every input, so its cost grows with the number of intervals. `torch.onnx.export` does not need
+    this switch.
 
     Yields
     ------
     None
+        Nothing; the context is active inside the `with` statement.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def plain_operators() -> Iterator[None]:
 
 
 def asks_for_plain_operators() -> bool:
-    """Whether a caller, or an exporter to ONNX, which knows no custom operator, is looking.
+    """Whether a caller, or an exporter to ONNX, which has no custom operators, needs plain ones.
 
     Examples
     --------
@@ -66,9 +68,9 @@ def asks_for_plain_operators() -> bool:
 
 
 def exact(number: float, like: torch.Tensor) -> float | torch.Tensor:
-    """A number of Python, or a constant tensor where an exporter might round the number.
+    """Return a Python number, or a constant tensor if an exporter might round the number.
 
-    PyTorch's exporter to ONNX takes numbers of Python in single precision, also among doubles.
+    PyTorch's exporter to ONNX rounds Python numbers to single precision, even among doubles.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Splines under `torch.autocast`: float32 or better, as torch keeps functions that need digits.
+"""Splines under `torch.autocast`: float32 or better, as for torch's precision-sensitive functions.
 
-A position in 16 bits has three digits, fewer than the intervals of a fine spline have to share.
+A position in 16 bits has three digits, which is too few for a spline with many intervals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def working_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The precision in which a tensor is worked with: its own, but for 16 bits under autocast.
+    """The precision for computations with a tensor: its own, except for 16 bits under autocast.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def working_dtype(tensor: torch.Tensor) -> torch.dtype:
 
 
 def raised(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in its working precision, differentiable.
+    """Convert a tensor to its working precision, differentiably.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def raised(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def under_autocast(tensor: torch.Tensor) -> bool:
-    """Whether autocast is on for the device of a tensor.
+    """Whether autocast is enabled for the device of a tensor.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def under_autocast(tensor: torch.Tensor) -> bool:
 
 
 def in_full_precision(function: Callable[..., Any], x: torch.Tensor, *others: Any) -> Any:
-    """A function of the tensors raised, with autocast off.
+    """Call a function with the tensors in working precision and autocast disabled.
 
     Examples
     --------

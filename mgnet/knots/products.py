@@ -4,14 +4,18 @@
     pull     v[n, p] = sum_iq        U[p, i, q] b_i(x[n, p]) g[n, q]
     scatter  V[p, i, q] = sum_n h[n, p]         b_i(x[n, p]) g[n, q]
 
-They are the derivatives of one trilinear form, so the derivatives of each are sums of the same
-kind with b_i one order higher (`mgnet.knots.layer`). Only the degree + 1 splines that do not vanish
-at x are evaluated; `values[k]` holds the k-th of them for all n and p. No sum stores more than
-`BUDGET` numbers beside its arguments and result, so memory does not grow with the intervals. Which
-form is faster was measured on a 64 -> 64 layer with 1024 samples, see benchmarks/knots_speed.py.
+They are the derivatives of one trilinear form, so the derivatives of each are sums of the same kind
+with derivatives of b_i (`mgnet.knots.layer`). Only the degree + 1 splines that are nonzero at x are
+evaluated; `values[k]` contains the k-th of them for all n and p. No sum stores more than `BUDGET`
+numbers besides its arguments and result, so memory does not grow with the number of intervals. The
+faster form of each was determined on a 64 -> 64 layer with 1024 samples, see
+benchmarks/knots_speed.py. On a GPU no sum waits for the device,
+and constants are sent to it once.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -22,7 +26,7 @@ from mgnet.knots.spline import derivative_pieces, evaluate, polynomials
 __all__ = ["layer", "local_values", "pull", "scatter"]
 
 BUDGET = 2**19
-DENSE = 16  # intervals up to which products with all splines are faster than those with a few
+DENSE = 16  # intervals up to which products with all splines are faster than with the nonzero ones
 
 
 def local_values(
@@ -33,25 +37,25 @@ def local_values(
     order: int,
     h: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Where the splines at x begin, and the `order`-th derivatives of these splines, times h.
+    """The first nonzero splines at x, and the `order`-th derivatives of the nonzero ones times h.
 
     Examples
     --------
     >>> local_values(torch.tensor([0.25]), 2, 1, (0.0, 1.0), 0)
     (tensor([0]), [tensor([0.5000]), tensor([0.5000])])
     """
-    # As `spline.locate`, but in place: most of the time would go into fetching memory.
+    # Like `spline.locate`, but in place, because memory traffic dominates.
     a, b = domain
     inside = x.clamp(a, b)
     s = (inside - a).mul_(intervals / (b - a))
     interval = s.floor().nan_to_num_().clamp_(0, intervals - 1)
     s -= interval
     first = interval.long()
-    _, ends = derivative_pieces(intervals, degree, domain, order)
-    values = evaluate(polynomials(intervals, degree, domain, order), s)
-    if order != 1 and not torch.equal(x, inside):
+    powers, (left, right) = _constants(intervals, degree, domain, order, x.dtype, x.device)
+    values = evaluate(powers, s)
+    # To ask whether any x is beyond the ends would be to wait for a device.
+    if order != 1 and (x.device.type != "cpu" or not torch.equal(x, inside)):
         beyond = x - inside
-        left, right = torch.as_tensor(ends).to(x)
         for k, value in enumerate(values):
             slope = torch.where(beyond < 0.0, left[k], right[k])
             ended = value if order == 0 else torch.where(beyond.abs() > 0.0, 0.0, value)
@@ -61,8 +65,23 @@ def local_values(
     return first, values
 
 
+@lru_cache(maxsize=1024)
+def _constants(
+    intervals: int,
+    degree: int,
+    domain: tuple[float, float],
+    order: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The polynomials of the splines, and the slopes beyond both ends."""
+    _, ends = derivative_pieces(intervals, degree, domain, order)
+    powers = torch.tensor(polynomials(intervals, degree, domain, order), dtype=torch.float64)
+    return powers.to(device, dtype), torch.as_tensor(ends).to(device, dtype)
+
+
 def layer(first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor) -> torch.Tensor:
-    """(samples, inputs) and (inputs, splines, outputs) -> (samples, outputs)."""
+    """Map (samples, inputs) and (inputs, splines, outputs) to (samples, outputs)."""
     if under_autocast(first):
         return in_full_precision(layer, first, values, U)
     inputs, splines, outputs = U.shape
@@ -93,7 +112,8 @@ def pull(
             for k, value in enumerate(values):
                 total[part].addcmul_(products[:, k:].gather(1, rows[part]), value[part])
     elif len(g):
-        # What autograd would call for the weights of `embedding_bag`; it is off in here.
+        # The function that autograd calls for weights of `embedding_bag`; autograd is disabled
+        # here.
         count = torch.arange(len(g), device=g.device)
         starts, bags = inputs * count, count.repeat_interleave(inputs)
         for k, value in enumerate(values):
@@ -124,16 +144,16 @@ def scatter(
                 basis[:, k:].scatter_(1, rows, value[n : n + step])
             total.addmm_(basis.T, g[n : n + step])
         return total.view(inputs, splines, outputs)
-    # Samples sorted by interval, then one sum per interval: a bag of rows of g.
+    # Samples are sorted by interval, followed by one sum per interval: a bag of rows of g.
     total = g.new_zeros(inputs, splines, outputs)
     step = max(1, BUDGET // (intervals * outputs))
     for p in range(0, inputs, step):
         some = slice(p, min(p + step, inputs))
         count = some.stop - some.start
         keys = (first[:, some] + intervals * column[:count]).flatten()
-        ranks = keys.argsort(stable=True)
-        starts = torch.bincount(keys, minlength=count * intervals).cumsum(0).roll(1)
-        starts[0] = 0
+        keys, ranks = keys.sort(stable=True)
+        # Not by `bincount`, which would wait for a device to learn the length of its result.
+        starts = torch.searchsorted(keys, torch.arange(count * intervals, device=keys.device))
         bags = ranks.div(count, rounding_mode="floor")
         for k, value in enumerate(values):
             weights = value[:, some].flatten()[ranks]

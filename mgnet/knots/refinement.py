@@ -1,9 +1,9 @@
-"""Between two spline spaces on nested knots: matrices on the spline axis, and nothing else.
+"""Transfers between spline spaces on nested knots: matrices that act on the spline axis.
 
-Up, knot insertion keeps the function. Down, the L2 projection with the mass matrix of the splines
-is the closest function, injection by least squares the closest coefficients; both undo an
-insertion. A knot vector holds n + 2 degree + 1 knots of n intervals, strictly increasing; its
-domain is `[knots[degree], knots[-degree - 1]]`.
+As prolongation, knot insertion preserves the function. As restriction, the L2 projection with the
+mass matrix of the splines gives the closest function, and injection by least squares the closest
+coefficients; both are left inverses of an insertion. A knot vector contains n + 2 degree + 1
+strictly increasing knots for n intervals; its domain is `[knots[degree], knots[-degree - 1]]`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgnet.knots.spline_operator import BandedInverse, SplineOperator, is_long
 from mgnet.limits import check_memory, is_count, shown, written
 from mgnet.training.optimizers.generating_system import coarser_sizes
 
-ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
+ENTRY = 36  # bytes of a sparse entry in coordinate format and compressed format together
 
 __all__ = [
     "coarser_matrices",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def uniform_knots(intervals: int, degree: int, domain: tuple[float, float]) -> np.ndarray:
-    """The knots of n equal intervals, continued beyond the domain at the same distance.
+    """The knots of n equal intervals, continued beyond the domain with the same spacing.
 
     Examples
     --------
@@ -45,29 +45,35 @@ def uniform_knots(intervals: int, degree: int, domain: tuple[float, float]) -> n
     """
     a, b = domain
     steps = np.arange(-degree, intervals + degree + 1) / intervals
-    return a * (1.0 - steps) + b * steps  # both ends exact
+    return a * (1.0 - steps) + b * steps  # exact at both ends
 
 
 def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_matrix:
-    """The matrix P that keeps a spline when each of n equal intervals is cut into `factor` ones.
+    """The matrix P that preserves a spline when each of n equal intervals is divided into `factor`.
 
-    Two-scale relation of order-r splines, r = degree + 1: `P[J, I] = factor^(1-r) c_s` with
-    `J = factor I + s - (factor - 1) degree` and c the coefficients of
-    `(1 + z + ... + z^(factor-1))^r`; binomials for factor 2. (The printed 2^(-r) of Southworth et
-    al., arXiv 2603.04827, halves the function.)
+    Two-scale relation of splines of order r = degree + 1: `P[J, I] = factor^(1-r) c_s` with
+    `J = factor I + s - (factor - 1) degree`, where c are the coefficients of
+    `(1 + z + ... + z^(factor-1))^r`; these are binomials for factor 2. (The printed 2^(-r) of
+    Southworth et al., arXiv 2603.04827, would halve the function.)
 
     Parameters
     ----------
     intervals : int
-        On the coarse level.
+        Number of intervals on the coarse level.
     degree : int
+        Degree of the splines.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
 
     Returns
     -------
     csr_matrix of shape (factor intervals + degree, intervals + degree)
-        Not negative; its rows sum to 1.
+        The prolongation; it has no negative entries, and its rows sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the matrix does not fit into memory.
 
     Examples
     --------
@@ -95,13 +101,14 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_ma
 
 
 def coarser_matrices(intervals: int, degree: int, levels: int | None) -> list[sp.csr_matrix]:
-    """The refinements that lead from fewer and fewer intervals to `intervals`, the last first.
+    """The refinements from fewer and fewer intervals to `intervals`, finest first.
 
     Parameters
     ----------
     intervals, degree : int
+        Number of intervals on the finest level, and degree of the splines.
     levels : int, optional
-        As in `coarser_sizes`.
+        Maximal number of levels, as in `coarser_sizes`.
 
     Examples
     --------
@@ -114,29 +121,31 @@ def coarser_matrices(intervals: int, degree: int, levels: int | None) -> list[sp
 
 
 def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int) -> sp.csr_matrix:
-    """The matrix P that keeps a spline when knots are inserted, any number of them anywhere.
+    """The matrix P that preserves a spline when knots are inserted, for any number and position.
 
     The coefficient of fine spline j is the polar form, at its degree inner knots, of a polynomial
-    piece of the coarse spline under it (the Oslo algorithm: Cohen, Lyche and Riesenfeld, Comput.
-    Graph. Image Process. 14 (1980) 87-111). So only the knots inside the domain must be nested:
-    those beyond it may differ, as they do when a uniform continuation follows the finer spacing.
+    piece of the coarse spline below it (the Oslo algorithm: Cohen, Lyche and Riesenfeld, Comput.
+    Graph. Image Process. 14 (1980) 87-111). Only the knots inside the domain must therefore be
+    nested; those beyond it may differ, as they do if a uniform continuation uses the finer spacing.
 
     Parameters
     ----------
     coarse_knots, fine_knots : array of n + 2 degree + 1 knots
-        Same domain; the coarse knots inside it must be among the fine ones, to rounding.
+        Knots with the same domain; the coarse knots inside it must be among the fine ones, up to
+        rounding.
     degree : int
+        Degree of the splines.
 
     Returns
     -------
     csr_matrix of shape (fine splines, coarse splines)
-        At most degree + 1 entries in each row, of sum 1; not negative when the knots beyond the
-        domain stay, or are continued uniformly on both levels.
+        The matrix, with at most degree + 1 entries per row, whose sum is 1. Entries are not
+        negative if the knots beyond the domain are the same, or continued uniformly on both levels.
 
     Raises
     ------
     ValueError
-        Where the knots are not strictly increasing or not nested.
+        If the knots are not strictly increasing or not nested.
 
     Examples
     --------
@@ -148,8 +157,8 @@ def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int
     coarse, fine = _checked(coarse_knots, degree), _checked(fine_knots, degree)
     _check_nested(coarse, fine, degree)
     splines = np.arange(len(fine) - degree - 1)
-    # The middle one of the fine intervals under a spline that lie in the domain: for any of them
-    # the result is the same, near the middle the least is extrapolated.
+    # The middle one of the fine intervals of a spline inside the domain. All of them give the same
+    # result, but extrapolation is least near the middle.
     first = np.maximum(splines, degree)
     last = np.minimum(splines + degree, len(fine) - degree - 2)
     middle = (first + last) // 2
@@ -157,7 +166,7 @@ def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int
     pieces = np.searchsorted(coarse, centre) - 1
     arguments = np.stack([fine[splines + k] for k in range(1, degree + 1)], -1)
     entries = _polar(coarse, pieces, arguments)
-    # Zeros come out as rounding of either sign; as weights of second moments they must be zeros.
+    # Zeros become rounding errors of either sign; as weights of second moments, they must be zero.
     entries[abs(entries) < 1e-13 * abs(entries).max(-1, keepdims=True)] = 0.0
     columns = pieces[:, None] + np.arange(-degree, 1)
     rows = np.repeat(splines, degree + 1)
@@ -173,11 +182,14 @@ def mass_matrix(knots: np.ndarray, degree: int) -> sp.csr_matrix:
     Parameters
     ----------
     knots : array of n + 2 degree + 1 knots
+        The knots, strictly increasing.
     degree : int
+        Degree of the splines.
 
     Returns
     -------
     csr_matrix of shape (n + degree, n + degree)
+        The mass matrix.
 
     Examples
     --------
@@ -201,18 +213,19 @@ def mass_matrix(knots: np.ndarray, degree: int) -> sp.csr_matrix:
 
 
 def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray | SplineOperator:
-    """Fine to coarse, the closest function in L2: `(P^T M P)^-1 P^T M`, a left inverse of P.
+    """The L2 projection from fine to coarse, `(P^T M P)^-1 P^T M`, a left inverse of P.
 
     Parameters
     ----------
     P : csr_matrix of shape (fine, coarse)
+        The prolongation.
     mass : csr_matrix of shape (fine, fine)
-        Of the fine splines.
+        The mass matrix of the fine splines.
 
     Returns
     -------
     array of shape (coarse, fine)
-        A `SplineOperator` where there are many splines.
+        The projection; a `SplineOperator` if there are many splines.
 
     Examples
     --------
@@ -228,9 +241,9 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray | Spl
 
 
 def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
-    """Fine to coarse, the closest coefficients: the pseudo-inverse of P.
+    """The pseudo-inverse of P, which gives the closest coefficients on the coarse level.
 
-    A `SplineOperator` where there are many splines.
+    It is a `SplineOperator` if there are many splines.
 
     Examples
     --------
@@ -246,13 +259,14 @@ def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
 def refinement_matrices(
     intervals: Sequence[int], degree: int, factors: Sequence[int]
 ) -> list[sp.csr_matrix]:
-    """Of each layer the `refinement_matrix`, the unit matrix where the factor is 1.
+    """The `refinement_matrix` of each layer, or the unit matrix if the factor is 1.
 
     Parameters
     ----------
     intervals, factors : sequence of int
-        Of each layer: intervals on the coarse level, and into how many parts each is cut.
+        For each layer, the number of coarse intervals, and the number of parts of each.
     degree : int
+        Degree of the splines.
 
     Examples
     --------
@@ -268,14 +282,21 @@ def refinement_matrices(
 def coarsening_matrices(
     intervals: Sequence[int], degree: int, factors: Sequence[int], by: str = "projection"
 ) -> list[np.ndarray | SplineOperator]:
-    """Of each layer a left inverse of its matrix in `refinement_matrices`.
+    """A left inverse of the matrix in `refinement_matrices`, for each layer.
 
     Parameters
     ----------
     intervals, factors : sequence of int
+        For each layer, the number of coarse intervals, and the refinement factor.
     degree : int
+        Degree of the splines.
     by : "projection" or "injection"
         See `projection_matrix` and `injection_matrix`.
+
+    Raises
+    ------
+    ValueError
+        If `by` is unknown.
 
     Examples
     --------
@@ -294,7 +315,7 @@ def coarsening_matrices(
         P = refinement_matrix(n, degree, factor)
         if by == "injection":
             made[n, factor] = injection_matrix(P)
-        else:  # on any domain: its length cancels
+        else:  # for any domain, because its length cancels
             knots = uniform_knots(factor * n, degree, (0.0, 1.0))
             made[n, factor] = projection_matrix(P, mass_matrix(knots, degree))
     return [made[pair] for pair in pairs]
@@ -305,7 +326,7 @@ def _unit(size: int) -> sp.csr_matrix:
 
 
 def _left_inverse(P: sp.csr_matrix, weighted: Any) -> SplineOperator:
-    """`(W P)^-1 W`, where W P is symmetric."""
+    """The matrix `(W P)^-1 W`, where W P is symmetric."""
     return SplineOperator((BandedInverse.of(weighted @ P), weighted.tocsr()))
 
 
@@ -348,21 +369,23 @@ def _nearest(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _polar(knots: np.ndarray, pieces: np.ndarray, arguments: np.ndarray) -> np.ndarray:
-    """Polar forms of the splines of one polynomial piece each, by the recursion over the order.
+    """Polar forms of the splines on one polynomial piece each, by recursion over the order.
 
-    With all arguments equal to x these are the values of the splines at x.
+    If all arguments are equal to x, these are the values of the splines at x.
 
     Parameters
     ----------
     knots : array of knots
+        A knot vector.
     pieces : int array of shape (m,)
-        The piece between `knots[piece]` and `knots[piece + 1]`.
+        Numbers of the pieces between `knots[piece]` and `knots[piece + 1]`.
     arguments : array of shape (m, degree)
+        The arguments of each polar form.
 
     Returns
     -------
     array of shape (m, degree + 1)
-        Of the splines `piece - degree` to `piece`.
+        Values for the splines `piece - degree` to `piece`.
     """
     values = np.ones((len(pieces), 1))
     for k, x in enumerate(arguments.T, 1):

@@ -1,4 +1,4 @@
-"""The roughness of the edges of a KAN: how much they bend, as a penalty of least squares."""
+"""The roughness of the edges of a KAN, a measure of curvature, as a least-squares penalty."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from mgnet.knots.spline import roughness_factor, roughness_rows
 
 __all__ = ["roughness"]
 
-DENSE = 4000  # parameters: a dense matrix of 128 MB
+DENSE = 4000  # largest number of parameters for a dense matrix, 128 MB
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
-    """Rows R with `|R u|^2 = weight * sum over edges of the integral of phi''^2`, as a penalty.
+    """Rows R with `|R u|^2 = weight * sum over edges of the integral of phi''^2`, for a penalty.
 
-    Integrals are taken as if the domain were [-1, 1]. Refinement does not change the value.
+    Integrals are computed as if the domain were [-1, 1]. Refinement does not change the value.
 
     Parameters
     ----------
     kan : KAN
+        The network.
     weight : float
-        Not negative.
+        Factor of the penalty, not negative.
 
     Returns
     -------
     tensor of shape (rows, parameters)
-        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`. Sparse (COO) above
-        4000 parameters, where the rows are others, with the same `R^T R`.
+        The penalty for `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`. It is
+        sparse (COO) above 4000 parameters, with different rows but the same `R^T R`.
 
     Examples
     --------
@@ -58,7 +59,7 @@ def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
 
 
 def _sparse(kan: KAN, splines: dict[int, int], weight: float) -> torch.Tensor:
-    """The same with a few entries in each row."""
+    """The same penalty, with a few entries in each row."""
     blocks = []
     for u in kan.parameters():
         if id(u) not in splines:

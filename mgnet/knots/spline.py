@@ -1,7 +1,8 @@
 """Uniform B-splines by local evaluation.
 
-Order r = degree + 1. On n intervals of [a, b] there are n + degree splines, numbered from the left;
-on one interval degree + 1 of them do not vanish, and they are polynomials in the local coordinate.
+The order is r = degree + 1. On n intervals of [a, b], there are n + degree splines, numbered from
+the left. On one interval, degree + 1 of them are nonzero; they are polynomials in the local
+coordinate.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ def _pieces(degree: int) -> np.ndarray:
 
 
 def derivative_pieces(intervals: int, degree: int, domain: tuple[float, float], order: int):
-    """The splines' derivatives on one interval as polynomials of s, and beyond the domain.
+    """The splines' derivatives on one interval as polynomials in s, and beyond the domain.
 
     Returns
     -------
     (powers, ends)
-        `powers`: array (spline, power of s), lowest first. `ends`: array (2, spline), the slopes of
-        the linear continuation of what `powers` describes, beyond the left and the right end.
+        `powers` is an array (spline, power of s), lowest power first. `ends` is an array (2,
+        spline) with the slopes of the linear continuation of the functions in `powers`, beyond the
+        left and the right end.
 
     Examples
     --------
@@ -69,11 +71,11 @@ def derivative_pieces(intervals: int, degree: int, domain: tuple[float, float], 
     return powers, ends if order == 0 else np.zeros_like(ends)
 
 
-@torch.compiler.assume_constant_result  # compilers and exporters need not follow NumPy
+@torch.compiler.assume_constant_result  # compilers and exporters need not trace NumPy
 def polynomials(
     intervals: int, degree: int, domain: tuple[float, float], order: int
 ) -> tuple[tuple[float, ...], ...]:
-    """The `powers` of `derivative_pieces`, without those that no derivative of this order has.
+    """The `powers` of `derivative_pieces`, without those that vanish for this order.
 
     Examples
     --------
@@ -100,21 +102,26 @@ def locate(
     position = (inside - a) * exact(intervals / (domain[1] - domain[0]), x)
     interval = (
         position.detach().nan_to_num(0.0, 0.0, 0.0).floor().clamp(0, intervals - 1)
-    )  # NaN stays in s
+    )  # NaN remains in s
     return interval.long(), position - interval, x - inside
 
 
-def evaluate(powers: Sequence[Sequence[float]], s: torch.Tensor) -> list[torch.Tensor]:
-    """The polynomials (spline, power), lowest power first, at s: by Horner, a tensor for each.
+def evaluate(
+    powers: Sequence[Sequence[float]] | torch.Tensor, s: torch.Tensor
+) -> list[torch.Tensor]:
+    """Evaluate polynomials (spline, power), lowest power first, at s by Horner; a tensor for each.
+
+    A tensor of powers has the precision and device of s.
 
     Examples
     --------
     >>> evaluate([[1.0, -1.0], [0.0, 1.0]], torch.tensor(0.25))
     [tensor(0.7500), tensor(0.2500)]
     """
-    degree = len(powers[0]) - 1
-    values = []
-    for row in torch.tensor(powers, dtype=torch.float64).to(s):
+    if not isinstance(powers, torch.Tensor):
+        powers = torch.tensor(powers, dtype=torch.float64).to(s)
+    degree, values = powers.shape[1] - 1, []
+    for row in powers:
         value = row[degree].expand_as(s)
         for m in reversed(range(degree)):
             value = torch.addcmul(row[m], value, s)
@@ -129,23 +136,26 @@ def local_basis(
     domain: tuple[float, float],
     derivatives: int = 1,
 ) -> tuple[torch.Tensor, ...]:
-    """The splines that do not vanish at x, and their derivatives, in one pass.
+    """The splines that are nonzero at x, and their derivatives, in one pass.
 
-    Outside the domain each spline is continued linearly, from its boundary value and slope.
+    Outside the domain, each spline is continued linearly with its value and slope at the boundary.
 
     Parameters
     ----------
     x : tensor of any shape
+        The points.
     intervals, degree : int
+        Number of intervals, and degree of the splines.
     domain : (float, float)
+        The interval of all splines.
     derivatives : int
-        How many: 0 for the values alone, 1 with slopes, 2 with second derivatives, ...
+        Number of derivatives: 0 for values only, 1 with slopes, 2 with second derivatives, ...
 
     Returns
     -------
     (first, values, slopes, ...)
-        `first`: number of the first of these splines, shape of x (int64). The others: shape of
-        x + (degree + 1,).
+        `first` contains the number of the first of these splines, with the shape of x (int64). The
+        others have the shape of x + (degree + 1,).
 
     Examples
     --------
@@ -160,7 +170,7 @@ def local_basis(
         bases.append(torch.stack(evaluate(powers, s), -1))
     beyond = beyond.unsqueeze(-1)
     bases[0] = bases[0] + bases[1] * beyond
-    # Beyond the ends the second derivative is 0; NaN stays NaN.
+    # Beyond the ends, the second derivative is 0; NaN remains NaN.
     bases[2:] = [torch.where(beyond.abs() > 0.0, 0.0, basis) for basis in bases[2:]]
     return first, *bases[: derivatives + 1]
 
@@ -172,7 +182,7 @@ def dense_basis(
     domain: tuple[float, float],
     derivatives: int = 1,
 ) -> tuple[torch.Tensor, ...]:
-    """All splines at x, shape of x + (intervals + degree,), and their derivatives.
+    """All splines at x, with the shape of x + (intervals + degree,), and their derivatives.
 
     Examples
     --------
@@ -186,13 +196,15 @@ def dense_basis(
 
 
 def roughness_factor(intervals: int, degree: int) -> np.ndarray:
-    """G with `|G u|^2 = integral of phi''^2` over [-1, 1], for a spline with coefficients u.
+    """The matrix G with `|G u|^2 = integral of phi''^2` over [-1, 1] for spline coefficients u.
 
-    Exact by Gauss quadrature, so the value does not change under refinement. Zero for degree 1.
+    Gauss quadrature is exact, so the value does not change under refinement. G is zero for degree
+    1.
 
     Returns
     -------
     array of shape (intervals + degree, intervals + degree)
+        The factor G.
 
     Examples
     --------
@@ -218,11 +230,12 @@ def roughness_factor(intervals: int, degree: int) -> np.ndarray:
 
 
 def roughness_rows(intervals: int, degree: int) -> sp.csr_matrix:
-    """Sparse G with the `|G u|^2` of `roughness_factor`: phi'' at the points of the quadrature.
+    """A sparse G with the same `|G u|^2` as `roughness_factor`: phi'' at the quadrature points.
 
     Returns
     -------
     csr_matrix of shape (intervals (degree - 1), intervals + degree)
+        The factor G.
 
     Examples
     --------
@@ -250,16 +263,22 @@ def polynomial_coefficients(
 ) -> np.ndarray:
     """Spline coefficients of polynomials: the same functions on any number of intervals.
 
-    By blossoming: the coefficient of spline i is the polar form at its degree inner knots.
+    They are computed by blossoming: the coefficient of spline i is the polar form at its inner
+    knots.
 
     Parameters
     ----------
     powers : array of shape (..., degree + 1)
         Coefficients of 1, x, x^2, ...
+    intervals, degree : int
+        Number of intervals, and degree of the splines.
+    domain : (float, float)
+        The interval of the splines.
 
     Returns
     -------
     array of shape (..., intervals + degree)
+        The spline coefficients.
 
     Examples
     --------

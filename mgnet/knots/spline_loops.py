@@ -1,12 +1,12 @@
-"""The loops of spline layers, compiled by numba (extra `fast`); `mgnet.knots.kernels` calls them.
+"""The loops of spline layers, compiled by numba (extra `fast`) and called by `mgnet.knots.kernels`.
 
-They are compiled without "fast" arithmetic: a sample's bits must not depend on its place in a
-vector, nor on how the work is shared among threads. `start` and `stop` part it: samples for the
-layer, inputs for the adjoint, so that no sum depends on the number of threads. Arrays are flat;
-`order` is a tuple of degree + 1 entries, whose length the compiler knows.
+They are compiled without "fast" arithmetic, because the bits of a sample must not depend on its
+position in a vector or on the distribution of work over threads. The range from `start` to `stop`
+contains samples for the layer and inputs for the adjoint, so no sum depends on the number of
+threads. Arrays are flat; `order` is a tuple of degree + 1 entries, whose length the compiler knows.
 """
 # pyright: reportCallIssue=false
-# (what numba calls an intrinsic takes one argument less here than where it is defined)
+# (numba's intrinsics have one argument less at the call than in their definition)
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from mgnet.simd import BYTES, collect, gather, load, pull, scatter, spread, stor
 
 __all__ = ["adjoint", "adjoint_on_team", "layer", "layer_on_team"]
 
-ONE, FOUR = (0,), (0, 0, 0, 0)  # how many vectors the inner loops keep in registers
+ONE, FOUR = (0,), (0, 0, 0, 0)  # number of vectors that the inner loops keep in registers
 TOGETHER = 16  # inputs whose columns are read at once: those of a cache line, in float32
-WAYS = 4  # buckets of an interval where they are very few, a power of two
-DEALT, APART = 16, 128  # samples of an interval from which on they are dealt, and to so many
+WAYS = 4  # buckets per interval if there are very few intervals, a power of two
+DEALT, APART = 16, 128  # samples per interval from which buckets are used, and their number
 
 
 @njit(cache=True, nogil=True)
 def _locate(x, at, count, span, last, stride, first, inside):
-    """For `count` inputs: where their coefficients begin, and s; whether any is beyond the ends."""
+    """Start of the coefficients and s for `count` inputs; returns whether any is outside."""
     a, b, scale = span
     beyond = False
     for j in range(count):
         xj = x[at + j]
         beyond |= not (a <= xj <= b)
-        held = xj if xj > a else a  # a NaN becomes a, so that no index is ever out of range
+        held = xj if xj > a else a  # NaN becomes a, so no index is out of range
         held = held if held < b else b
         position = (held - a) * scale
         interval = min(np.int32(position), last)
@@ -79,7 +79,7 @@ def _weigh(h, at, count, order, values):
 
 @njit(cache=True, nogil=True)
 def _add(like, values, first, here, order, U, at, size, stride, y, to):
-    """Add to `y[to:]` what the inputs `here` give; their coefficients are `size` numbers apart."""
+    """Add contributions of the inputs `here` to `y[to:]`; coefficients have the stride `size`."""
     total = load(y, to, like)
     for j in here:
         total = gather(total, spread(values, j * len(order), order), U, at + first[j], stride)
@@ -89,7 +89,7 @@ def _add(like, values, first, here, order, U, at, size, stride, y, to):
 
 @njit(cache=True, nogil=True)
 def layer(x, U, h, span, shape, order, pieces, y, start, stop):
-    """For samples `start` to `stop`: `rows` samples, `tile` inputs at a time stay in the cache."""
+    """Process samples `start` to `stop`; `rows` samples and `tile` inputs fit the cache."""
     x, U, h, y = borrowed(x), borrowed(U), borrowed(h), borrowed(y)
     inputs, splines, outputs, rows, tile = shape
     count = len(order)
@@ -127,14 +127,14 @@ def layer(x, U, h, span, shape, order, pieces, y, start, stop):
 
 @njit(cache=True, nogil=True)
 def layer_on_team(x, U, h, span, shape, order, pieces, y, size, threads, functions):
-    """`layer` for all samples, which are shared among threads; whether one of them failed."""
+    """Run `layer` on all samples with several threads; return whether one of them failed."""
     arguments = x, U, h, span, shape, order, pieces, y
     return on_team(layer, arguments, size, threads, functions)
 
 
 @njit(cache=True, nogil=True)
 def _sort(first, count, ends, ranks):
-    """Order samples by interval: their numbers in `ranks`, where each interval ends in `ends`."""
+    """Sort samples by interval: their numbers in `ranks`, the end of each interval in `ends`."""
     ends[:] = 0
     for j in range(count):
         ends[first[j]] += 1
@@ -148,10 +148,10 @@ def _sort(first, count, ends, ranks):
 
 @njit(cache=True, nogil=True)
 def _deal(first, count, ways, room, ends, ranks):
-    """Deal samples out to buckets in one pass, `ways` for each interval, with room for `room`.
+    """Distribute samples over buckets in one pass: `ways` per interval, of size `room` each.
 
-    Where intervals are very few, most samples follow one of their own interval, and would wait
-    until it has been counted; those in the next bucket do not.
+    With very few intervals, most samples have the same interval as the one before, and would wait
+    for its counter; with several buckets, they do not.
     """
     for i in range(len(ends)):
         ends[i] = i * room
@@ -163,7 +163,7 @@ def _deal(first, count, ways, room, ends, ranks):
 
 @njit(cache=True, nogil=True)
 def _turn(table, at, width, count, many, apart, rows):
-    """Columns of a table (samples, width), each in a row of its own; rows begin `apart` numbers."""
+    """Transpose columns of a table (samples, width) to rows, which start `apart` numbers apart."""
     for j in range(count):
         for k in range(many):
             rows[k * apart + j] = table[at + j * width + k]
@@ -178,7 +178,7 @@ def _turn_back(rows, count, many, apart, table, at, width):
 
 @njit(cache=True, nogil=True)
 def _run(like, run, ranks, slopes, values, order, wanted, U, g, gU, row, at, stride, pulled, here):
-    """The samples of one interval: what they pull, and their sum, which stays in registers."""
+    """Process the samples of one interval: their pulls, and their sum, which stays in registers."""
     for_pull, for_sum = wanted
     count = len(order)
     block = zeros(U, order, like)
@@ -208,7 +208,7 @@ def _run_scalar(run, ranks, slopes, values, count, wanted, U, g, gU, row, at, st
 
 @njit(cache=True, nogil=True)
 def _runs(buckets, ranks, slopes, values, order, wanted, U, g, gU, row, at, outputs, pulled, here):
-    """All samples of one input, an interval after the other."""
+    """Process all samples of one input, one interval after another."""
     ends, ways, room = buckets
     lanes = BYTES // U.itemsize
     wide, whole = outputs // (4 * lanes) * (4 * lanes), outputs // lanes * lanes
@@ -235,7 +235,7 @@ def _runs(buckets, ranks, slopes, values, order, wanted, U, g, gU, row, at, outp
 
 @njit(cache=True, nogil=True)
 def adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start, stop):
-    """For inputs `start` to `stop`, `TOGETHER` at a time, and `rows` samples at a time."""
+    """Process inputs `start` to `stop`, `TOGETHER` at a time, with `rows` samples at a time."""
     x, h, U, g = borrowed(x), borrowed(h), borrowed(U), borrowed(g)
     gx, gU = borrowed(gx), borrowed(gU)
     samples, inputs, splines, outputs, rows = shape
@@ -250,7 +250,7 @@ def adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start,
     ranks = np.empty(max(len(ends) * room, rows), np.uint16)
     first, inside = np.empty(rows, np.int32), np.empty(rows, x.dtype)
     slopes, values = np.empty(rows * count, x.dtype), np.empty(rows * count, x.dtype)
-    apart = rows + TOGETHER  # whole pages apart they would take one another's place in the cache
+    apart = rows + TOGETHER  # a stride of whole pages would cause cache conflicts
     own, pulled = np.empty(TOGETHER * apart, x.dtype), np.empty(TOGETHER * apart, x.dtype)
     weights = np.empty(TOGETHER * apart if len(h) else 0, x.dtype)
     if for_sum:
@@ -286,6 +286,6 @@ def adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start,
 def adjoint_on_team(
     x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, size, threads, functions
 ):
-    """`adjoint` for all inputs, which are shared among threads; whether one of them failed."""
+    """Run `adjoint` on all inputs with several threads; return whether one of them failed."""
     arguments = x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU
     return on_team(adjoint, arguments, size, threads, functions)

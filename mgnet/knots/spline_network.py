@@ -1,4 +1,4 @@
-"""What derivatives and Jacobians ask of a network of spline layers: `SplineNetwork`."""
+"""The interface of spline networks that derivatives and Jacobians use: `SplineNetwork`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ __all__ = ["SplineNetwork", "into_domain"]
 
 
 class SplineNetwork(Protocol):
-    """A network whose edges are splines on uniform knots; `KAN` is one.
+    """A network whose edges are splines on uniform knots, such as `KAN`.
 
     Attributes
     ----------
     linear : torch.nn.Linear or None
-        A layer before the first splines.
+        A linear layer before the first splines.
     coefficients : sequence of tensor of shape (inputs, splines, outputs)
-        One per spline layer.
+        Coefficients of each spline layer.
     intervals : tuple of int
-        Knot intervals per layer.
+        Number of knot intervals per layer.
     degree : int
+        Degree of the splines.
     domain : (float, float)
         The interval of all splines.
     hidden : "tanh" or "identity"
@@ -37,16 +38,16 @@ class SplineNetwork(Protocol):
     hidden: str
 
     def check_inputs(self, x: torch.Tensor, axes: int | None = None) -> None:
-        """Raise unless x can be the input."""
+        """Raise an error unless x is a valid input."""
         ...
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The fixed map of hidden values onto the spline interval."""
+        """The fixed map of hidden values to the spline interval."""
         ...
 
 
 def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) -> torch.Tensor:
-    """The fixed map of hidden values onto the spline interval: "tanh" or "identity".
+    """The fixed map of hidden values to the spline interval: "tanh" or "identity".
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Matrices on a long spline axis, kept as sparse factors and banded inverses.
+"""Matrices on a long spline axis, stored as sparse factors and banded inverses.
 
-Knot insertion has few entries in a row, but its left inverses are full: a matrix of n columns for
-n splines. As a product of a sparse matrix and the inverse of a banded one they take linear memory
-and time. Short axes have dense matrices, which are faster there.
+A knot insertion matrix has few entries per row, but its left inverses are full, with n columns for
+n splines. As a product of a sparse matrix and the inverse of a banded one, they take linear memory
+and time. For short axes, dense matrices are faster and are used instead.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 
 __all__ = ["LONG", "BandedInverse", "SplineOperator", "bands_of", "is_long"]
 
-# Splines on the finer side: above it sparse factors take over. Measured, for 5 and 40 columns: they
-# take as long as dense matrices at 150 to 350 splines.
+# Number of splines on the finer side above which sparse factors are used. As measured with 5 and 40
+# columns, they take as long as dense matrices at 150 to 350 splines.
 LONG = 256
 
 
 def is_long(matrix: Any) -> bool:
-    """Whether a matrix has so many rows, one for each fine spline, that it is not made dense.
+    """Whether a matrix has so many rows, one per fine spline, that it is not stored densely.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class BandedInverse:
     Attributes
     ----------
     factor : array of shape (diagonals, size)
-        The lower triangle, as `scipy.linalg.cholesky_banded` has it.
+        The lower triangular factor in the format of `scipy.linalg.cholesky_banded`.
 
     Examples
     --------
@@ -72,17 +72,17 @@ class BandedInverse:
 
     @classmethod
     def of(cls, matrix: sp.csr_matrix) -> BandedInverse:
-        """The inverse of `matrix`, whose lower half is read."""
+        """The inverse of `matrix`, of which only the lower half is read."""
         return cls.from_bands(bands_of(matrix))
 
     @classmethod
     def from_bands(cls, bands: np.ndarray) -> BandedInverse:
-        """The inverse of the matrix with these bands, which `bands_of` makes.
+        """The inverse of the matrix with these bands, which `bands_of` extracts.
 
         Raises
         ------
         scipy.linalg.LinAlgError
-            If it is not positive definite.
+            If the matrix is not positive definite.
         """
         return cls(scipy.linalg.cholesky_banded(bands, lower=True, check_finite=False))
 
@@ -93,7 +93,7 @@ class BandedInverse:
 
     @property
     def T(self) -> BandedInverse:
-        """Itself: it is symmetric."""
+        """The inverse itself, because it is symmetric."""
         return self
 
     def __matmul__(self, u: np.ndarray) -> np.ndarray:
@@ -104,13 +104,13 @@ class BandedInverse:
 class SplineOperator:
     """A product of sparse matrices and inverses of banded ones, as a matrix for `AxisTransfer`.
 
-    It multiplies NumPy arrays and torch tensors, on any device, and goes through automatic
-    differentiation and `vmap`. Products are in float64.
+    It multiplies NumPy arrays and torch tensors on any device, and supports automatic
+    differentiation and `vmap`. Products are computed in float64.
 
     Attributes
     ----------
     factors : tuple of csr_matrix or BandedInverse
-        The last acts first.
+        The factors; the last one acts first.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class SplineOperator:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return self.factors[0].shape[0], self.factors[-1].shape[1]
 
     @property
@@ -144,7 +144,7 @@ class SplineOperator:
         return u
 
     def toarray(self) -> np.ndarray:
-        """The dense matrix."""
+        """The product as a dense matrix."""
         return self @ np.eye(self.shape[1])
 
 

@@ -1,12 +1,12 @@
-"""Loops that numba compiles, on the threads of PyTorch itself.
+"""Loops compiled by numba that run on PyTorch's own threads.
 
-PyTorch's threads wait for their next work at full speed, some milliseconds long, before they sleep.
-Threads of our own would have to take the cores from them, which takes longer than most layers do.
-So these loops go to the same threads, by the OpenMP library that PyTorch has loaded: they are there
-at once, and no core has two to serve. Source of the interface: libgomp, `GOMP_parallel`.
+PyTorch's threads spin for some milliseconds after their work, before they sleep. Other threads
+would compete with them for the cores, which takes longer than most layers. These loops therefore
+use the same threads, through the OpenMP library that PyTorch has loaded: the threads start at once,
+and no core has to run two of them. Source of the interface: libgomp, `GOMP_parallel`.
 """
 # pyright: reportCallIssue=false
-# (what numba calls an intrinsic takes one argument less here than where it is defined)
+# (numba's intrinsics have one argument less at the call than in their definition)
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _found: list[tuple[int, int, int]] = []
 
 
 def openmp() -> tuple[int, int, int]:
-    """The addresses of three functions of PyTorch's OpenMP; zeros where it has none like that.
+    """The addresses of three functions of PyTorch's OpenMP; zeros if there is no suitable library.
 
-    A process that was forked has none: the threads stayed with its parent.
+    A forked process has none, because the threads remain in its parent.
     """
     if forked():
         return NONE
@@ -56,10 +56,10 @@ def _function(builder: Any, address: Any, result: Any, *arguments: Any) -> Any:
 
 @intrinsic
 def borrowed(typing, array):
-    """The same array without its count of references.
+    """The same array without reference counting.
 
-    Every call with an array changes that count, and threads that share the array wait for one
-    another then. Only for arguments: whoever called keeps the numbers alive.
+    Every call with an array changes its reference count, so threads that share the array would wait
+    for each other. It may be used only for arguments, whose numbers the caller keeps alive.
     """
 
     def generate(context, builder, signature, args):
@@ -73,9 +73,9 @@ def borrowed(typing, array):
 
 @intrinsic
 def on_team(typing, loop, arguments, size, threads, functions):
-    """Call `loop(*arguments, start, stop)` for parts of range(size), a part on each thread.
+    """Call `loop(*arguments, start, stop)` for parts of range(size), one part per thread.
 
-    `functions` are those of `openmp`. Returns whether an error occurred in one of them.
+    `functions` are those of `openmp`. The result states whether an error occurred in one of them.
     """
     taken = (*arguments.types, types.int64, types.int64)
     loop.get_call_type(typing, taken, {})  # compiles it
@@ -105,7 +105,7 @@ def on_team(typing, loop, arguments, size, threads, functions):
 
 
 def _body(context: Any, module: Any, shared: Any, compiled: Any, count: int) -> Any:
-    """What each thread does: its part of the range."""
+    """The work of each thread: its part of the range."""
     name = f"mgnet_team_{compiled.fndesc.mangled_name}"
     if name in module.globals:
         return module.globals[name]

@@ -1,11 +1,11 @@
-"""Spline layers on a GPU, in kernels that Triton compiles (extra `gpu`).
+"""Spline layers on a GPU, in kernels compiled by Triton (extra `gpu`).
 
-The sums are those of `mgnet.knots.kernels`: the basis is recomputed wherever it is needed, only the
-degree + 1 splines that do not vanish at an input are touched, so neither memory nor work grows with
-the intervals. Numbers of 16 bits are read and written as such and computed with in float32. No sum
-depends on which program comes first: a program adds in a fixed order what it alone owns, and block
-sizes are fixed, not tuned. The sum over samples takes them sorted by interval, one run after the
-other; runs are cut into equal parts where they are long, and the parts are added in order.
+The sums are those of `mgnet.knots.kernels`. The basis is recomputed wherever it is needed, and only
+the degree + 1 splines that are nonzero at an input are accessed, so neither memory nor work grows
+with the number of intervals. Numbers with 16 bits are read and written as such, but computations
+are in float32. No sum depends on the order in which programs run: a program adds its own numbers
+in a fixed order, and block sizes are fixed, not tuned. The sum over samples uses samples sorted by
+interval, one run after another; long runs are divided into equal parts, which are added in order.
 `mgnet.knots.layer` imports this file on first use. TRITON_INTERPRET=1 runs it without a GPU.
 """
 
@@ -24,10 +24,10 @@ from mgnet.knots.spline import derivative_pieces
 
 __all__ = ["Pieces", "adjoint", "layer", "pieces", "runs_on"]
 
-ROWS, COLUMNS = 32, 64  # samples and outputs of one program at most
+ROWS, COLUMNS = 32, 64  # largest numbers of samples and outputs of one program
 TOGETHER = 8  # samples of a run whose products are added side by side
-OLDEST = (8, 0)  # compute capability from which on Triton supports Nvidia's GPUs
-RUN = 1024  # samples of an interval that one program takes, where they are spread evenly
+OLDEST = (8, 0)  # least compute capability of Nvidia's GPUs that Triton supports
+RUN = 1024  # samples of an interval per program if they are distributed evenly
 
 
 class Pieces(NamedTuple):
@@ -36,10 +36,12 @@ class Pieces(NamedTuple):
     Attributes
     ----------
     table : tensor
-        The domain's ends and the intervals per unit; (degree + 1, degree + 1) coefficients, of each
-        spline or its derivative, the highest power first; slopes beyond the left and right end.
+        The ends of the domain and the intervals per unit length; (degree + 1, degree + 1)
+        coefficients of the splines or their derivatives, highest power first; slopes beyond the
+        left and the right end.
     degree, order : int
-        The order of the derivative; the degree stands for all higher ones, which are 0, too.
+        Degree, and order of the derivative; the order `degree` also represents all higher ones,
+        whose continuation is 0.
     """
 
     table: torch.Tensor
@@ -50,7 +52,7 @@ class Pieces(NamedTuple):
 def pieces(
     x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float], order: int
 ) -> Pieces:
-    """Those for x; they are sent to its device once, which a CUDA graph could not record."""
+    """The polynomials for x, sent to its device once; a CUDA graph could not record this."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     table = _table(intervals, degree, domain, order, dtype, x.device)
     return Pieces(table, degree, min(order, degree))
@@ -73,9 +75,9 @@ def _table(
 
 @cache
 def runs_on(device: torch.device) -> bool:
-    """Whether Triton takes the device; if it should, but cannot start a kernel, a warning says so.
+    """Whether Triton supports the device; a warning reports if it should but cannot start a kernel.
 
-    It needs a C compiler when it starts its first kernel, which torch itself does not.
+    Unlike torch, Triton needs a C compiler when it starts its first kernel.
     """
     if torch.cuda.get_device_capability(device) < OLDEST:
         return False
@@ -95,7 +97,7 @@ def runs_on(device: torch.device) -> bool:
 
 @triton.jit
 def _located(x, table, intervals):
-    """The interval of x, and s in it; a NaN is put at the left end, so that no index is wrong."""
+    """The interval of x, and s in it; NaN is moved to the left end, so no index is out of range."""
     a, b = tl.load(table), tl.load(table + 1)
     held = tl.where(x > a, x, a)
     held = tl.where(held < b, held, b)
@@ -106,7 +108,7 @@ def _located(x, table, intervals):
 
 @triton.jit
 def _value(x, s, k, table, degree: tl.constexpr, order: tl.constexpr):
-    """The k-th spline that does not vanish there, continued beyond the ends."""
+    """The k-th spline that is nonzero there, continued beyond the ends."""
     a, b = tl.load(table), tl.load(table + 1)
     powers = table + 3 + k * (degree + 1)
     value = tl.load(powers + order) + 0.0 * s
@@ -184,9 +186,9 @@ def _intervals(x, keys, table, samples, inputs, intervals, rows: tl.constexpr):
 def _run(x, g, h, ranks, starts, sums, table, samples, inputs, outputs, intervals, parts,
          degree: tl.constexpr, order: tl.constexpr, weighted: tl.constexpr,
          padded: tl.constexpr, together: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """A part of the samples of one interval: their sums for the splines that do not vanish there.
+    """A part of the samples of one interval: their sums for the splines that are nonzero there.
 
-    `padded` is their number, rounded up to a power of two.
+    `padded` is the number of these splines, rounded up to a power of two.
     """
     number = table.dtype.element_ty
     run, part = tl.program_id(0) // parts, tl.program_id(0) % parts
@@ -222,7 +224,7 @@ def _run(x, g, h, ranks, starts, sums, table, samples, inputs, outputs, interval
 @triton.jit
 def _gather(sums, V, table, outputs, intervals, parts,
             degree: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """One spline of one input: the sums of the intervals on which it does not vanish."""
+    """One spline of one input: the sums of the intervals on which it is nonzero."""
     splines = intervals + degree
     p, i = tl.program_id(0) // splines, tl.program_id(0) % splines
     q = tl.program_id(1) * columns + tl.arange(0, columns)
@@ -237,7 +239,7 @@ def _gather(sums, V, table, outputs, intervals, parts,
 
 
 def _columns(outputs: int) -> int:
-    """Outputs of one program: a power of two."""
+    """Number of outputs of one program: a power of two."""
     return min(triton.next_power_of_2(outputs), COLUMNS)
 
 
@@ -249,20 +251,25 @@ def layer(
     domain: tuple[float, float],
     pieces: Pieces,
 ) -> torch.Tensor:
-    """`y[n, q] = sum_p h[n, p] sum_i U[p, i, q] b_i(x[n, p])`; h = None stands for ones.
+    """Compute `y[n, q] = sum_p h[n, p] sum_i U[p, i, q] b_i(x[n, p])`, with h = None for ones.
 
     Parameters
     ----------
     x, h : tensor of shape (samples, inputs)
+        Inputs, and their weights.
     U : tensor of shape (inputs, splines, outputs)
+        Coefficients.
     intervals : int
+        Number of intervals of each spline.
     domain : (float, float)
+        The interval of all splines.
     pieces : Pieces
-        Of b, a spline or a derivative of one.
+        The functions b, splines or their derivatives.
 
     Returns
     -------
     tensor of shape (samples, outputs)
+        The outputs.
     """
     samples, (inputs, _, outputs) = len(x), U.shape
     if not samples * inputs * outputs:
@@ -289,13 +296,13 @@ def adjoint(
     for_x: Pieces | None,
     for_U: Pieces | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both products with g of shape (samples, outputs); empty where not asked for.
+    """Both products with g of shape (samples, outputs); empty if not requested.
 
     Returns
     -------
     (tensor of shape (samples, inputs), tensor of shape (inputs, splines, outputs))
-        `sum_iq U[p, i, q] b_i(x[n, p]) g[n, q]`, with b of `for_x`, and
-        `sum_n h[n, p] b_i(x[n, p]) g[n, q]`, with b of `for_U`.
+        `sum_iq U[p, i, q] b_i(x[n, p]) g[n, q]` with the functions b in `for_x`, and
+        `sum_n h[n, p] b_i(x[n, p]) g[n, q]` with the functions b in `for_U`.
     """
     v = x.new_empty(x.shape if for_x is not None else 0)
     V = x.new_empty(U.shape if for_U is not None else 0)
@@ -322,7 +329,7 @@ def _scatter(
     pieces: Pieces,
     V: torch.Tensor,
 ) -> None:
-    """Fill V: sort the samples of each input by interval, sum the runs, gather the sums."""
+    """Fill V: sort the samples of each input by interval, sum the runs, and gather the sums."""
     (samples, inputs), outputs = x.shape, g.shape[1]
     table, degree, order = pieces
     keys = torch.empty(inputs, samples, dtype=torch.int32, device=x.device)

@@ -1,7 +1,6 @@
-"""PETSc's options for our solvers, read with petsc4py or without it.
+"""PETSc's options for mgnet's solvers, read with or without petsc4py.
 
-A script that calls `init` runs anywhere; PETSc is started only where an option is given. Reading
-order: `option_table`, `reader`, `solver_options`, `layer_options`, `time_options`,
+A script that calls `init` runs anywhere; PETSc is started only if an option is given. Reading
 `smoother_names`, `smoother_text`, `log`.
 """
 

@@ -32,22 +32,29 @@ def layer_parallel_from_options(
     mode: str = "mgrit",
     coarse: str = "mean",
 ) -> LayerParallel:
-    """A layer-parallel module as the script describes it, changed by the options.
+    """Build the layer-parallel module that the script specifies, modified by the options.
 
-    Call `init(sys.argv)` before.
+    Call `init(sys.argv)` first.
 
     Parameters
     ----------
     net : ODENet
+        The network whose layers are propagated in parallel.
     prefix : str
-        With "net_" the options are `-net_mgnet_forward_cycle` and so on.
+        Prefix of the option names: with "net_", the options are `-net_mgnet_forward_cycle` and so
+        on.
     levels, coarsening, forward, backward, control, relaxation, mode, coarse
-        As in `LayerParallel`; the options beat them.
+        The settings of `LayerParallel`, used where no option is given; an option takes precedence.
+
+    Returns
+    -------
+    LayerParallel
+        The module with the settings of the script and of the options.
 
     Raises
     ------
     ValueError
-        For an option of ours that is unknown, or whose value is bad; in one sentence.
+        If an `mgnet` option is unknown or has an invalid value.
 
     Examples
     --------
@@ -86,7 +93,7 @@ def layer_parallel_from_options(
 
 
 def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
-    """The coarsening that the options ask for, or the script's; one factor is a number.
+    """Return the coarsening of the options, or else that of the script; one factor is a number.
 
     Examples
     --------
@@ -99,7 +106,7 @@ def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
 
 
 def named(error: ValueError, values: OptionReader, names: Sequence[str]) -> ValueError:
-    """The error, with those of these options that were given.
+    """Return the error with the names of those of these options that were given.
 
     Examples
     --------
@@ -111,12 +118,14 @@ def named(error: ValueError, values: OptionReader, names: Sequence[str]) -> Valu
 
 
 def control_from_options(control: Any, values: OptionReader) -> Any:
-    """The control that the options ask for; what they leave out stays the script's.
+    """Return the control of the options; settings without an option keep the script's values.
 
     Parameters
     ----------
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
+        The control that the script specifies.
     values : OptionReader
+        Reads the options of one prefix.
 
     Examples
     --------

@@ -15,13 +15,14 @@ State = Any
 
 
 def logged(hierarchy: Hierarchy) -> Hierarchy:
-    """The same hierarchy; if PETSc keeps a log, with an event for each part of each level.
+    """Return the same hierarchy; if PETSc keeps a log, each part of each level has an event.
 
-    Events are called `mgnet 0 smooth`, `mgnet 0 down`, `mgnet 0 up`.
+    The events are called `mgnet 0 smooth`, `mgnet 0 down`, `mgnet 0 up`.
 
     Parameters
     ----------
     hierarchy : Hierarchy
+        The hierarchy to be logged.
 
     Examples
     --------
@@ -57,7 +58,7 @@ _PARTS = ("smooth", "down", "up")
 
 @dataclass(frozen=True)
 class _Smoother(Smoother):
-    """Another smoother, timed. Its memory is (that smoother's class, its memory)."""
+    """A timed smoother. Its memory is (class of the inner smoother, memory of that smoother)."""
 
     inner: Smoother
     event: Any
@@ -71,7 +72,7 @@ class _Smoother(Smoother):
     ) -> tuple[State, Any]:
         kind, inner = memory
         with self.event:
-            if kind is not type(self.inner):  # carried from a level with another smoother
+            if kind is not type(self.inner):  # comes from a level with another smoother
                 inner = self.inner.start(level, u)
             u, inner = self.inner.smooth(level, u, f, sweeps, inner)
         return u, (type(self.inner), inner)
@@ -97,7 +98,7 @@ class _Smoother(Smoother):
 
 @dataclass(frozen=True)
 class _Transfer(Transfer):
-    """Another transfer, timed."""
+    """A timed transfer."""
 
     inner: Transfer
     down: Any

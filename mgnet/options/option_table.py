@@ -1,6 +1,6 @@
-"""Every option of ours, once: `-help`, the checks and the table in the docs come from here.
+"""All of mgnet's options: `-help`, the checks and the table in the docs are generated from here.
 
-Names are written without their prefix and without `-mgnet_`. Importing this needs no petsc4py.
+Names are written without a prefix and without `-mgnet_`. This module does not need petsc4py.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ MOST_DIGITS = f" with at most {LONGEST_INTEGER} digits"
 
 @dataclass(frozen=True)
 class Option:
-    """One option.
+    """An option of mgnet: its name, kind of value, default and description.
 
     Parameters
     ----------
     name : str
+        Name without prefix and `-mgnet_`.
     kind : str
-        "cycle", "int", "ints", "real", "flag", "smoother", "acceleration", "relaxation", or the
-        choices as "table|ascii|json".
+        Kind of value: "cycle", "int", "ints", "real", "flag", "smoother", "acceleration",
+        "relaxation", or choices separated by bars, such as "table|ascii|json".
     default : str
-        As the help and the docs show it; "" where it is what the script says.
+        Default in the help and the docs; "" if the default is the script's value.
     text : str
-        One line.
+        Description in one line.
     groups : tuple of str
-        "solver", "layers": which objects ask for it.
+        Objects that read the option: "solver", "layers" or both.
     least, most : float
-        The least and the largest value of a number.
+        Smallest and largest admissible value of a number.
     per_level : bool
-        Whether `levels_<n>_<name>` sets it on level n alone, 0 being the finest.
+        Whether `levels_<n>_<name>` sets the option on level n alone; level 0 is the finest.
 
     Examples
     --------
@@ -55,14 +56,19 @@ class Option:
     per_level: bool = False
 
     def read(self, text: str, name: str) -> int | float | bool | str | tuple:
-        """The value of a text from the command line.
+        """Convert a text from the command line to a value.
 
         Parameters
         ----------
         text : str
-            Empty for an option that was given without a value.
+            The value as text; empty for an option that was given without a value.
         name : str
-            The whole name, for messages.
+            The full name of the option, for error messages.
+
+        Raises
+        ------
+        ValueError
+            If the text is not a valid value of this option.
         """
         if self.kind in ("int", "real"):
             number = _number(int if self.kind == "int" else float, text)
@@ -80,7 +86,7 @@ class Option:
                 raise ValueError(
                     f"option {name} got {shown(text)}; it takes integers of at least "
                     f"{self.least:g}{MOST_DIGITS if any(map(_is_long, text.split(','))) else ''}, "
-                    f"as {self.example}"
+                    f"such as {self.example}"
                 )
             return tuple(numbers)
         if self.kind == "relaxation":
@@ -104,7 +110,7 @@ class Option:
 
     @property
     def example(self) -> str:
-        """A value that can be typed."""
+        """An example of a valid value."""
         return _EXAMPLES.get(self.kind, self.default or "1")
 
 
@@ -154,17 +160,22 @@ OPTIONS: dict[str, Option] = {option.name: option for option in _ROWS}
 
 
 def find(name: str) -> Option:
-    """The option of a name, `levels_2_sweeps` included.
+    """Find an option by its name, such as `levels_2_sweeps`.
 
     Parameters
     ----------
     name : str
-        Without prefix and `-mgnet_`.
+        Name without prefix and `-mgnet_`.
+
+    Returns
+    -------
+    Option
+        The entry of the table.
 
     Raises
     ------
     ValueError
-        Names the nearest valid one.
+        If there is no such option; the message contains the nearest valid name.
 
     Examples
     --------
@@ -188,11 +199,17 @@ def find(name: str) -> Option:
 
 
 def markdown(group: str) -> str:
-    """The table for the docs.
+    """Format the table of options for the docs.
 
     Parameters
     ----------
     group : str
+        "solver" or "layers": the object whose options are listed.
+
+    Returns
+    -------
+    str
+        A table in Markdown.
         "solver" or "layers".
 
     Examples
@@ -216,12 +233,12 @@ def markdown(group: str) -> str:
 
 
 def _is_long(text: str) -> bool:
-    """Whether it is an integer, but of too many characters."""
+    """Whether the text is an integer with too many characters."""
     return len(text) > LONGEST_INTEGER and re.fullmatch(r"\s*[+-]?\d+\s*", text) is not None
 
 
 def _number(kind: type, text: str) -> int | float | None:
-    """The number of a text, as PETSc and everybody write it: Python would take `1_0` and more."""
+    """The number that a text stands for in PETSc's notation; Python would also accept `1_0`."""
     if not text.isascii() or "_" in text or len(text) > (LONGEST_INTEGER if kind is int else 50):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Options of PETSc that nothing asked for: misspelt ones, as a rule, with the name that was meant.
+"""Options of PETSc that nothing has read, usually misspelled, and the names that were meant.
 
-PETSc drops them without a word (3.18, unless `-options_left` asks), and then solves in another way
-than its user thinks.
+PETSc ignores them silently (3.18, unless `-options_left` is given), and then solves with other
+methods than the user expects.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 __all__ = ["is_used", "nearest", "note_prefix", "unused"]
 
-# PETSc asks for these when it ends, after us.
+# PETSc reads these when it ends, after mgnet's check.
 LAST = {"citations", "get_total_flops", "mpidump", "nox", "options_left", "options_view"}
-# What people write most; the levels of multigrid and the blocks of a preconditioner stand before.
+# Frequently used names, without the prefixes of multigrid levels and preconditioner blocks.
 NAMES = """
 ksp_type ksp_rtol ksp_atol ksp_divtol ksp_max_it ksp_monitor ksp_monitor_true_residual ksp_view
 ksp_converged_reason ksp_norm_type ksp_pc_side ksp_initial_guess_nonzero ksp_gmres_restart
@@ -47,14 +47,14 @@ _prefixes: set[str] = set()
 
 
 def note_prefix(prefix: str) -> None:
-    """Remember the prefix of a solver of ours: a misspelt one is then told from a misspelt name."""
+    """Remember the prefix of a solver, to tell a misspelled prefix from a misspelled name."""
     _prefixes.add(prefix)
 
 
 def unused() -> list[str]:
-    """The names, without a dash, that nothing has asked for up to now; those of mgnet left out.
+    """Names, without the dash, of PETSc's options that nothing has read so far.
 
-    Empty where PETSc does not run.
+    The list is empty if PETSc is not running.
     """
     petsc: Any = sys.modules.get("petsc4py.PETSc")
     names = [] if petsc is None else petsc.Options().getAll()
@@ -63,9 +63,9 @@ def unused() -> list[str]:
 
 
 def is_used(petsc: Any, name: str) -> bool:
-    """Whether something has asked PETSc for this option.
+    """Whether some object has read this option of PETSc.
 
-    petsc4py 3.18 has no way to ask, but the library in it has.
+    petsc4py 3.18 has no function for this, but the PETSc library that it contains does.
     """
     database = petsc.Options()
     if hasattr(database, "used"):
@@ -73,14 +73,14 @@ def is_used(petsc: Any, name: str) -> bool:
     found = ctypes.c_int(1)
     try:
         ask = ctypes.CDLL(petsc.__file__).PetscOptionsUsed
-    except (AttributeError, OSError):  # a build that hides it: then nothing is reported
+    except (AttributeError, OSError):  # a build that hides the symbol: nothing is reported
         return True
     ask(None, name.encode(), ctypes.byref(found))
     return bool(found.value)
 
 
 def nearest(name: str) -> str | None:
-    """The name that was meant, which may be this one; None where no name of PETSc is like it.
+    """Return the name that was probably meant, which may be this one, or None if none is similar.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def nearest(name: str) -> str | None:
 
 
 def _with_prefix(prefix: str, end: str) -> str | None:
-    """The option under the nearest prefix in use; None where that is its own or none is like it."""
+    """Return the option under the most similar prefix in use, or None if there is none."""
     outer = INNER.split(prefix)[0]
     if not outer or outer in _prefixes:
         return None

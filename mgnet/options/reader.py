@@ -1,6 +1,6 @@
-"""Options for PETSc on a command line: one dash, beside a script's own with two.
+"""PETSc's options on a command line: they have one dash, and the script's own have two.
 
-This file needs no petsc4py until an option is given, so that every script can call `init`.
+petsc4py is not imported until an option is given, so every script can call `init`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,21 @@ OURS = re.compile(r"(?:.*_)?mgnet_(\w+)")
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command line into our own arguments and PETSc's.
+    """Split a command line into the script's own arguments and PETSc's options.
 
-    PETSc's options have a single dash. The argument after one is its value, unless that is an
-    option itself (a negative number is a value), so give them last. Nothing after `--` is touched.
+    PETSc's options have a single dash. The argument after an option is its value, unless that is an
+    option itself (a negative number is a value), so put options last. All arguments after `--` are
+    left to the script.
 
     Parameters
     ----------
     arguments : sequence of str
+        The command line without the name of the script.
 
     Returns
     -------
     tuple of list of str
-        Ours, PETSc's.
+        The script's own arguments, and PETSc's options with their values.
 
     Examples
     --------
@@ -73,31 +75,33 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def init(argv: Sequence[str], options: str = "") -> list[str]:
     """Start PETSc with the options of a command line.
 
-    Without any, PETSc is not started, and a script runs without petsc4py. When the script ends, by
-    an error too, a warning on stderr names the options that nothing asked for, ours and PETSc's,
-    and the nearest name there is; `-options_left no` omits it, `-options_left` is PETSc's own list.
+    Without any options, PETSc is not started, and the script runs without petsc4py. When the script
+    ends, even with an error, a warning on stderr lists the options that nothing has read, mgnet's
+    and PETSc's, with the nearest valid names; `-options_left no` omits the warning, and
+    `-options_left` prints PETSc's own list.
 
     Parameters
     ----------
     argv : sequence of str
-        `sys.argv`. Options have one dash, their values follow; `-options_file <file>` reads more.
+        The command line, `sys.argv`. Options have one dash and are followed by their values;
+        `-options_file <file>` reads more.
     options : str
-        The script's own, as on a command line or in an options file. The command line beats them,
-        and so do the variable `PETSC_OPTIONS` and the file `~/.petscrc`.
+        Default options of the script, written as on a command line or in an options file. The
+        command line, the variable `PETSC_OPTIONS` and the file `~/.petscrc` take precedence.
 
     Returns
     -------
     list of str
-        What is left of `argv` for the script: its name, and its own arguments.
+        The arguments that remain for the script: its name and its own arguments.
 
     Raises
     ------
     ModuleNotFoundError
-        If there are options, but no petsc4py.
+        If options are given but petsc4py is not installed.
     TypeError
-        If `argv` is one text, or no list of texts.
+        If `argv` is a single string, or not a list of strings.
     ValueError
-        If an option with `mgnet_` in its name is unknown; names the nearest.
+        If an option with `mgnet_` in its name is unknown; the message contains the nearest name.
 
     Examples
     --------
@@ -107,14 +111,14 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     texts = isinstance(argv, Sequence) and not isinstance(argv, str)
     if not texts or not all(isinstance(word, str) for word in argv):
         raise TypeError(
-            f"init got {shown(argv)}; give a list of texts, the name first, as sys.argv"
+            f"init got {shown(argv)}; give a list of texts, the name first, such as sys.argv"
         )
     if not isinstance(options, str):
         raise TypeError(f"init got options {shown(options)}; give one text, as on a command line")
     own, theirs = split_options(argv[1:])
     try:
         weaker = shlex.split(options, comments=True)
-    except ValueError as error:  # of quotes
+    except ValueError as error:  # an unmatched quote
         raise ValueError(f"init got options {shown(options, 200)}: {error}") from None
     if theirs or weaker:
         insert_options(theirs, weaker)
@@ -128,21 +132,21 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
 
 
 def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None:
-    """Start PETSc with these options, or add them if it runs already.
+    """Start PETSc with these options, or add them if it is already running.
 
     Parameters
     ----------
     arguments : sequence of str
         Options with their values, as on a command line.
     weaker : sequence of str
-        The same, but these do not replace what is set.
+        Further options, which do not replace those that are already set.
 
     Raises
     ------
     ModuleNotFoundError
         If petsc4py is not installed.
     ValueError
-        As in `init`.
+        If PETSc cannot read an option; see `init`.
     """
     try:
         petsc4py = import_module("petsc4py")
@@ -154,16 +158,16 @@ def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None
     for word in (*arguments, *weaker):
         if "\0" in word or not _is_utf8(word):
             raise ValueError(
-                f"options got {shown(word, 200)}, which is no text that PETSc can hold"
+                f"options got {shown(word, 200)}, which is not a text that PETSc can hold"
             )
     _check_files(arguments)
     runs = _petsc() is not None
     try:
         petsc4py.init(["mgnet", *arguments])
         database = import_module("petsc4py.PETSc").Options()
-        if runs:  # then it ignores what init is given
+        if runs:  # PETSc then ignores the arguments of init
             _insert(database, arguments)
-    except RuntimeError as error:  # PETSc's own
+    except RuntimeError as error:  # raised by PETSc
         why = str(error).split("\n")[-1].strip("[0] ")
         raise ValueError(f"PETSc refuses {shown(shlex.join(arguments), 200)}: {why}") from None
     names = {name.lower() for name in database.getAll()}
@@ -182,7 +186,7 @@ def _is_utf8(word: str) -> bool:
 
 
 def _insert(database: Any, arguments: Sequence[str]) -> None:
-    """Add options to a PETSc that runs; it reads quotes around a value, but none within."""
+    """Add options to a running PETSc, which accepts quotes around a value but none inside it."""
     plain: list[str] = []
     for word in arguments:
         if '"' in word and plain:
@@ -196,7 +200,7 @@ def _insert(database: Any, arguments: Sequence[str]) -> None:
 
 
 def _check_files(arguments: Sequence[str]) -> None:
-    """Refuse what PETSc would refuse with a page of text on stderr."""
+    """Refuse options for which PETSc would print a page of errors on stderr."""
     pushed = 0
     for word, value in zip(arguments, [*arguments[1:], ""], strict=False):
         if word in ("-options_file", "-options_file_yaml", "-prefix_push"):
@@ -204,7 +208,7 @@ def _check_files(arguments: Sequence[str]) -> None:
                 raise ValueError(f"option {word} got no value; write it after the option")
         if word in ("-options_file", "-options_file_yaml"):
             if not Path(value).exists() or Path(value).is_dir():
-                raise ValueError(f"option {word} got {shown(value, 200)}, which is no file")
+                raise ValueError(f"option {word} got {shown(value, 200)}, which is not a file")
         pushed += {"-prefix_push": 1, "-prefix_pop": -1}.get(word, 0)
         if pushed < 0:
             raise ValueError("option -prefix_pop comes without a -prefix_push before it")
@@ -225,29 +229,30 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _petsc() -> Any:
-    """The module petsc4py.PETSc where PETSc runs, else None: then there are no options."""
+    """The module petsc4py.PETSc if PETSc is running, else None, as there are no options then."""
     return sys.modules.get("petsc4py.PETSc")
 
 
 def check_names() -> None:
-    """Raise a ValueError for an option of ours, under whatever prefix, that does not exist."""
+    """Raise a ValueError if an option of mgnet, with any prefix, does not exist."""
     petsc = _petsc()
     for name in petsc.Options().getAll() if petsc else ():
-        ours = OURS.fullmatch(name.lower())  # PETSc does not tell capitals from small letters
+        ours = OURS.fullmatch(name.lower())  # PETSc ignores the case of letters
         if ours is not None:
             find(ours[1])
 
 
 def unread() -> list[str]:
-    """The options that were given, but that nothing has asked for.
+    """List the options that were given but that nothing has read.
 
-    Those of ours are spelt well, but not for this script: `-mgnet_cycle` where there is only a
-    `LayerParallel`, or another prefix. Those of PETSc are often misspelt.
+    Unread options of mgnet are spelled correctly but do not apply to this script: for example
+    `-mgnet_cycle` if there is only a `LayerParallel`, or an option with another prefix. Unread
+    options of PETSc are often misspelled.
 
     Returns
     -------
     list of str
-        Empty with `-options_left no`; without those of PETSc where `-options_left` lists them.
+        The names; empty with `-options_left no`, and without PETSc's if `-options_left` lists them.
 
     Examples
     --------
@@ -264,7 +269,7 @@ def unread() -> list[str]:
 
 
 def unread_line() -> str:
-    """A line that names the options that nothing has asked for; empty where there are none.
+    """Return a warning that lists the options that nothing has read; empty if there are none.
 
     Examples
     --------
@@ -283,18 +288,18 @@ def _warn() -> None:
     if line and petsc.COMM_WORLD.getRank() == 0:
         sys.stderr.write(line)
     if line and not petsc.Options().hasName("options_left"):
-        petsc.Options().setValue("options_left", "no")  # later versions would list them once more
+        petsc.Options().setValue("options_left", "no")  # later versions would list them again
 
 
 class OptionReader:
-    """Reads our options under one prefix, and shows them when `-help` is given.
+    """Reads mgnet's options with one prefix, and prints them if `-help` is given.
 
     Parameters
     ----------
     prefix : str
-        Before `mgnet_`: "train_" reads `-train_mgnet_cycle`.
+        Text before `mgnet_`: "train_" reads `-train_mgnet_cycle`.
     group : str
-        "solver", "layers" or "time": of the object, for the help.
+        Kind of object that is configured, for the help: "solver", "layers" or "time".
 
     Examples
     --------
@@ -308,15 +313,21 @@ class OptionReader:
         self.lines: list[str] = []
 
     def get(self, name: str, default: Any, level: int | None = None) -> Any:
-        """The value of an option, or the default, which is the script's.
+        """Return the value of an option, or the default, which is the script's value.
 
         Parameters
         ----------
         name : str
-            Of `OPTIONS`.
+            Name in `OPTIONS`.
         default : object
+            The value if the option is not given.
         level : int, optional
-            Asks for `levels_<level>_<name>`.
+            If given, the option of one level is read: `levels_<level>_<name>`.
+
+        Raises
+        ------
+        ValueError
+            If the option has an invalid value.
         """
         option = OPTIONS[name]
         within = f"mgnet_{name}" if level is None else f"mgnet_levels_{level}_{name}"
@@ -327,7 +338,7 @@ class OptionReader:
         return value
 
     def _describe(self, option: Option, name: str, value: Any, default: Any, given: bool) -> None:
-        """Add a line to the help, as PETSc writes it."""
+        """Add a line to the help, in PETSc's format."""
         now, formerly = (_shown(v) for v in (value, default))
         values = f"now {now} : formerly {formerly}" if given else f"{now} : {formerly}"
         more = f" (one of) {option.kind.replace('|', ' ')}" if "|" in option.kind else ""
@@ -338,11 +349,11 @@ class OptionReader:
             self.lines.append(line)
 
     def shown(self, name: str) -> str:
-        """The whole name of an option, as it is typed."""
+        """The full name of an option, as typed on the command line."""
         return f"-{self.prefix}mgnet_{name}"
 
     def text(self, within: str) -> str | None:
-        """The text of `-<prefix><within>`; None where it is not given, "" without a value."""
+        """The text of `-<prefix><within>`; None if it is not given, "" if it has no value."""
         petsc = _petsc()
         database = None if petsc is None else petsc.Options(self.prefix)
         if database is None or not database.hasName(within):
@@ -351,7 +362,7 @@ class OptionReader:
         return database.getString(within, "")
 
     def levels_named(self) -> list[tuple[int, str]]:
-        """The (level, name) of all options for one level, of this prefix."""
+        """The (level, name) of all options with this prefix that apply to one level."""
         petsc = _petsc()
         names = petsc.Options().getAll() if petsc else ()
         within = rf"{re.escape(self.prefix.lower())}mgnet_levels_(\d{{1,9}})_(\w+)"
@@ -359,7 +370,7 @@ class OptionReader:
         return [(int(m[1]), m[2]) for m in found if m]
 
     def help(self) -> None:
-        """Print the options read so far, in PETSc's form, if `-help` is given; once a prefix."""
+        """Print the options read so far in PETSc's format if `-help` is given, once per prefix."""
         petsc = _petsc()
         if petsc is None or not petsc.Options().hasName("help"):
             return
@@ -375,7 +386,7 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-# Names that were given and asked for.
+# Names that were given and have been read.
 _read: set[str] = set()
-# Prefixes and groups whose help was printed: PETSc prints that of an object once, too.
+# Prefixes and groups whose help was printed: like PETSc's, it is printed once per object.
 _helped: set[tuple[str, str]] = set()

@@ -1,7 +1,7 @@
-"""Which smoothers an options text may name: those of mgnet, and those that the script allows.
+"""Smoothers that the text of an option may name: those of mgnet and those the script allows.
 
-A text from a command line, a file or the environment imports nothing else: a module that it could
-name would run its code before anyone sees that it holds no smoother.
+A text from a command line, a file or the environment cannot import anything else: importing a
+module runs its code, even if the module does not contain a smoother.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mgnet.limits import shown
 
 __all__ = ["SMOOTHERS", "allow_imports", "find_smoother", "register_smoother"]
 
-#: Every smoother that mgnet exports, and the package that is imported for it.
+#: Every smoother that mgnet exports, and the package from which it is imported.
 SMOOTHERS = {
     **dict.fromkeys(("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov"), "mgnet"),
     **dict.fromkeys(("BlockGaussSeidel", "BlockJacobi", "ILU", "LineRelaxation"), "mgnet"),
@@ -28,7 +28,7 @@ SMOOTHERS = {
     **dict.fromkeys(("NewtonSweep", "Relaxation", "SerialSweep"), "mgnet.depth"),
     **dict.fromkeys(("KSPSmoother", "TAOSmoother"), "mgnet.petsc"),
 }
-NEAR = 0.6  # how alike a name must be to be offered, as `difflib` counts
+NEAR = 0.6  # least similarity of a name that is suggested, as `difflib` measures it
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 _registered: dict[str, type[Smoother]] = {}
@@ -38,13 +38,13 @@ Class = TypeVar("Class", bound=type[Smoother])
 
 
 def register_smoother(kind: Class) -> Class:
-    """Let options name a smoother of the script; also as a decorator of its class.
+    """Allow options to name a smoother of the script; also usable as a class decorator.
 
     Parameters
     ----------
     kind : type
-        A class derived from `Smoother`. Its name may then be given alone or, where two modules have
-        the same, with its module.
+        A class derived from `Smoother`. Options may then use its name alone or, if two modules
+        have classes of this name, with its module.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def register_smoother(kind: Class) -> Class:
     Raises
     ------
     TypeError
-        If it is no such class.
+        If `kind` is not a class derived from `Smoother`.
     ValueError
-        If mgnet has a smoother of this name.
+        If mgnet already has a smoother with this name.
 
     Examples
     --------
@@ -85,51 +85,57 @@ def register_smoother(kind: Class) -> Class:
 
 
 def allow_imports(*packages: str) -> None:
-    """Let options name smoothers of these packages, which are then imported when they are named.
+    """Allow options to name smoothers of these packages, which are imported when they are named.
 
-    For a script to call, before `init`: no option does it. Importing a module runs it, so allow
-    only packages that you would import yourself.
+    Call this in the script before `init`; there is no option for it. Importing a module runs its
+    code, so allow only packages that you would import yourself.
 
     Parameters
     ----------
     *packages : str
-        Modules, or packages with all modules below them.
+        Names of modules, or of packages, which include all their modules.
 
     Raises
     ------
     ValueError
-        If one is no name of a module.
+        If one of them is not a valid name of a module.
 
     Examples
     --------
     >>> allow_imports("mypackage.smoothers")
     >>> allow_imports("mypackage/smoothers.py")
     Traceback (most recent call last):
-    ValueError: allow_imports got 'mypackage/smoothers.py'; give the name of a module, as
-    'mypackage.smoothers'
+    ValueError: allow_imports got 'mypackage/smoothers.py'; give the name of a module, such
+    as 'mypackage.smoothers'
     """
     for package in packages:
         if not isinstance(package, str) or not NAME.fullmatch(package):
             raise ValueError(
-                f"allow_imports got {shown(package)}; give the name of a module, as "
+                f"allow_imports got {shown(package)}; give the name of a module, such as "
                 "'mypackage.smoothers'"
             )
     _packages.update(packages)
 
 
 def find_smoother(name: str, option: str) -> type[Smoother]:
-    """The class of a name, if options may name it.
+    """Find the smoother class with this name, if options may name it.
 
     Parameters
     ----------
     name : str
+        Name of the class, with or without its module.
     option : str
-        For messages.
+        Name of the option, for error messages.
+
+    Returns
+    -------
+    type
+        The class, derived from `Smoother`.
 
     Raises
     ------
     ValueError
-        Names the nearest one, or how a script allows its own.
+        If options may not name it; the message contains the nearest name, or how to allow it.
 
     Examples
     --------
@@ -156,7 +162,7 @@ def find_smoother(name: str, option: str) -> type[Smoother]:
     near = difflib.get_close_matches(last[:60].lower(), known, n=1, cutoff=NEAR)
     nearest = f"the nearest is {known[near[0]]}; " if near else ""
     raise ValueError(
-        f"{option} got {shown(name)}, which is no smoother; {nearest}if it is one of your own, "
+        f"{option} got {shown(name)}, which is not a smoother; {nearest}if it is one of your own, "
         "allow it in the script by mgnet.options.register_smoother"
     )
 
@@ -169,5 +175,5 @@ def _imported(module: str, last: str, name: str, option: str) -> Any:
             f"{option} got {shown(name)}, which cannot be imported: {shown(str(error), 200)}"
         ) from None
     if not isinstance(kind, type) or not issubclass(kind, Smoother):
-        raise ValueError(f"{option} got {shown(name)}, which is no class derived from Smoother")
+        raise ValueError(f"{option} got {shown(name)}, which is not a class derived from Smoother")
     return kind

@@ -1,4 +1,4 @@
-"""Smoothers and accelerations as text, as printing shows them: `Jacobi(omega=0.8)`."""
+"""Smoothers and accelerations as text, in the form in which they print: `Jacobi(omega=0.8)`."""
 
 from __future__ import annotations
 
@@ -14,27 +14,35 @@ from mgnet.options.smoother_names import find_smoother
 
 __all__ = ["parse_acceleration", "parse_smoother"]
 
-LONGEST = 1000  # characters of a text: Python's parser and its values nest no deeper than they go
+LONGEST = 1000  # characters of a text, which bounds the nesting for Python's parser
 TEXT = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(\(.*\))?\s*", re.ASCII | re.DOTALL)
 
 
 def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
-    """The smoother that a text describes.
+    """Create the smoother that a text specifies.
 
     Parameters
     ----------
     text : str
-        A smoother of mgnet, alone as `Jacobi` or with its package as `mgnet.training.LBFGS`, or one
-        that the script has allowed by `register_smoother` or `allow_imports`; nothing else is
-        imported. Then, where it needs them, arguments that are plain values:
-        `GaussSeidel('backward')`. At most 1000 characters.
+        A smoother of mgnet, either its name alone, such as `Jacobi`, or with its package, such as
+        `mgnet.training.LBFGS`, or a smoother that the script has allowed with `register_smoother`
+        or `allow_imports`; no other module is imported. Arguments may follow if they are plain
+        values: `GaussSeidel('backward')`. The text has at most 1000 characters.
     option : str
-        For messages.
+        Name of the option, for error messages.
+
+    Returns
+    -------
+    Smoother
+        A new instance.
 
     Raises
     ------
     ValueError
-        With the nearest name, or what the class said of the arguments.
+        If the text is malformed, if the smoother is unknown (the message contains the nearest
+        name), or if the class refuses the arguments.
+    TypeError
+        If `text` is not a string.
 
     Examples
     --------
@@ -42,8 +50,8 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Jacobi(omega=0.8)
     >>> parse_smoother("jacobi")
     Traceback (most recent call last):
-    ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi; if it is
-    one of your own, allow it in the script by mgnet.options.register_smoother
+    ValueError: parse_smoother got 'jacobi', which is not a smoother; the nearest is Jacobi; if it
+    is one of your own, allow it in the script by mgnet.options.register_smoother
     """
     return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", find_smoother)
 
@@ -59,19 +67,25 @@ ACCELERATIONS: dict[str, type] = {
 def parse_acceleration(
     text: str, option: str = "parse_acceleration"
 ) -> Anderson | CG | GMRES | FGMRES | None:
-    """The acceleration that a text describes.
+    """Create the acceleration that a text specifies.
 
     Parameters
     ----------
     text : str
-        `CG`, `GMRES`, `FGMRES` or `Anderson`, with plain values as arguments where they are needed,
-        or `none`.
+        `CG`, `GMRES`, `FGMRES` or `Anderson`, followed by plain values as arguments if needed, or
+        `none`.
     option : str
-        For messages.
+        Name of the option, for error messages.
+
+    Returns
+    -------
+    Anderson, CG, GMRES, FGMRES or None
+        The acceleration; None for `none`.
 
     Raises
     ------
     ValueError
+        If the text is malformed, unknown, or has arguments that the class refuses.
 
     Examples
     --------
@@ -93,7 +107,7 @@ def parse_acceleration(
 
 
 def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]) -> Any:
-    """The object of a text, whose class `find` gives."""
+    """Create the object that a text specifies; `find` returns its class."""
     if not isinstance(text, str):
         raise TypeError(f"{option} got {shown(text)}; give a text: {expected}")
     if len(text) > LONGEST:
@@ -107,13 +121,14 @@ def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]
             raise ValueError
         call: Any = ast.parse(f"f{found[2] or '()'}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError  # as in Jacobi(1)(2)
+            raise ValueError  # such as Jacobi(1)(2)
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         if len(named) < len(call.keywords):
-            raise ValueError  # Python sees that only where it compiles
+            raise ValueError  # Python detects this only when it compiles
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        # As `literal_eval` documents: a key that has no hash is a TypeError, say.
+        # `literal_eval` documents further errors, such as a TypeError for an
+        # unhashable key.
         raise ValueError(f"{option} got {shown(text, 200)}; expected {expected}") from None
     kind = find(found[1], option)
     signature = inspect.signature(kind)
@@ -132,7 +147,7 @@ def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]
 
 
 def _call(kind: type, signature: inspect.Signature) -> str:
-    """How the class is called, with those defaults that a text can say."""
+    """The call of the class, with those defaults that can be written in a text."""
     words = []
     for name, parameter in signature.parameters.items():
         stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}

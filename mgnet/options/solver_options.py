@@ -1,6 +1,6 @@
 """A `Solver` whose cycle, levels and smoothers come from PETSc's options.
 
-Without petsc4py, or without options, it is the solver that the script describes.
+Without petsc4py or without options, the solver is the one that the script specifies.
 """
 
 from __future__ import annotations
@@ -51,23 +51,31 @@ def solver_from_options(
     acceleration: Acceleration | None = None,
     seconds: float = math.inf,
 ) -> Solver:
-    """A solver as the script describes it, changed by the options of the command line.
+    """Build the solver that the script specifies, modified by the options of the command line.
 
-    Call `init(sys.argv)` before. The solver's `hierarchy` and `schedule` have the options in them,
-    for scripts that use `run`.
+    Call `init(sys.argv)` first. The attributes `hierarchy` and `schedule` of the solver include the
+    changes made by the options, for scripts that use `run`.
 
     Parameters
     ----------
     hierarchy : Hierarchy
+        The levels, from the finest to the coarsest.
     prefix : str
-        With "train_" the options are `-train_mgnet_cycle` and so on.
+        Prefix of the option names: with "train_", the options are `-train_mgnet_cycle` and so on.
     cycle, rtol, atol, max_cycles, batches, monitor, record, merit, acceleration, seconds
-        As in `Solver`; the options beat them.
+        The settings of `Solver`, used where no option is given; an option takes precedence.
+
+    Returns
+    -------
+    Solver
+        The solver with the settings of the script and of the options.
 
     Raises
     ------
     ValueError
-        For an option of ours that is unknown, or whose value is bad; in one sentence.
+        If an `mgnet` option is unknown or has an invalid value.
+    TypeError
+        If `hierarchy` is not a `Hierarchy`.
 
     Examples
     --------
@@ -106,7 +114,7 @@ def solver_from_options(
 
 
 def _hierarchy(hierarchy: Hierarchy, values: OptionReader) -> Hierarchy:
-    """The levels and smoothers that the options ask for."""
+    """The levels and smoothers that the options specify."""
     count = values.get("levels", len(hierarchy))
     if count > len(hierarchy):
         raise ValueError(
@@ -141,7 +149,7 @@ def _changed(parts: list[dict[str, Smoother]], levels: Sequence[Level]) -> list[
 
 
 def _with_parts(level: Level, parts: Sequence[dict[str, Smoother]]) -> Level:
-    """The level with the first of the parts; the others are for those that it recentres."""
+    """The level with the first of the parts; the others are for the levels that it recenters."""
     before = parts[0].get("smoother")
     after = parts[0].get("post_smoother", None if before else level.post_smoother)
     recenter = level.recenter
@@ -162,7 +170,7 @@ def _smoother(values: OptionReader, name: str, level: int | None) -> Smoother | 
 
 
 def _with_sweeps(schedule: Schedule, values: OptionReader, levels: int) -> Schedule:
-    """The schedule with the sweeps that the options ask for."""
+    """The schedule with the numbers of sweeps that the options specify."""
     everywhere = values.get("sweeps", None)
     of_level = [values.get("sweeps", None, level) for level in range(levels)]
     steps = []
@@ -221,7 +229,7 @@ def _json(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:
     ]
     told = {"cycle": cycle, "steps": solver.schedule.text, "levels": levels}
     limits = {"rtol": solver.rtol, "atol": solver.atol, "max_cycles": solver.max_cycles}
-    limits["seconds"] = solver.seconds if solver.seconds < math.inf else None  # JSON has no inf
+    limits["seconds"] = solver.seconds if solver.seconds < math.inf else None  # no inf in JSON
     how = {"acceleration": None if solver.acceleration is None else str(solver.acceleration)}
     return json.dumps(told | limits | how)
 

@@ -28,23 +28,30 @@ def time_parallel_from_options(
     batch_first: bool = False,
     warm_start: bool = False,
 ) -> TimeParallel:
-    """A recurrent network in parallel over time as the script describes it, changed by the options.
+    """Build the time-parallel network that the script specifies, modified by the options.
 
-    They are those of `layer_parallel_from_options`, with one `-mgnet_cycle` for both directions and
-    without `-mgnet_coarse`. Call `init(sys.argv)` before.
+    The options are those of `layer_parallel_from_options`, except that one option, `-mgnet_cycle`,
+    applies to both directions and there is no `-mgnet_coarse`. Call `init(sys.argv)` first.
 
     Parameters
     ----------
     cell : GRU, LSTM, cell or callable
+        The recurrent network or cell, as in `TimeParallel`.
     prefix : str
-        With "rnn_" the options are `-rnn_mgnet_cycle` and so on.
+        Prefix of the option names: with "rnn_", the options are `-rnn_mgnet_cycle` and so on.
     levels, coarsening, relaxation, control, mode, coarse, cycle, batch_first, warm_start
-        As in `TimeParallel`; the options beat the first ones, and the cycle.
+        The settings of `TimeParallel`. For `levels`, `coarsening`, `relaxation`, `control`, `mode`
+        and `cycle`, an option takes precedence.
+
+    Returns
+    -------
+    TimeParallel
+        The module with the settings of the script and of the options.
 
     Raises
     ------
     ValueError
-        For an option of ours that is unknown, or whose value is bad; in one sentence.
+        If an `mgnet` option is unknown or has an invalid value.
 
     Examples
     --------

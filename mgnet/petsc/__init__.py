@@ -1,9 +1,9 @@
-"""Our hierarchies under PETSc's solvers, and PETSc's solvers under our schedules.
+"""mgnet's hierarchies in PETSc's solvers, and PETSc's solvers in mgnet's cycles.
 
 Views shared by PETSc vectors and tensors, the DM that carries a hierarchy, python types for SNES,
-KSP and PC, PETSc's solvers as smoothers, and layers or samples over MPI ranks. The only folder that
-imports petsc4py. `init` and the functions named `..._from_options` are those of `mgnet.options`,
-which work without it.
+KSP and PC, PETSc's solvers as smoothers, and layers or samples distributed over MPI ranks. No other
+folder imports petsc4py. `init` and the functions named `..._from_options` come from
+`mgnet.options`, which works without petsc4py.
 """
 
 from importlib import import_module
@@ -59,7 +59,7 @@ __all__ = [
     "time_parallel_from_options",
 ]
 
-# Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
+# Imported on first use: importing petsc4py.PETSc starts PETSc, which must happen after `init`.
 _LATER = {
     "Cycle": "mgnet.petsc.python_types",
     "KSPSmoother": "mgnet.petsc.ksp_smoother",

@@ -1,8 +1,9 @@
-"""A least-squares problem with its samples spread over ranks: `distribute_samples`.
+"""A least-squares problem with its samples distributed over ranks: `distribute_samples`.
 
-Every rank has the rows of its own samples of the residual vector and of the Jacobian. What couples
-samples, `|r|^2`, `J^T y` and `J^T J`, is added up over fixed blocks (`SampleBlocks`); states, steps
-and decisions are then the same on all ranks, so that the smoothers of one process run unchanged.
+Every rank has the rows of the residual vector and of the Jacobian that belong to its samples. Sums
+over all samples, such as `|r|^2`, `J^T y` and `J^T J`, are computed from fixed blocks
+(`SampleBlocks`). States, steps and decisions are then the same on all ranks, so the smoothers for
+one process can be used unchanged.
 """
 
 from __future__ import annotations
@@ -27,30 +28,32 @@ __all__ = ["DistributedJacobian", "DistributedLeastSquares", "distribute_samples
 
 
 def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLeastSquares:
-    """Spread the samples of a least-squares problem over MPI ranks.
+    """Distribute the samples of a least-squares problem over MPI ranks.
 
-    A script that makes the same problem and start on every rank then runs `LevenbergMarquardt`,
-    `LastLayer`, `AdaptiveBasis` and the optimizers, also on the levels of a `knot_hierarchy`, under
-    `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks (one thread each: set
-    OMP_NUM_THREADS=1). An exception on any rank ends all of them.
+    A script that builds the same problem and initial state on every rank can then run
+    `LevenbergMarquardt`, `LastLayer`, `AdaptiveBasis` and the optimizers, also on the levels of a
+    `knot_hierarchy`, under `mpiexec -n P`. Results are identical, bit for bit, on any number of
+    ranks (with one thread each: set OMP_NUM_THREADS=1). An exception on any rank ends all of them.
 
     Parameters
     ----------
     problem : LeastSquares
-        With data, all of them; a rank reads its own blocks. More residuals than parameters.
+        The problem with all samples, of which each rank uses its own blocks. It must have more
+        residuals than parameters.
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Returns
     -------
     DistributedLeastSquares
+        The distributed problem.
 
     Raises
     ------
     TypeError
-        If it is not a `LeastSquares` with data.
+        If `problem` is not a `LeastSquares` with data.
     ValueError
-        If it has more parameters than residuals, or a sample_weight or a loss of its own.
+        If the problem has more parameters than residuals, a sample_weight, or a robust loss.
 
     Examples
     --------
@@ -83,19 +86,25 @@ def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLe
 
 
 class DistributedLeastSquares(LeastSquares):
-    """What `distribute_samples` gives; `residuals` and `linearize` have the rows of this rank.
+    """A problem made by `distribute_samples`; `residuals` and `linearize` have this rank's rows.
 
-    The rows of a penalty come last, on every rank, and count once.
+    The rows of a penalty come last. Every rank has them, and they count once.
 
     Parameters
     ----------
     network : torch.nn.Module
+        The model whose parameters are the unknowns.
     data : (inputs, targets)
-        All samples.
+        All samples of all ranks.
     penalty, chunk_size
-        As in `LeastSquares`.
+        The same arguments as those of `LeastSquares`.
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer residuals than parameters.
 
     Examples
     --------
@@ -151,7 +160,7 @@ class DistributedLeastSquares(LeastSquares):
     def _stacked(self, rows: list[Tensor], u: Tensor) -> Tensor:
         if self.penalties is not None:
             rows = [*rows, self.penalties.matvec(u.double())]
-        return torch.cat([u.new_empty(0).double(), *rows])  # a rank may have none
+        return torch.cat([u.new_empty(0).double(), *rows])  # a rank may have no rows
 
     def half_square(self, r: Tensor) -> float:
         *pieces, rest = self._pieces(r)
@@ -190,16 +199,16 @@ class DistributedLeastSquares(LeastSquares):
         return self._stacked([r for r, _ in pairs], u), J
 
     def triangle_of(self, rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The triangle of `rows(inputs, targets)`, those of the samples of all ranks."""
+        """The triangular factor of `rows(inputs, targets)`, with the samples of all ranks."""
         with torch.no_grad():
             return tsqr(self.blocks, (rows(*part.data) for part in self.parts))
 
     def projected(
         self, u: Tensor, size: int, ridge: float, rcond: float | None
     ) -> DistributedJacobian:
-        """The Jacobian at u off the range of its last `size` columns, which become zero.
+        """The Jacobian at u, projected off the range of its last `size` columns, which become zero.
 
-        With a ridge these have more rows, `ridge^(1/2)` times the identity, after all others.
+        With a ridge, these columns have further rows, `ridge^(1/2)` times the identity, at the end.
         """
         J = self.linearize(u)[1]
         extra = torch.empty(0, len(u), dtype=torch.float64)
@@ -221,9 +230,10 @@ class DistributedLeastSquares(LeastSquares):
         )
 
     def _range_basis(self, rows: list[Tensor], rcond: float | None) -> list[Tensor]:
-        """Rows of orthonormal columns with the range of these; the last ones count once.
+        """Rows of orthonormal columns with the same range; the last rows count once.
 
-        In two steps, since small singular values leave the columns of the first not orthonormal.
+        Two steps are needed: with small singular values, the columns of the first are not
+        orthonormal.
         """
         for _ in range(2):
             T = triangle(tsqr(self.blocks, rows[:-1]), rows[-1])
@@ -233,7 +243,7 @@ class DistributedLeastSquares(LeastSquares):
 
 
 class _Block(LeastSquares):
-    """The part of a problem on one block of samples, each weighted as in the whole."""
+    """The part of a problem on one block of samples, with the weights of the whole problem."""
 
     def __init__(self, network: torch.nn.Module, x: Tensor, y: Tensor, whole: LeastSquares):
         super().__init__(network, (x, y), chunk_size=whole.chunk_size)
@@ -246,17 +256,18 @@ class _Block(LeastSquares):
 
 @dataclass(frozen=True, eq=False)
 class DistributedJacobian(Jacobian):
-    """The rows of this rank of a Jacobian; what adds up rows does so over all ranks.
+    """This rank's rows of a Jacobian; operations that sum over rows sum over all ranks.
 
     Attributes
     ----------
     blocks : SampleBlocks
+        The distribution of the samples.
     parts : tuple of Jacobian
-        One for each block of this rank.
+        The Jacobian of each block of this rank.
     penalty : Jacobian or None
-        Rows that every rank has, and that count once; after the others.
+        Rows that every rank has and that count once, after the others.
     rows, columns : int
-        Of all ranks together.
+        Number of rows and of columns of all ranks together.
     """
 
     blocks: SampleBlocks
@@ -280,7 +291,7 @@ class DistributedJacobian(Jacobian):
         return total if self.penalty is None else total + self.penalty.rmatvec(rest)
 
     def gram(self) -> Tensor:
-        # In place: matrices of thousands of columns cost more to allocate than to add.
+        # In place: for matrices with thousands of columns, allocation costs more than addition.
         total = self.blocks.joined((J.gram() for J in self.parts), Tensor.add_)
         return total if self.penalty is None else total + self.penalty.gram()
 
@@ -299,6 +310,6 @@ class DistributedJacobian(Jacobian):
 
 
 def _cut(rows: Tensor, lengths: list[int]) -> list[Tensor]:
-    """The rows of each block of this rank, and those that are left."""
+    """The rows of each block of this rank, and the remaining rows."""
     pieces = torch.split(rows, [*lengths, len(rows) - sum(lengths)])
     return [aligned(piece) for piece in pieces]

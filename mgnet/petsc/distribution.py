@@ -1,7 +1,7 @@
-"""Networks over MPI ranks: `distribute` and `distribute_layers`, and over time `distribute_time`.
+"""Networks distributed over MPI ranks: `distribute`, `distribute_layers`, `distribute_time`.
 
-Works without petsc4py too, where there is one process: the same script runs alone and under
-`mpiexec`.
+If there is only one process, these functions also work without petsc4py, so the same script runs
+alone and under `mpiexec`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["distribute", "distribute_layers", "distribute_time", "gather_state", "load_state"]
 
-SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # of launchers
+SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # set by launchers
 
 
 def distribute(
@@ -34,40 +34,43 @@ def distribute(
     batches: int | None = None,
     comm: PETSc.Comm | None = None,
 ) -> LayerParallel:
-    """Spread layers and batches over a grid of MPI ranks: layer parallel and data parallel at once.
+    """Distribute layers and batches over a grid of MPI ranks: layer-parallel and data-parallel.
 
-    The ranks are `batches` networks, one after another, each with its layers over `layers` ranks.
-    `mgnet.depth.accumulate_gradients(parallel, loss, batch)` takes the place of `loss.backward()`:
-    every rank gives it the same batch, each network sees its part of that, and all have the
-    gradient of the whole. With a number of microbatches of one's own, the numbers are the same, bit
-    for bit, on any grid (dense blocks, one thread each). All else is as told in
-    `distribute_layers`.
+    The ranks hold `batches` copies of the network, one after another, each with its layers
+    distributed over `layers` ranks. Call `mgnet.depth.accumulate_gradients(parallel, loss, batch)`
+    instead of `loss.backward()`: every rank passes the same batch, each copy processes its part of
+    the batch, and all copies get the gradient of the whole batch. If the number of microbatches is
+    given explicitly, results are identical, bit for bit, on any grid (dense blocks, one thread per
+    rank). Otherwise the notes on `distribute_layers` apply.
 
     Parameters
     ----------
     parallel : LayerParallel
-        Changed in place: its parameters are new objects, so make the optimizer after this.
-        `parallel.communicator.rank` is 0 on one rank: let that one print.
+        The module, changed in place: its parameters become new objects, so create the optimizer
+        afterwards. `parallel.communicator.rank` is 0 on one rank, which may print.
     layers : int, optional
-        Ranks that hold one network; by default all, over `batches`.
+        Number of ranks that hold one copy of the network; by default all ranks divided by
+        `batches`.
     batches : int, optional
-        Networks; by default all ranks, over `layers`; 1 if neither is given.
+        Number of copies of the network; by default all ranks divided by `layers`, or 1 if neither
+        is given.
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Returns
     -------
     LayerParallel
-        The same object.
+        The module `parallel` itself.
 
     Raises
     ------
     TypeError
         If `parallel` is not a `LayerParallel` module.
     ValueError
-        If the grid has another number of ranks than there are, or ranks have other weights.
+        If the product of `layers` and `batches` differs from the number of ranks, or if the weights
+        differ between ranks.
     ModuleNotFoundError
-        If a launcher started several processes, but there is no petsc4py.
+        If a launcher started several processes but petsc4py is not installed.
 
     Examples
     --------
@@ -108,38 +111,38 @@ def distribute(
 
 
 def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> LayerParallel:
-    """Spread the layers of a module over MPI ranks; each keeps its own, and calls it as before.
+    """Distribute the layers of a module over MPI ranks; each rank calls it as before.
 
-    A script that builds the same module on every rank (one seed) and trains it in a plain loop
-    then runs under `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks (dense
-    blocks, one thread each: set OMP_NUM_THREADS=1). All ranks make the same calls with the same
-    batches. Modules before and after the layers, shared weights and control points are on all
-    ranks; parameters of layers, and so what an optimizer keeps of them, on one. An exception on any
-    rank ends all of them.
+    A script that builds the same module on every rank (with the same seed) and trains it in a plain
+    loop then runs under `mpiexec -n P` with identical results, bit for bit, on any number of ranks
+    (dense blocks, one thread per rank: set OMP_NUM_THREADS=1). All ranks must make the same calls
+    with the same batches. Modules before and after the layers, shared weights and control points
+    are on all ranks; the parameters of a layer, and an optimizer's state for them, are on one rank.
+    An exception on any rank ends all of them.
 
     Parameters
     ----------
     parallel : LayerParallel
-        Changed in place: its parameters are new objects, so make the optimizer after this. What is
-        not separate for each parameter needs a sum over the ranks that a plain loop does not make:
-        `mgnet.depth.clip_grad_norm_` clips by the norm of all gradients; L-BFGS does not work.
-        `parallel.communicator.rank` is 0 on one rank: let that one print.
+        The module, changed in place: its parameters become new objects, so create the optimizer
+        afterwards. Operations that couple parameters need a sum over the ranks, which a plain loop
+        does not compute: use `mgnet.depth.clip_grad_norm_` to clip by the norm of all gradients;
+        L-BFGS does not work. `parallel.communicator.rank` is 0 on one rank, which may print.
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Returns
     -------
     LayerParallel
-        The same object.
+        The module `parallel` itself.
 
     Raises
     ------
     TypeError
         If `parallel` is not a `LayerParallel` module.
     ValueError
-        If ranks have other weights.
+        If the weights differ between ranks.
     ModuleNotFoundError
-        If a launcher started several processes, but there is no petsc4py.
+        If a launcher started several processes but petsc4py is not installed.
 
     Examples
     --------
@@ -157,39 +160,39 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
 def distribute_time(
     parallel: TimeParallel, pieces: int = 8, comm: PETSc.Comm | None = None
 ) -> TimeParallel:
-    """Share the time steps of a recurrent network out over MPI ranks; each calls it as before.
+    """Distribute the time steps of a recurrent network over MPI ranks; each calls it as before.
 
-    A script that builds the same module on every rank (one seed) and trains it in a plain loop
-    then runs under `mpiexec -n P`. All ranks make the same calls with the same batches. Each takes
-    its own steps in every cycle and holds what the cycles need of them, on all levels; weights,
-    inputs, outputs and all gradients are whole on every rank, so each may have its own optimizer of
-    them. An exception on any rank ends all of them.
+    A script that builds the same module on every rank (with the same seed) and trains it in a plain
+    loop then runs under `mpiexec -n P`. All ranks must make the same calls with the same batches.
+    In every cycle, each rank computes its own time steps and stores what the cycles need of them,
+    on all levels. Weights, inputs, outputs and gradients are complete on every rank, so each rank
+    can have its own optimizer. An exception on any rank ends all of them.
 
     Parameters
     ----------
     parallel : TimeParallel
-        Changed in place. `mode="serial"` takes all steps on every rank: they wait for one another.
-        `parallel.communicator.rank` is 0 on one rank: let that one print.
+        The module, changed in place. With `mode="serial"`, every rank computes all steps, which
+        does not save time. `parallel.communicator.rank` is 0 on one rank, which may print.
     pieces : int
-        Steps are taken in so many pieces, one after another on the rank that holds them. Bits
-        depend on that number, but not on the number of ranks, which may be as large (one thread
-        each: set OMP_NUM_THREADS=1).
+        Number of pieces into which the time steps are divided; a rank computes its pieces one after
+        another. Rounding depends on this number but not on the number of ranks, which may not
+        exceed it (one thread per rank: set OMP_NUM_THREADS=1).
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Returns
     -------
     TimeParallel
-        The same object.
+        The module `parallel` itself.
 
     Raises
     ------
     TypeError
         If `parallel` is not a `TimeParallel` module.
     ValueError
-        If there are more ranks than pieces, or ranks have other weights or settings.
+        If there are more ranks than pieces, or if weights or settings differ between ranks.
     ModuleNotFoundError
-        If a launcher started several processes, but there is no petsc4py.
+        If a launcher started several processes but petsc4py is not installed.
 
     Examples
     --------
@@ -220,7 +223,7 @@ def distribute_time(
     if world.getSize() > pieces:
         raise ValueError(
             f"distribute_time got {world.getSize()} ranks for {pieces} pieces of time; give "
-            f"pieces={world.getSize()}, with which results have other roundings"
+            f"pieces={world.getSize()}, which changes the rounding of the results"
         )
     _check_same("distribute_time", parallel, world)
     ranks = TimeRanks(world, pieces)
@@ -229,7 +232,7 @@ def distribute_time(
 
 
 def _has_ranks(name: str) -> bool:
-    """Whether there is petsc4py; if not, there must be one process."""
+    """Whether petsc4py is installed; if not, there must be only one process."""
     if find_spec("petsc4py") and find_spec("mpi4py"):
         return True
     if any(os.environ.get(each, "1") != "1" for each in SIZES):
@@ -248,7 +251,7 @@ def _end_on_error(world: PETSc.Comm) -> None:
 
 
 def _fingerprint(parallel: torch.nn.Module) -> str:
-    """Of all weights, buffers and settings."""
+    """A digest of all weights, buffers and settings."""
     found = hashlib.blake2b()
     for name, value in parallel.state_dict().items():
         found.update(name.encode())
@@ -261,7 +264,7 @@ def _fingerprint(parallel: torch.nn.Module) -> str:
 
 
 def _check_same(name: str, parallel: torch.nn.Module, world: PETSc.Comm) -> None:
-    """Raise where a rank has other weights than the first."""
+    """Raise an error if the weights on a rank differ from those on the first rank."""
     from mgnet.petsc.watch import watch_of
 
     if world.getSize() < 2:
@@ -276,7 +279,7 @@ def _check_same(name: str, parallel: torch.nn.Module, world: PETSc.Comm) -> None
 
 
 def _grid(layers: Any, batches: Any, size: int) -> tuple[int, int]:
-    """Ranks of one network, and networks."""
+    """The number of ranks per network, and the number of networks."""
     for name, number in (("layers", layers), ("batches", batches)):
         if number is not None and not is_count(number, 1):
             raise ValueError(
@@ -290,7 +293,7 @@ def _grid(layers: Any, batches: Any, size: int) -> tuple[int, int]:
     if layers * batches != size:
         raise ValueError(
             f"distribute got layers {layers} and batches {batches} on {size} "
-            f"{'rank' if size == 1 else 'ranks'}; start layers times batches of them, with "
+            f"{'rank' if size == 1 else 'ranks'}; start layers times batches ranks, with "
             f"mpiexec -n {layers * batches}, or give numbers with the product {size}"
         )
     return layers, batches

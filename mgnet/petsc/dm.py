@@ -1,13 +1,13 @@
-"""A hierarchy as a PETSc DM: then `-pc_type mg`, `-snes_type fas` and all around them run on it.
+"""A hierarchy as a PETSc DM, on which `-pc_type mg`, `-snes_type fas` and their options work.
 
-PETSc asks a DM for vectors, matrices and coarser DMs, and calls back for functions, Jacobians and
-transfers. Callbacks find their level by the DM of the solver that calls, not by a closure: PETSc
-copies them from the finest DM to the others. PETSc counts levels from the coarsest, we from the
-finest; only `petsc_level` converts.
+PETSc requests vectors, matrices and coarser DMs from a DM, and it calls back for functions,
+Jacobians and transfers. Callbacks find their level through the DM of the calling solver, not
+through a closure, because PETSc copies them from the finest DM to the others. PETSc numbers levels
+from the coarsest, mgnet from the finest; only `petsc_level` converts.
 
-Levels whose transfer can `replace` (those of MGRIT) know their states again, and then skip work and
-rounding. PETSc carries numbers and not objects, so the DMs remember the state that was left last on
-each level; whoever reads a Vec with its numbers gets that object (`Place.found`).
+Levels whose transfer can `replace` (those of MGRIT) recognize their states, which saves work and
+avoids rounding. PETSc transports numbers, not objects, so the DMs store the latest state of each
+level; code that reads a Vec with the same numbers gets that object (`Place.found`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
 
 
 def _end() -> None:
-    """Deal with the solvers that are still held at the end: by a script, a module, a callback.
+    """Destroy solvers to which a script, a module or a callback still holds references at exit.
 
-    PETSc would destroy them when Python is gone, and the Python objects inside would end the
-    process with a segmentation fault (seen with 3.18 and 3.26); so they are destroyed here. What an
-    error interrupted cannot be destroyed at all: one more reference keeps PETSc from it.
+    PETSc would destroy them after Python has ended, and the Python objects inside would then cause
+    a segmentation fault (seen with 3.18 and 3.26). Solvers interrupted by an error cannot be
+    destroyed at all; one more reference prevents PETSc from trying.
     """
     failed = getattr(sys, "last_traceback", None)
     kinds = (PETSc.KSP, PETSc.SNES, PETSc.PC, PETSc.DM)
@@ -53,18 +53,20 @@ atexit.register(_end)
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """One level of a hierarchy, as its DM knows it.
+    """One level of a hierarchy, as stored in its DM.
 
     Parameters
     ----------
     hierarchy : Hierarchy
+        The levels.
     number : int
-        0 is the finest.
+        Number of the level; 0 is the finest.
     samples : tuple of state
-        One per level: kind, shape and precision of its states.
+        One state per level, which defines the kind, shape and precision of its states.
     comm : communicator
+        The communicator of the ranks that hold blocks of a state.
     last : list of state
-        Shared by the DMs: of each level the state that was left last, where that matters.
+        The latest state of each level, where it is needed; shared by all DMs of the hierarchy.
 
     Examples
     --------
@@ -81,31 +83,31 @@ class Place:
 
     @property
     def level(self) -> Level:
-        """The level of this DM."""
+        """The mgnet level that belongs to this DM."""
         return self.hierarchy[self.number]
 
     @property
     def sample(self) -> State:
-        """A state of it, of zeros."""
+        """A zero state of this level."""
         return self.samples[self.number]
 
     def matrix(self, u: State | None = None) -> Any:
-        """Of a linear level, or the Jacobian at u."""
+        """The matrix of a linear level, or the Jacobian at u."""
         return self.level.jacobian(self.sample if u is None else u)
 
     def leave(self, u: State) -> None:
-        """Remember a state whose numbers go to a Vec of this level; nobody edits it later."""
+        """Store a state whose numbers are copied to a Vec of this level; it must not be edited."""
         if any(_replaces(level) for level in self.hierarchy):
             self.last[self.number] = u
 
     def found(self, u: State) -> State:
-        """What was left here last, if it has these numbers; else `u`."""
+        """Return the stored state if it has the same numbers as `u`, else `u`."""
         last = self.last[self.number]
         return last if last is not None and _equal(last, u) else u
 
 
 def petsc_level(number: int, levels: int) -> int:
-    """PETSc's number of a level of ours, and ours of PETSc's.
+    """Convert a level number of mgnet to PETSc's numbering, or the other way around.
 
     Examples
     --------
@@ -116,20 +118,33 @@ def petsc_level(number: int, levels: int) -> int:
 
 
 def dmshell(hierarchy: Hierarchy, u: State | None = None, comm: Any = None) -> PETSc.DM:
-    """A DM for `ksp.setDM` or `snes.setDM`: PETSc's multigrid solves `A(u) = f` on the hierarchy.
+    """Create a DM for `ksp.setDM` or `snes.setDM`, with which PETSc's multigrid solves `A(u) = f`.
 
-    With KSP and `-pc_type mg` the levels must be linear. SNES gets the function A, so `f` is the
-    right-hand side of `snes.solve(f, u)`, and the Jacobian of level.jacobian where one is needed.
-    Line searches and recentred levels are ours alone: with them only `mgnet.petsc.Cycle` runs.
+    With KSP and `-pc_type mg`, the levels must be linear. SNES gets the function A, so `f` is the
+    right-hand side in `snes.solve(f, u)`, and the Jacobian `level.jacobian` if one is needed.
+    PETSc's multigrid supports neither line searches nor recentered levels; use
+    `mgnet.petsc.Cycle` for them.
 
     Parameters
     ----------
     hierarchy : Hierarchy
-        Of arrays, tensors (any precision and shape) or Vecs.
+        The levels, whose states are arrays, tensors (of any precision and shape) or Vecs.
     u : state of level 0, optional
-        Tells kind and shape; by default a flat float64 array, or a Vec where level 0 has a Mat.
+        A state that defines kind and shape; by default a flat float64 array, or a Vec if level 0
+        has a Mat.
     comm : communicator, optional
-        Of the ranks that hold blocks of a state; by default that of the Vecs, else one rank's own.
+        The communicator of the ranks that hold blocks of a state; by default that of the Vecs, or
+        else one that contains only this rank.
+
+    Returns
+    -------
+    PETSc.DM
+        A shell DM of the finest level; the coarser ones are created on demand.
+
+    Raises
+    ------
+    ValueError
+        If `u` is not given and level 0 does not determine the number of unknowns.
 
     Examples
     --------
@@ -164,12 +179,12 @@ def dmshell(hierarchy: Hierarchy, u: State | None = None, comm: Any = None) -> P
 
 
 def place_of(dm: PETSc.DM) -> Place:
-    """The level that a DM stands for.
+    """Return the level that belongs to a DM.
 
     Raises
     ------
     ValueError
-        If it was not made by `dmshell`.
+        If the DM was not made by `dmshell`.
     """
     place = dm.getAttr(ATTRIBUTE) if dm else None
     if place is None:
@@ -219,8 +234,8 @@ def _coarsen(dm: PETSc.DM, comm: Any) -> PETSc.DM:
         )
     if place.level.recenter is not None or place.level.line_search is not None:
         raise ValueError(
-            f"{place.level} has a line search or recentres its coarse level, which PETSc's "
-            "multigrid does not know; run our cycle under PETSc: mgnet.petsc.Cycle"
+            f"{place.level} has a line search or recenters its coarse level, which PETSc's "
+            "multigrid does not support; run mgnet's cycle under PETSc: mgnet.petsc.Cycle"
         )
     return _shell(replace(place, number=number))
 
@@ -233,7 +248,7 @@ def _refine(dm: PETSc.DM, comm: Any) -> PETSc.DM:
 
 
 def _pair(first: PETSc.DM, second: PETSc.DM) -> tuple[Place, Place]:
-    """Fine and coarse: PETSc's versions differ in the order of the arguments."""
+    """The fine and the coarse level; PETSc's versions differ in the order of the arguments."""
     a, b = place_of(first), place_of(second)
     return (a, b) if a.number < b.number else (b, a)
 
@@ -256,7 +271,7 @@ def _interpolation(first: PETSc.DM, second: PETSc.DM) -> tuple[PETSc.Mat, PETSc.
         mat = python_mat(_Replacement(fine, coarse), fine.comm)
     else:
         mat = _mat(fine, matrix, transfer.prolong, transfer.restrict, up=True)
-    # PETSc 3.18 gives coarse vectors the fine size unless there is a scaling.
+    # Without a scaling, PETSc 3.18 gives coarse vectors the fine size.
     scale = vec_like(coarse.sample, coarse.comm)
     scale.set(1.0)
     return mat, scale
@@ -283,7 +298,7 @@ def _injection(first: PETSc.DM, second: PETSc.DM) -> PETSc.Mat:
         matrix = transfer.injection
     if _replaces(fine.level):
         inject = partial(_carry_down, fine, coarse)
-    elif inject is None:  # nothing is carried down: the coarse level solves for the correction
+    elif inject is None:  # no state is restricted: the coarse level solves for the correction
         zero = vector.zeros_like(coarse.sample)
         inject = partial(_zero, zero)
     return _mat(fine, matrix, inject, _no_transpose, up=False)
@@ -293,16 +308,16 @@ def _carry_down(fine: Place, coarse: Place, u: State) -> State:
     transfer: Any = fine.level.transfer
     known = fine.found(u)
     v = transfer.inject(known)
-    if known is not u:  # else v may share memory with a Vec, which PETSc changes
+    if known is not u:  # otherwise v may share memory with a Vec, which PETSc changes
         coarse.leave(v)
     return v
 
 
 class _Replacement:
-    """Interpolation where corrections replace what they correct.
+    """Interpolation for levels on which a correction replaces the corrected points.
 
-    PETSc adds P (w - v) to u, and both operations round. Where w is the state that our smoother
-    left on the coarse level, its points go up as they are, as in `run`.
+    PETSc adds P (w - v) to u, and both operations round. If w is the state that mgnet's smoother
+    left on the coarse level, its points are copied without rounding, as in `run`.
     """
 
     def __init__(self, fine: Place, coarse: Place):

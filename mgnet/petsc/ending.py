@@ -1,4 +1,4 @@
-"""Ending a job of several ranks from one of them, with a text that is printed once: `Job`."""
+"""Lets one rank end a job of several ranks and print a text only once: `Job`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from mgnet.petsc.launcher import end_without_launcher, is_gone
 
 __all__ = ["Job", "flush"]
 
-TURN, LAST_TURN = 0.4, 4.0  # seconds; of machines, one after another
-READ = 20.0  # seconds that a launcher may take to read what was printed
-ON_THE_WAY = 0.2  # seconds; MPICH's mpiexec drops what it has not forwarded when a rank aborts
-KILLED = 60.0  # seconds that the rank that prints may take to end the others
+TURN, LAST_TURN = 0.4, 4.0  # seconds; machines take turns
+READ = 20.0  # seconds that a launcher may take to read the output
+ON_THE_WAY = 0.2  # seconds; MPICH's mpiexec drops output that is in transit when a rank aborts
+KILLED = 60.0  # seconds within which the printing rank must have ended the others
 FREE, TAKEN = b"0", b"1"
 
 
 class Job:
-    """The ranks of a communicator, as something that one of them can end.
+    """The ranks of a communicator as a job that one of them can end.
 
-    All ranks make it together. Those of one machine share a file without a name, in which the first
-    that ends the job makes a mark: the others neither print nor abort.
+    All ranks create this object together. The ranks of one machine share an unnamed file, in which
+    the first rank that ends the job sets a mark; the others then neither print nor abort.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm
+        The communicator of all ranks of the job.
 
     Examples
     --------
@@ -55,7 +56,7 @@ class Job:
         comm.Barrier()
         with suppress(OSError):
             path.unlink()
-        if self.file is None:  # no room for a byte: ranks take turns
+        if self.file is None:  # the file has no room for a byte: ranks take turns
             self.turn = comm.Get_rank()
 
     def is_mine(self) -> bool:
@@ -70,17 +71,17 @@ class Job:
         return free
 
     def end(self, text: str, code: int) -> NoReturn:
-        """End all ranks; print the text, behind the rank, unless another one has printed.
+        """End all ranks; print the text after the rank's number, unless another rank has printed.
 
         Parameters
         ----------
         text : str
-            Ends with a line feed.
+            Text to print, which ends with a newline.
         code : int
-            Of the launcher: 1 to 255.
+            Exit code of the launcher, from 1 to 255.
         """
         if self.is_mine():
-            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            with suppress(OSError, ValueError):  # stderr is closed or has no reader
                 sys.stderr.write(f"[rank {self.comm.Get_rank()}] {text}")
             flush()
             time.sleep(ON_THE_WAY)
@@ -93,7 +94,7 @@ class Job:
 
 
 def flush() -> None:
-    """Give what was printed to the launcher, and wait until it has read that."""
+    """Flush the output and wait until the launcher has read it."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -104,7 +105,7 @@ def flush() -> None:
 
 
 def _unread(number: int) -> int:
-    """Bytes in a pipe that its reader has not read; 0 for what is no pipe."""
+    """Number of unread bytes in a pipe; 0 if the descriptor is not a pipe."""
     if not stat.S_ISFIFO(os.fstat(number).st_mode):
         return 0
     count = array("i", [0])

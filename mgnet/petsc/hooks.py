@@ -1,7 +1,7 @@
-"""What Python does when it ends, on several ranks: `end_all_ranks_on_error`.
+"""Handling of the end of Python on several ranks: `end_all_ranks_on_error`.
 
-An exception that nobody catches ends the job. A rank that leaves its script otherwise, by its last
-line or by `sys.exit`, tells those that still wait for it (`Watch`).
+An uncaught exception ends the job. A rank that leaves its script in another way, at its last line
+or by `sys.exit`, notifies the ranks that still wait for it (`Watch`).
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from mgnet.petsc.watch import Watch, watch_of, watches
 
 __all__ = ["end_all_ranks_on_error"]
 
-SOON = 0.5  # seconds; who leaves later than the first by more is told of it
+SOON = 0.5  # seconds; a rank that leaves later than this after the first one is notified
 INTERRUPTED = 130  # exit code after Ctrl-C
-_installed: list[int] = []  # the process
-_left_with: list[tuple[int, int]] = []  # exit code, calls before it
+_installed: list[int] = []  # the number of this process
+_left_with: list[tuple[int, int]] = []  # exit code, number of calls before it
 
 
 def end_all_ranks_on_error(comm: Any = None) -> None:
-    """Let an exception that nobody catches, on any rank, end the job on all of them.
+    """Make an uncaught exception on any rank end the job on all ranks.
 
-    Otherwise the other ranks wait for the one that left. The first rank that fails prints its
-    traceback, once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by `sys.exit` while
-    another waits for it in a call of mgnet ends the job, too, with that exit code, or 1. Who waits
-    for nobody is not disturbed: a rank may end later than the others, by any time. All ranks call
-    this together.
+    Without this, the other ranks wait for the one that left. The first rank that fails prints its
+    traceback once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by `sys.exit` while
+    another waits for it in a call of mgnet also ends the job, with that exit code, or 1. Ranks that
+    wait for no other rank are not disturbed: one rank may end any time after the others. All ranks
+    must call this function together.
 
     Parameters
     ----------
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def end_all_ranks_on_error(comm: Any = None) -> None:
 
 
 class _Ending:
-    """`sys.excepthook`."""
+    """A replacement for `sys.excepthook` that ends the job."""
 
     def __init__(self, watch: Watch):
         self.watch, self.process = watch, os.getpid()
@@ -73,7 +73,7 @@ class _Ending:
     def __call__(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        if os.getpid() != self.process:  # a copy of this process, which is no rank
+        if os.getpid() != self.process:  # a fork of this process, which is not a rank
             sys.__excepthook__(kind, error, trace)
             return
         lines = "".join(traceback.format_exception(kind, error, trace)) + unread_line()
@@ -81,7 +81,7 @@ class _Ending:
 
 
 class _Noting:
-    """`sys.exit` that notes the code: at its end Python tells it to nobody."""
+    """A replacement for `sys.exit` that stores the code, which Python does not pass on at exit."""
 
     def __init__(self, exits: Callable[[Any], NoReturn]):
         self.exits = exits
@@ -97,13 +97,13 @@ def _calls() -> int:
 
 
 def _leave() -> None:
-    """Wait until all ranks leave, as MPI's own end does, and tell those who wait for this one."""
+    """Wait until all ranks leave, like MPI's own finalization, and notify ranks that wait."""
     if os.getpid() not in _installed or MPI.Is_finalized():
         return
     flush()
     several = [watch for watch in watches() if watch.several]
     barriers = [watch.exits.Ibarrier() for watch in several]
-    # Noted, caught and followed by other calls, it is no reason to leave.
+    # An exit that was caught and followed by other calls does not count as leaving.
     codes = [code for code, calls in _left_with if calls == _calls()]
     begun, told = time.monotonic(), []
     while not MPI.Request.Testall(barriers):

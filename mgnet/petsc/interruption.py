@@ -1,4 +1,4 @@
-"""Training that Ctrl-C, SIGTERM or a fault ends, and the same command goes on with."""
+"""Training that survives Ctrl-C, SIGTERM or a fault: the same command resumes it."""
 
 from __future__ import annotations
 
@@ -30,28 +30,29 @@ def resumable_steps(
     every: int = 100,
     scheduler: Any = None,
 ) -> Iterator[int]:
-    """Numbers of training steps, with a checkpoint after every few of them.
+    """Yield the numbers of training steps, and save a checkpoint at regular intervals.
 
-    It begins where the checkpoint in `path` ends, if there is one, and goes on with the same bits
-    on any number of ranks, or alone. At Ctrl-C or SIGTERM, on whichever rank, the step under way is
-    finished and saved, and all ranks exit with 130 or 143; so do ranks whose launcher was killed. A
-    file is replaced only by a complete one, and only by finite numbers.
+    If the file `path` exists, the numbers start after its last step, and training continues with
+    identical bits on any number of ranks, or without MPI. After Ctrl-C or SIGTERM on any rank, the
+    current step is finished and saved, and all ranks exit with 130 or 143; the same happens if the
+    launcher was killed. A file is replaced only by a complete one with finite numbers.
 
     Parameters
     ----------
     count : int
-        Steps in all, those of earlier runs included.
+        Total number of steps, including those of earlier runs.
     path : str or Path
-        Rank 0 reads and writes it, with a digest over all of it: a damaged file is refused.
+        File that rank 0 reads and writes. It contains a digest, so a damaged file is refused.
     parallel : LayerParallel
-        Distributed or not. States for warm starts are not saved: the next step begins cold.
+        The module to train, distributed or not. States for warm starts are not saved: the first
+        step after a restart does not use them.
     optimizer : torch.optim.Optimizer
-        Of its parameters.
+        The optimizer of the parameters of `parallel`.
     every : int
-        Steps between checkpoints.
+        Number of steps between two checkpoints.
     scheduler : optional
-        Of the learning rate, or anything else with `state_dict` and `load_state_dict` that all
-        ranks hold. PyTorch's default generator is saved without asking.
+        A scheduler of the learning rate, or another object with `state_dict` and `load_state_dict`
+        that all ranks hold. The state of PyTorch's default generator is always saved.
 
     Yields
     ------
@@ -61,15 +62,17 @@ def resumable_steps(
     Raises
     ------
     FloatingPointError
-        If there are NaN or infinite weights when a checkpoint is due; on all ranks, with the layer.
+        If weights are NaN or infinite when a checkpoint is due; raised on all ranks, with the
+        number of the layer.
     OSError
-        If the file cannot be read or written; on all ranks. A former one is then whole.
+        If the file cannot be read or written; raised on all ranks. An earlier file stays complete.
     TypeError
-        If the optimizer or the scheduler keeps what cannot be stored, as functions.
+        If the optimizer or the scheduler has a state that cannot be stored, such as a function, or
+        if `parallel` is not a `LayerParallel` module.
     ValueError
-        If the optimizer has parameters that are not those of `parallel`, or this is not the main
-        thread. If the file is damaged, or of another training: optimizer, scheduler and network
-        must be those that were saved; on all ranks.
+        If the optimizer has parameters that do not belong to `parallel`, or if this is not the main
+        thread. Also, on all ranks, if the file is damaged or belongs to another training: network,
+        optimizer and scheduler must be those that were saved.
 
     Examples
     --------
@@ -85,7 +88,7 @@ def resumable_steps(
     """
     if not isinstance(parallel, LayerParallel):
         raise TypeError(
-            f"resumable_steps got a {type(parallel).__name__}; it is for LayerParallel: of other "
+            f"resumable_steps got a {type(parallel).__name__}; it is for LayerParallel: for other "
             "modules rank 0 may save state_dict(), which every rank has"
         )
     if not isinstance(every, Integral) or every < 1:
@@ -113,7 +116,7 @@ def resumable_steps(
         with finishing():
             for step in range(saved, count):
                 yield step
-                # A signal may have come to one rank alone.
+                # Perhaps only one rank has received a signal.
                 own = max([*received, signal.SIGTERM * is_gone()])
                 stop = largest(ranks, own)
                 if stop or (step + 1) % every == 0 or step + 1 == count:
@@ -127,11 +130,11 @@ def resumable_steps(
         if not stop:  # a launcher may send more signals to ranks that are about to exit
             for number, handler in former.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-    if received:  # while the last step was saved
+    if received:  # a signal arrived while the last step was being saved
         signal.raise_signal(received[0])
 
 
 def _tell(line: str) -> None:
-    with suppress(OSError):  # a launcher that is gone reads nothing
+    with suppress(OSError):  # the launcher has ended and does not read
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

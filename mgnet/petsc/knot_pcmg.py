@@ -1,8 +1,9 @@
-"""PETSc's multigrid over the knots, for Gauss-Newton systems with samples spread over ranks.
+"""PETSc's multigrid over knots for Gauss-Newton systems with samples distributed over ranks.
 
-The rows of J that belong to a rank's samples are its rows of an AIJ matrix; `J^T J` is another one,
-with its parameters over the ranks, and PCMG takes Galerkin products with the knot insertions.
-PETSc's sums depend on the number of ranks, so results are equal to rounding, not bit for bit.
+Each rank stores the rows of J for its samples as rows of an AIJ matrix. `J^T J` is another AIJ
+matrix, with the parameters distributed over the ranks, and PCMG forms Galerkin products with the
+knot insertion matrices. PETSc's sums depend on the number of ranks, so results on different numbers
+of ranks agree up to rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -41,18 +42,19 @@ OPTIONS = {
 class KnotPCMG:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: one cycle of PETSc's PCMG.
 
-    For `LevenbergMarquardt(linear_solver=NewtonKrylov(KnotPCMG(...)))` on
+    It is used as `LevenbergMarquardt(linear_solver=NewtonKrylov(KnotPCMG(...)))` on a problem from
     `distribute_samples(...)`.
 
     Parameters
     ----------
     prolongations : sequence of csr_matrix
-        Between the levels, finest first, as `mgnet.knots.kronecker_matrix` makes them.
+        Prolongations between the levels, finest first, as made by `mgnet.knots.kronecker_matrix`.
     prefix : str
-        Of the options: `-knots_mg_levels_pc_type sor`, `-knots_pc_mg_cycle_type w`.
+        Prefix of the options: `-knots_mg_levels_pc_type sor`, `-knots_pc_mg_cycle_type w`.
     options : mapping, optional
-        The same from the script, without prefix; the command line beats them. By default two steps
-        of Chebyshev with Jacobi on each level, and PETSc's LU on the coarsest.
+        Options set by the script, without the prefix; the command line takes precedence. The
+        defaults are two steps of Chebyshev with Jacobi on each level, and PETSc's LU on the
+        coarsest.
 
     Examples
     --------
@@ -74,14 +76,24 @@ class KnotPCMG:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def prepare(self, J: Jacobian) -> DistributedSystem:
-        """`J^T J` over the ranks.
+        """Assemble `J^T J` over the ranks.
+
+        Parameters
+        ----------
+        J : DistributedJacobian
+            The Jacobian of a problem from `distribute_samples(...)`.
+
+        Returns
+        -------
+        DistributedSystem
+            The matrix and the settings of this preconditioner.
 
         Raises
         ------
         TypeError
-            If J is not that of `distribute_samples(...)`.
+            If J is not the Jacobian of a problem from `distribute_samples(...)`.
         ValueError
-            If the prolongations do not lead to its columns.
+            If the shapes of the prolongations do not match each other and the columns of J.
         """
         if not isinstance(J, DistributedJacobian):
             raise TypeError(
@@ -101,7 +113,7 @@ class KnotPCMG:
 
 @dataclass(frozen=True, eq=False)
 class DistributedSystem:
-    """`J^T J` of one Jacobian, its rows over the ranks."""
+    """`J^T J` of one Jacobian, with its rows distributed over the ranks."""
 
     gram: PETSc.Mat
     made_by: KnotPCMG
@@ -112,9 +124,9 @@ class DistributedSystem:
         return self.gram.getDiagonal().sum() / self.gram.getSize()[0]
 
     def shifted(self, shift: float) -> tuple[Product, Product]:
-        """Products with `J^T J + shift I`, and one cycle; of vectors that every rank has whole."""
+        """Products with `J^T J + shift I`, and one cycle; every rank has whole vectors."""
         mat = self.gram.copy()
-        # The diagonal has no entry for a spline without samples.
+        # A spline without samples has no diagonal entry.
         mat.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
         mat.shift(shift)
         ksp = self._solver(mat)
@@ -156,12 +168,12 @@ class DistributedSystem:
 
 
 def rows_mat(J: DistributedJacobian) -> PETSc.Mat:
-    """The Jacobian of a spread problem as an AIJ matrix, a rank's rows those of its samples.
+    """The Jacobian of a distributed problem as an AIJ matrix; each rank has its samples' rows.
 
     Parameters
     ----------
     J : DistributedJacobian
-        The rows of a penalty are on rank 0.
+        The Jacobian; the rows of a penalty are put on rank 0.
 
     Examples
     --------
@@ -186,13 +198,13 @@ def _csr(J: Jacobian) -> Any:
 
 
 def _spread(P: sp.csr_matrix, comm: Any) -> PETSc.Mat:
-    """A matrix that every rank has, its rows over the ranks as PETSc likes."""
+    """A matrix that every rank has, with its rows in PETSc's default distribution."""
     first, last = PETSc.Vec().createMPI(vector.shape_of(P)[0], comm=comm).getOwnershipRange()
     return _aij(sp.csr_matrix(P)[first:last], comm)
 
 
 def _aij(rows: Any, comm: Any) -> PETSc.Mat:
-    """The matrix with these rows on this rank, in SciPy's format."""
+    """The matrix with these rows, in SciPy's format, on this rank."""
     rows.sort_indices()
     places = (part.astype(PETSc.IntType) for part in (rows.indptr, rows.indices))
     sizes = (rows.shape[0], None), (None, rows.shape[1])
@@ -200,11 +212,11 @@ def _aij(rows: Any, comm: Any) -> PETSc.Mat:
 
 
 def _put(vec: PETSc.Vec, whole: Tensor) -> None:
-    """This rank's part of a vector that every rank has."""
+    """Set this rank's part of a vector from the whole vector, which every rank has."""
     vec.setArray(whole[slice(*vec.getOwnershipRange())].numpy())
 
 
 def _whole(vec: PETSc.Vec) -> Tensor:
-    """A vector on every rank."""
+    """The whole vector, on every rank."""
     parts = vec.getComm().tompi4py().allgather(vec.getArray(readonly=True))
     return torch.from_numpy(np.concatenate(parts))

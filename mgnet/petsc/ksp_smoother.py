@@ -1,4 +1,4 @@
-"""Any KSP with any PC as a smoother, or as the coarse solver."""
+"""Any KSP with any PC as a smoother or as the coarse solver."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = ["KSPSmoother", "with_options"]
 State = Any
 
 
-# An option for the smoothers of PCMG, of all levels or one, that is not for those after the coarse
-# correction alone.
+# An option for PCMG's smoothers on all levels or on one level, but not for those that are used only
+# after the coarse correction.
 DOWN = re.compile(r"(mg_levels_(?:\d+_)?)(?!up_)(\w+)")
 
-# These keep eigenvalues and aggregates of an earlier matrix on coarser levels (seen with 3.18), so
-# they are made anew for each Jacobian.
+# On coarser levels these keep eigenvalues and aggregates of an earlier matrix (seen with 3.18), so
+# they are created again for each Jacobian.
 LEVELS = ("gamg", "mg", "ml", "hypre")
 
 
 @contextmanager
 def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Put options into PETSc's database where the command line says nothing, and take them out.
+    """Set options in PETSc's database unless the command line sets them; remove them afterwards.
 
-    What stands inside sets a solver up entirely: those of its parts (blocks, levels) are asked for
-    late. A name that PETSc has not asked for then, and that is none of its names, is warned of.
+    The body must set up a solver completely, because the options of its parts (blocks, levels) are
+    read late. A warning lists names that PETSc has not read by then and that it does not have.
 
     Examples
     --------
@@ -66,10 +66,10 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _up_as_down(database: PETSc.Options, options: Mapping[str, Any]) -> dict[str, Any]:
-    """With `-pc_mg_distinct_smoothup`: to smooth upwards as downwards, unless told otherwise.
+    """With `-pc_mg_distinct_smoothup`, let the up-smoothers be as the down-smoothers by default.
 
-    What `-mg_levels_up_` leaves out PETSc takes to be Chebyshev with SOR, whatever `-mg_levels_`
-    says (seen with 3.18).
+    PETSc uses Chebyshev with SOR for every setting that `-mg_levels_up_` does not give, regardless
+    of `-mg_levels_` (seen with 3.18).
     """
     given = dict(options) | database.getAll()
     if "pc_mg_distinct_smoothup" not in given:
@@ -90,10 +90,10 @@ def _warn_of_unread(prefix: str, names: Iterable[str]) -> None:
 
 @contextmanager
 def _in_range(ksp: PETSc.KSP, b: PETSc.Vec, d: PETSc.Vec) -> Iterator[None]:
-    """Scale a right-hand side whose squares PETSc cannot hold, and the solution back.
+    """Scale a right-hand side whose square PETSc cannot represent, and scale the solution back.
 
-    By a power of two, which changes no digit. PETSc's absolute tolerance of 1e-50 is meant for
-    numbers of size one; another one is scaled, too.
+    The factor is a power of two, so scaling is exact. PETSc's absolute tolerance of 1e-50 is meant
+    for numbers of magnitude one; with another tolerance, the tolerance is scaled, too.
     """
     size = norm(b)
     if size == 0.0 or 1e-30 <= size <= 1e140 or not math.isfinite(size):
@@ -111,17 +111,17 @@ def _in_range(ksp: PETSc.KSP, b: PETSc.Vec, d: PETSc.Vec) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class KSPSmoother(Smoother):
-    """PETSc's KSP on `J d = f - A(u)`, then `u + d`; one such solve per sweep.
+    """Sweeps of PETSc's KSP: each solves `J d = f - A(u)` and adds d to u.
 
-    Where the level is nonlinear, J is its Jacobian at the present u.
+    On a nonlinear level, J is the Jacobian at the current u.
 
     Parameters
     ----------
     prefix : str
-        Of the options that make the KSP: `-smoother_ksp_type cg -smoother_pc_type icc`.
+        Prefix of the options for the KSP: `-smoother_ksp_type cg -smoother_pc_type icc`.
     options : mapping, optional
-        The same from the script, without prefix: `{"ksp_type": "cg"}`; the command line beats
-        them. PETSc's defaults are gmres with ilu, up to a relative residual of 1e-5.
+        Options set by the script, without the prefix: `{"ksp_type": "cg"}`; the command line takes
+        precedence. PETSc's defaults are gmres with ilu and a relative residual of 1e-5.
 
     Examples
     --------
@@ -148,7 +148,7 @@ class KSPSmoother(Smoother):
         ksp.setOptionsPrefix(self.prefix)
         with with_options(self.prefix, self.options), original_errors(ksp):
             ksp.setFromOptions()
-            ksp.setUp()  # the options of inner solvers, as sub_pc_type, are read here
+            ksp.setUp()  # this reads the options of inner solvers, such as sub_pc_type
         return ksp, mat
 
     def smooth(

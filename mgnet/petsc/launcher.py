@@ -1,7 +1,7 @@
-"""Whether the launcher that started this rank still lives: `mpiexec`, or its agent on a machine.
+"""Checks whether the launcher of this rank, `mpiexec` or its agent on a machine, is still alive.
 
-A launcher that is killed cannot end its ranks: they would train on, and nobody would know. Imports
-no MPI.
+A launcher that is killed cannot end its ranks, which would go on training unnoticed. This module
+does not import MPI.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import NoReturn
 
 __all__ = ["end_without_launcher", "finishing", "is_gone", "must_end", "watch_launcher"]
 
-CODE = 143  # as after SIGTERM
-LONGEST = 20.0  # seconds that a rank may wait for others, to finish a step, without a launcher
+CODE = 143  # exit code after SIGTERM
+LONGEST = 20.0  # seconds that a rank without a launcher may wait for others to finish a step
 _parents: list[int] = []
 _finishing: list[str] = []
 
 
 def watch_launcher() -> None:
-    """From now on a change of the parent process means that the launcher is gone."""
+    """From now on, treat a change of the parent process as the end of the launcher."""
     if not _parents:
         _parents.append(os.getppid())
 
 
 def is_gone() -> bool:
-    """Whether it is; False where nobody watches it.
+    """Whether the launcher has ended; False if nothing watches it.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def is_gone() -> bool:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Inside, a rank without a launcher may go on: its caller asks `is_gone`, saves and ends."""
+    """Let a rank continue without a launcher inside; its caller checks `is_gone` and saves."""
     _finishing.append("")
     try:
         yield
@@ -47,7 +47,7 @@ def finishing() -> Iterator[None]:
 
 
 def must_end(waited: float) -> bool:
-    """Whether a rank that waited for others so many seconds ends, as its launcher is gone.
+    """Whether a rank that has waited this long must end because its launcher has ended.
 
     Examples
     --------
@@ -58,5 +58,5 @@ def must_end(waited: float) -> bool:
 
 
 def end_without_launcher(code: int = CODE) -> NoReturn:
-    """End this process at once: MPI's own ways to end need the launcher."""
+    """End this process at once, because MPI's own ways of ending need the launcher."""
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Which layers of a network lie on which MPI rank: `LayerLayout`."""
+"""The distribution of the layers of a network over MPI ranks: `LayerLayout`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ __all__ = ["LayerLayout"]
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """Contiguous blocks of whole coarsest intervals, in the order of the ranks.
+    """Contiguous blocks of whole coarsest-level intervals, in the order of the ranks.
 
-    The blocks are those of PETSc's default layout: the first ranks have one interval more where
-    they cannot be equal, and the last ones none where there are too few. Relaxation and residuals
-    on every level then need the layers of one rank only.
+    The blocks follow PETSc's default layout: if they cannot be equal, the first ranks have one more
+    interval, and if there are too few intervals, the last ranks have none. Relaxation and residuals
+    on every level then need only the layers of one rank.
 
     Parameters
     ----------
     layers : int
-        N.
+        Number of layers, N.
     interval : int
-        Layers of the finest level per layer of the coarsest one; the last interval may be short.
+        Number of finest layers per layer of the coarsest level; the last interval may be shorter.
     ranks : int
+        Number of ranks.
     together : int
-        Layers of the coarsest level that no two ranks share.
+        Number of consecutive coarsest-level layers that must stay on one rank.
+
+    Raises
+    ------
+    ValueError
+        If one of the numbers is less than 1.
 
     Examples
     --------
@@ -47,12 +53,12 @@ class LayerLayout:
 
     @property
     def intervals(self) -> int:
-        """Of the coarsest level."""
+        """Number of intervals of the coarsest level."""
         return -(-self.layers // self.interval)
 
     @property
     def occupied(self) -> int:
-        """Ranks that have layers: the first ones."""
+        """Number of ranks that have layers; these are the first ones."""
         return min(-(-self.intervals // self.together), self.ranks)
 
     def of(self, rank: int) -> range:
@@ -68,6 +74,6 @@ class LayerLayout:
         return range(*(min(n * self.together, self.intervals) for n in (begin, end)))
 
     def neighbour(self, rank: int, step: int) -> int | None:
-        """The rank whose layers come before (step -1) or after (step 1) those of a rank."""
+        """The rank whose layers come before (step -1) or after (step 1) those of the given rank."""
         found = rank + step
         return found if rank < self.occupied and 0 <= found < self.occupied else None

@@ -1,4 +1,4 @@
-"""Matrices for PETSc: assembled, multiplied block by block, or any linear operator on states."""
+"""Matrices for PETSc: assembled, multiplied blockwise, or any linear operator on states."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ State = Any
 
 
 def aij(matrix: sp.csr_matrix) -> PETSc.Mat:
-    """A SciPy matrix as an assembled PETSc one, on this rank.
+    """Convert a SciPy matrix to an assembled PETSc matrix on this rank.
 
     Parameters
     ----------
     matrix : csr_matrix
-        `mgnet.knots.kronecker_matrix(kan)`, say.
+        The matrix, such as `mgnet.knots.kronecker_matrix(kan)`.
+
+    Returns
+    -------
+    PETSc.Mat
+        A matrix of type AIJ.
 
     Examples
     --------
@@ -36,15 +41,26 @@ def aij(matrix: sp.csr_matrix) -> PETSc.Mat:
 
 
 def kronecker(P: sp.csr_matrix, dof: int) -> PETSc.Mat:
-    """`P (x) I_dof` without the product, on this rank: P on each of `dof` interleaved unknowns.
+    """`P (x) I_dof` on this rank, unassembled: P acts on each of `dof` interleaved unknowns.
 
-    What PETSc calls MAIJ; petsc4py has no way to make one from a matrix, so Python multiplies.
+    This corresponds to PETSc's MAIJ; petsc4py cannot create a MAIJ matrix, so Python multiplies.
 
     Parameters
     ----------
     P : csr_matrix of shape (fine, coarse)
+        The scalar matrix.
     dof : int
-        Unknowns per row of P: the outputs of a layer.
+        Number of unknowns per row of P, such as the outputs of a layer.
+
+    Returns
+    -------
+    PETSc.Mat
+        A matrix of python type.
+
+    Raises
+    ------
+    ValueError
+        If `dof` is less than 1.
 
     Examples
     --------
@@ -65,7 +81,7 @@ def kronecker(P: sp.csr_matrix, dof: int) -> PETSc.Mat:
 
 
 class _Kronecker:
-    """The context that PETSc calls: `mult` and `multTranspose` of a python-type Mat."""
+    """The context of a python-type Mat, with the callbacks `mult` and `multTranspose`."""
 
     def __init__(self, P: sp.csr_matrix, dof: int):
         self.P = sp.csr_matrix(P)
@@ -82,16 +98,24 @@ class _Kronecker:
 
 
 def as_mat(matrix: Any, like: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Mat:
-    """A matrix or linear operator of whatever kind, between states of the same kind.
+    """Convert any matrix or linear operator between states of one kind to a Mat.
 
-    Matrices with entries are assembled, other operators and blocks on several ranks stay functions.
+    Matrices with entries are assembled; other operators and blocks on several ranks remain
+    functions.
 
     Parameters
     ----------
     matrix : Mat, SciPy sparse matrix, NumPy array, torch tensor or LinearOperator
+        The matrix or operator.
     like : state
-        Of the kind that it multiplies.
+        A state of the kind that the matrix multiplies.
     comm : communicator
+        The communicator of the ranks that hold blocks of a state.
+
+    Returns
+    -------
+    PETSc.Mat
+        The matrix.
 
     Examples
     --------
@@ -112,7 +136,7 @@ def as_mat(matrix: Any, like: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Mat:
 
 
 def fill(mat: PETSc.Mat, matrix: Any) -> None:
-    """Give a matrix from `as_mat` other entries, or another operator.
+    """Replace the entries, or the operator, of a matrix made by `as_mat`.
 
     Examples
     --------
@@ -142,7 +166,7 @@ def _has_entries(matrix: Any) -> bool:
 
 
 def python_mat(context: Any, comm: Any) -> PETSc.Mat:
-    """A Mat that multiplies with an `Operator`.
+    """Create a Mat whose products are computed by an `Operator`.
 
     Examples
     --------
@@ -160,15 +184,16 @@ def python_mat(context: Any, comm: Any) -> PETSc.Mat:
 
 
 class Operator:
-    """The context of a Mat of python type: a linear function of states, and its transpose.
+    """The context of a python-type Mat: a linear function of states, and its transpose.
 
     Parameters
     ----------
     operator : callable or anything with `@`
+        The linear function or matrix.
     argument, result : state
-        Of the kinds and shapes that it takes and gives.
+        States with the kinds and shapes of the argument and of the result.
     transpose : callable, optional
-        Else `operator.T` multiplies.
+        The transposed function; by default, products with `operator.T`.
 
     Examples
     --------
@@ -183,18 +208,18 @@ class Operator:
         self.transpose = transpose
 
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """Y = A x."""
+        """Compute y = A x."""
         assign(y, vector.apply(self.operator, view(x, self.argument)))
 
     def multTranspose(  # noqa: N802, PETSc's name
         self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec
     ) -> None:
-        """Y = A^T x."""
+        """Compute y = A^T x."""
         transpose = self.operator.T if self.transpose is None else self.transpose
         assign(y, vector.apply(transpose, view(x, self.result)))
 
     def multAdd(  # noqa: N802, PETSc's name
         self, mat: PETSc.Mat, x: PETSc.Vec, v: PETSc.Vec, y: PETSc.Vec
     ) -> None:
-        """Y = v + A x, where y may be v."""
+        """Compute y = v + A x, where y may be v."""
         assign(y, vector.apply(self.operator, view(x, self.argument)) + view(v, self.result))

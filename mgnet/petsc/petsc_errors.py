@@ -1,4 +1,4 @@
-"""PETSc's errors as the Python errors behind them, and what they leave."""
+"""Turns PETSc's errors into the Python errors that caused them, and handles what is left."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["original_errors"]
 
 @contextmanager
 def original_errors(*solvers: Any) -> Iterator[None]:
-    """Raise what a callback raised: newer petsc4py hides it behind an error of its own.
+    """Raise the error of a callback, which newer versions of petsc4py hide behind their own.
 
     Parameters
     ----------
     solvers : KSP, TAO, ...
-        Those at work. PETSc 3.18 cannot destroy what an error interrupted: it would end the process
-        with a segmentation fault, so these are kept alive.
+        The solvers in use. PETSc 3.18 cannot destroy a solver that an error has interrupted (the
+        process would end with a segmentation fault), so references to them are kept.
 
     Examples
     --------

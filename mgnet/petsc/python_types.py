@@ -1,8 +1,8 @@
-"""Our cycles and smoothers as PETSc's python types, for `-snes_type python` and its like.
+"""mgnet's cycles and smoothers as PETSc's python types, for `-snes_type python` and the like.
 
-`-snes_python_type mgnet.petsc.Cycle` runs our schedule under PETSc's monitors, tolerances and
+`-snes_python_type mgnet.petsc.Cycle` runs mgnet's schedule with PETSc's monitors, tolerances and
 reasons; `-mg_levels_pc_python_type mgnet.petsc.Sweeps` and `-fas_levels_snes_python_type
-mgnet.petsc.Sweeps` put our smoothers under PETSc's multigrid. Both find the hierarchy in the DM.
+mgnet.petsc.Sweeps` use mgnet's smoothers in PETSc's multigrid. Both find the hierarchy in the DM.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ from mgnet.petsc.vectors import assign, copy_of
 __all__ = ["Cycle", "Sweeps", "separate_smoothers"]
 
 CONVERGED_ITS = PETSc.SNES.ConvergedReason.CONVERGED_ITS
-DIVERGED_NAN = -4  # of SNES; its name changed after PETSc 3.18
-# PETSc puts "up_" before its own name of a level or after it: fas_up_levels_2_, mg_levels_2_up_.
+DIVERGED_NAN = -4  # for SNES; its name changed after PETSc 3.18
+# PETSc inserts "up_" before or after its name of a level: fas_up_levels_2_, mg_levels_2_up_.
 UP = re.compile(r"(^|_)up_(levels_\d+_)?$")
 
 
 def separate_smoothers(snes: PETSc.SNES) -> None:
-    """Give the up-smoothers of `-snes_type fas` options of their own: `-fas_up_levels_2_snes_type`.
+    """Give the up-smoothers of `-snes_type fas` separate options: `-fas_up_levels_2_snes_type`.
 
-    By default PETSc smooths with one solver on the way down and up. Call this after
-    `setFromOptions`. `Sweeps` with such a prefix uses the post-smoother of the level. PCMG has
-    `-pc_mg_distinct_smoothup` for the same.
+    By default PETSc uses one solver for smoothing on the way down and up. Call this function after
+    `setFromOptions`. `Sweeps` with such a prefix uses the post-smoother of the level. For PCMG,
+    `-pc_mg_distinct_smoothup` has the same effect.
 
     Parameters
     ----------
     snes : SNES of type fas
+        The solver, after `setFromOptions`.
+
+    Raises
+    ------
+    ValueError
+        If the type of the SNES is not fas.
 
     Examples
     --------
@@ -59,18 +65,18 @@ def separate_smoothers(snes: PETSc.SNES) -> None:
 
 
 class Sweeps:
-    """A smoother of ours as SNES or PC of python type: that of the level, or by option.
+    """mgnet's smoother as a python-type SNES or PC: the smoother of the level, or set by an option.
 
-    A SNES does as many sweeps as `-snes_max_it` says; a PC does `-mgnet_sweeps` from zero, 1 by
-    default. Give the options with the prefix of the solver: `-mg_levels_mgnet_smoother
-    "Jacobi(0.8)"` for all levels, `-mg_levels_2_mgnet_smoother` for one (as PETSc counts, from the
-    coarsest). The level's post-smoother is used after the correction, where PETSc has a solver for
-    that: with `-pc_mg_distinct_smoothup`, or after `separate_smoothers`.
+    A SNES does `-snes_max_it` sweeps; a PC does `-mgnet_sweeps` sweeps from zero, 1 by default. The
+    options have the prefix of the solver: `-mg_levels_mgnet_smoother "Jacobi(0.8)"` for all levels,
+    `-mg_levels_2_mgnet_smoother` for one level (in PETSc's numbering, from the coarsest). The
+    level's post-smoother is used after the correction if PETSc has a separate solver for it: with
+    `-pc_mg_distinct_smoothup`, or after `separate_smoothers`.
 
     Parameters
     ----------
     smoother : Smoother, optional
-        Instead of the level's own.
+        The smoother to use instead of the level's own.
 
     Examples
     --------
@@ -104,7 +110,7 @@ class Sweeps:
             self.given = parse_smoother(text, f"option {values.shown('smoother')}")
 
     def setUp(self, solver: Any) -> None:  # noqa: N802, PETSc's name
-        """Forget factors and eigenvalues of an operator that has changed."""
+        """Discard factors and eigenvalues of an operator that has changed."""
         self.smoother, self.memory = self._of(solver), None
 
     def _of(self, solver: Any) -> Smoother:
@@ -122,16 +128,16 @@ class Sweeps:
         return u
 
     def solve(self, snes: PETSc.SNES, b: PETSc.Vec | None, x: PETSc.Vec) -> None:
-        """Improve x, for SNES."""
+        """Improve x; called for a SNES."""
         place, most = place_of(snes.getDM()), snes.getTolerances()[3]
-        # Copies: the memory of a smoother may keep what it gets.
+        # Copies, because the memory of a smoother may keep references to its arguments.
         u = place.found(copy_of(x, place.sample))
         f = None if b is None else copy_of(b, place.sample)
         if most:
             u = self._smooth(place, u, f, most)
             place.leave(u)
             assign(x, u)
-        # FAS reads A(u) - f from here; without this it never sees a new one.
+        # FAS reads A(u) - f from here; otherwise it would use an old residual.
         F = snes.getFunction()[0]
         if place.level.residual is None:
             snes.computeFunction(x, F)
@@ -145,28 +151,29 @@ class Sweeps:
         snes.setConvergedReason(CONVERGED_ITS if math.isfinite(norm) else DIVERGED_NAN)
 
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """Sweeps from zero, for PC."""
+        """Apply sweeps from zero; called for a PC."""
         place = place_of(pc.getDM())
         u, f = vector.zeros_like(place.sample), copy_of(x, place.sample)
         assign(y, self._smooth(place, u, f, self.sweeps))
 
     def view(self, solver: Any, viewer: PETSc.Viewer) -> None:
-        """One line in the views of PETSc."""
+        """Add one line to PETSc's view of the solver."""
         smoother = self.smoother or "the smoother of the level"
         viewer.printfASCII(f"  mgnet sweeps: {smoother}\n")
 
 
 class Cycle:
-    """Our schedule as SNES or PC of python type.
+    """mgnet's schedule as a python-type SNES or PC.
 
-    As SNES it repeats the cycle until PETSc's tests say stop, with PETSc's monitors and reasons; as
-    PC it is one cycle from zero, on a linear hierarchy. The cycle is the option `-mgnet_cycle` with
-    the prefix of the solver, such as `-npc_mgnet_cycle` for `-npc_snes_type python`.
+    A SNES repeats the cycle until PETSc's convergence test stops it, with PETSc's monitors and
+    reasons; a PC applies one cycle from zero, on a linear hierarchy. The option `-mgnet_cycle`,
+    with the prefix of the solver, sets the cycle, such as `-npc_mgnet_cycle` for `-npc_snes_type
+    python`.
 
     Parameters
     ----------
     cycle : str
-        As in `Solver`; the option beats it.
+        The cycle in the notation of `Solver`; the option takes precedence.
 
     Examples
     --------
@@ -195,7 +202,7 @@ class Cycle:
         values.help()
 
     def setUp(self, solver: Any) -> None:  # noqa: N802, PETSc's name
-        """Check the cycle, and forget what smoothers know of an operator that has changed."""
+        """Check the cycle, and discard stored data of an operator that has changed."""
         self.memory = {}
         self._schedule(place_of(solver.getDM()))
 
@@ -209,7 +216,7 @@ class Cycle:
         return parse(self.cycle, len(place.hierarchy))
 
     def solve(self, snes: PETSc.SNES, b: PETSc.Vec | None, x: PETSc.Vec) -> None:
-        """Repeat the cycle, for SNES."""
+        """Repeat the cycle; called for a SNES."""
         place = place_of(snes.getDM())
         schedule = self._schedule(place)
         f = None if b is None else copy_of(b, place.sample)
@@ -225,7 +232,7 @@ class Cycle:
             if math.isfinite(norm):
                 reason = snes.callConvergenceTest(cycles, 0.0, 0.0, norm)
             else:
-                reason = DIVERGED_NAN  # the test would raise an error
+                reason = DIVERGED_NAN  # the convergence test would raise an error
             if not reason and cycles == most:
                 reason = PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT
             if reason:
@@ -233,14 +240,20 @@ class Cycle:
                 return
             try:
                 u, self.memory = run(schedule, place.hierarchy, u, f, self.memory)
-            except FloatingPointError:  # x is the last finite state
+            except FloatingPointError:  # x remains the last finite state
                 snes.setConvergedReason(DIVERGED_NAN)
                 return
             assign(x, u)
             cycles += 1
 
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """One cycle from zero, for PC."""
+        """Apply one cycle from zero; called for a PC.
+
+        Raises
+        ------
+        ValueError
+            If the levels are not linear.
+        """
         place = place_of(pc.getDM())
         if place.level.matrix is None:
             raise ValueError(
@@ -251,10 +264,10 @@ class Cycle:
         try:
             u, self.memory = run(self._schedule(place), place.hierarchy, None, f, self.memory)
         except FloatingPointError:
-            y.set(math.nan)  # KSP then ends with a reason
+            y.set(math.nan)  # KSP then stops and reports a reason
             return
         assign(y, u)
 
     def view(self, solver: Any, viewer: PETSc.Viewer) -> None:
-        """The cycle in the views of PETSc."""
+        """Add the cycle to PETSc's view of the solver."""
         viewer.printfASCII(f"  mgnet cycle: {self.cycle}\n")

@@ -1,4 +1,4 @@
-"""The time steps of `odeint` over MPI ranks: `steps_over_ranks`."""
+"""The time steps of `odeint` distributed over MPI ranks: `steps_over_ranks`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["RankedSteps", "steps_over_ranks"]
 
 
 class RankedSteps:
-    """The ranks that share out the steps of a time grid, whole coarsest intervals each.
+    """The ranks that share the steps of a time grid; each has whole coarsest-level intervals.
 
     Parameters
     ----------
     comm : PETSc.Comm
+        The communicator of the ranks.
 
     Examples
     --------
@@ -36,31 +37,32 @@ class RankedSteps:
         self.watch = watch_of(comm.tompi4py())
 
     def place(self, steps: int, interval: int) -> tuple[range, Ranks]:
-        """The own steps, and the other ranks."""
+        """The steps of this rank, and the other ranks."""
         layout = LayerLayout(steps, interval, self.comm.getSize())
         ranks = Ranks(self.comm, layout)
         return layout.of(ranks.place), ranks
 
     def check_same(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Raise a ValueError on all ranks unless they all have these tensors."""
+        """Raise a ValueError on all ranks unless these tensors are the same on all of them."""
         grad = torch.is_grad_enabled()
         check_same_calls(self.watch, "odeint", {"y0, t, func or gradients": [*tensors, grad]})
 
 
 def steps_over_ranks(comm: PETSc.Comm | None = None) -> RankedSteps:
-    """For `mgnet.depth.odeint(..., ranks=)`: each MPI rank takes some of the time steps.
+    """Make each MPI rank compute some of the time steps in `mgnet.depth.odeint(..., ranks=)`.
 
-    All ranks make the same call and get the whole solution, and the whole gradient in a backward
-    pass; so an optimizer does the same on all of them. An exception on any rank ends all.
+    All ranks must make the same call. Each gets the whole solution and, in a backward pass, the
+    whole gradient, so an optimizer does the same on all ranks. An exception on any rank ends all.
 
     Parameters
     ----------
     comm : PETSc.Comm, optional
-        `PETSC_COMM_WORLD` by default.
+        The communicator; `PETSC_COMM_WORLD` by default.
 
     Returns
     -------
     RankedSteps
+        The value for the argument `ranks` of `odeint`.
 
     Examples
     --------

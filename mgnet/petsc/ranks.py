@@ -1,11 +1,12 @@
-"""The ranks that hold the layers before and after one's own: `Ranks`.
+"""The ranks that hold the layers before and after those of this rank: `Ranks`.
 
-What the cycles of `LayerParallel` send: C-relaxation moves one point to the next rank, and numbers
-that decide are gathered. The march over the coarsest level is handed from rank to rank: P - 1
-messages in a row. On `FEWEST` ranks or more, a level of at most `SMALL` bytes for each is gathered:
-its parameters once for each call, its right-hand side for each solution. Every rank then marches
-over all of it, after log2(P) messages in a row. States go as bytes, in their own precision. Each
-wait ends when another rank has left the script (`Watch`).
+This file contains the communication of the cycles of `LayerParallel`. C-relaxation sends one point
+to the next rank, and numbers that determine decisions are gathered. The march over the coarsest
+level is passed from rank to rank: P - 1 messages in sequence. On `FEWEST` ranks or more, a level of
+at most `SMALL` bytes per rank is gathered: its parameters once per call, its right-hand side once
+per solution. Every rank then marches over the whole level, after log2(P) messages in sequence.
+States are sent as bytes, in their own precision. Each wait ends when another rank has left the
+script (`Watch`).
 """
 
 from __future__ import annotations
@@ -25,26 +26,27 @@ from mgnet.petsc.watch import watch_of
 
 __all__ = ["Ranks"]
 
-FEWEST = 4  # ranks for which a gathering has fewer messages in a row than a march in turn
-SMALL = 2**14  # bytes that cross in the latency of a message (1.5 us, 9 GB/s between two cores)
-TAG = 6151  # of our messages, beside those of a script
+FEWEST = 4  # number of ranks from which gathering needs fewer messages in sequence than a march
+SMALL = 2**14  # bytes sent within the latency of a message (1.5 us, 9 GB/s between two cores)
+TAG = 6151  # of mgnet's messages, distinct from those of a script
 
 
 class Ranks:
-    """The other ranks as one of them sees them: `Communicator`, by MPI.
+    """The other ranks as seen by one of them; implements `Communicator` with MPI.
 
     Parameters
     ----------
     comm : PETSc.Comm
-        Of those that hold one network together.
+        The communicator of the ranks that together hold one network.
     layout : LayerLayout
+        The distribution of the layers.
     batches : Ranks, optional
-        Those with the same layers, of other networks like this one.
+        The ranks that hold the same layers of other copies of the network.
 
     Attributes
     ----------
     rank : int
-        Of all, `batches` included, network after network.
+        Number of this rank among all ranks, including `batches`, network after network.
 
     Examples
     --------
@@ -62,57 +64,57 @@ class Ranks:
         self.watch = watch_of(self.comm)
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """The place in the coarsest level, if that is small; the same answer on all ranks."""
+        """This rank's place in the coarsest level if that is small; the same on all ranks."""
         ranks, layers = self.layout.occupied, self.layout.intervals
         if ranks < FEWEST or layer_bytes * layers > SMALL * ranks:
             return None
         return Gathered(self.layout.intervals_of(self.place).start, layers)
 
     def allgather(self, rows: Tensor) -> list[Tensor]:
-        """The rows of each rank that has layers, on every rank."""
+        """The rows of each rank that has layers; every rank gets all of them."""
         more = len(rows) - len(self.layout.intervals_of(self.place))
         counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
         return list(self._allgather(rows, counts).split(counts)[: self.layout.occupied])
 
     def _allgather(self, rows: Tensor, counts: list[int]) -> Tensor:
-        """The rows of all ranks, so many of each, on every rank."""
+        """The rows of all ranks, `counts` of them per rank; every rank gets all of them."""
         whole = rows.new_empty((sum(counts), *rows.shape[1:]))
         if not whole.nbytes:
             return whole
         row = math.prod(rows.shape[1:]) * rows.itemsize
         buffer = np.empty(whole.nbytes, np.uint8)
-        kind = MPI.BYTE.Create_contiguous(row).Commit()  # counts of bytes would end at 2 GiB
+        kind = MPI.BYTE.Create_contiguous(row).Commit()  # counts of bytes are limited to 2 GiB
         self.watch.arrive()
         self.comm.Allgatherv([_bytes(rows), len(rows), kind], [buffer, counts, kind])
         kind.Free()
         return _from_bytes(buffer, whole)
 
     def upstream(self, reverse: bool) -> int | None:
-        """The rank from which points come."""
+        """The rank that sends points to this one."""
         return self.layout.neighbour(self.place, 1 if reverse else -1)
 
     def is_first(self, reverse: bool) -> bool:
-        """Whether this is the first rank (the last that has layers, in reverse)."""
+        """Whether this is the first rank (in reverse, the last rank that has layers)."""
         return self.place == self._first(reverse)
 
     def receive(self, start: Tensor, reverse: bool) -> Tensor:
-        """The point that the rank upstream sends; `start` where there is none."""
+        """Receive the point that the rank upstream sends; return `start` if there is none."""
         source = self.upstream(reverse)
         if source is None:
             self.watch.wait()
             return start
         buffer = np.empty(start.nbytes, np.uint8)
-        self.watch.wait(self.comm.Irecv(buffer, source, TAG), ahead=1)  # `send` comes next
+        self.watch.wait(self.comm.Irecv(buffer, source, TAG), ahead=1)  # followed by `send`
         return _from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:
-        """Give a point to the rank downstream, if there is one."""
+        """Send a point to the rank downstream, if there is one."""
         target = self.upstream(not reverse)
         sent = [] if target is None else [self.comm.Isend(_bytes(point), target, TAG)]
         self.watch.wait(*sent)
 
     def shift(self, points: Tensor, reverse: bool) -> Tensor:
-        """The points with the last one of the rank upstream in front."""
+        """The points, preceded by the last point of the rank upstream."""
         if self.layout.occupied < 2:
             return points
         own = points[0] if reverse else points[-1]
@@ -129,7 +131,7 @@ class Ranks:
         return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
 
     def broadcast_from_last(self, point: Tensor, reverse: bool) -> Tensor:
-        """The point of the last rank that has layers (of the first one, in reverse)."""
+        """The point of the last rank that has layers (in reverse, of the first one)."""
         if self.layout.ranks == 1:
             return point
         end = self._first(not reverse)
@@ -139,17 +141,17 @@ class Ranks:
         return point if self.place == end else _from_bytes(buffer, point)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The values of all ranks on every rank, side by side."""
+        """The values of all ranks, side by side, on every rank."""
         parts = self.watch.allgather(values.cpu().numpy())
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+        """The value of rank 0, on every rank."""
         self.watch.arrive()
         return self.comm.bcast(value)
 
     def gather_layers(self, part: Tensor) -> Tensor | None:
-        """The rows (one for each layer) of all ranks, on rank 0; None elsewhere."""
+        """The rows (one per layer) of all ranks, on rank 0; None on the other ranks."""
         self.watch.arrive()
         parts = self.comm.gather(_bytes(part))
         if parts is None:
@@ -159,7 +161,7 @@ class Ranks:
         )
 
     def scatter_layers(self, whole: Tensor | None) -> Tensor:
-        """The rows of this rank, from the tensor that rank 0 gives."""
+        """The rows of this rank, taken from the tensor that rank 0 passes."""
         parts = None
         if whole is not None:
             held = [self.layout.of(rank) for rank in range(self.layout.ranks)]
@@ -168,7 +170,7 @@ class Ranks:
         return self.comm.scatter(parts)
 
     def allgather_layers(self, part: Tensor) -> Tensor:
-        """The rows (one for each layer) of all ranks, on every rank."""
+        """The rows (one per layer) of all ranks, on every rank."""
         counts = [len(self.layout.of(rank)) for rank in range(self.layout.ranks)]
         return part if self.layout.ranks == 1 else self._allgather(part, counts)
 
@@ -186,11 +188,11 @@ class Ranks:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    """The entries as bytes, on the host."""
+    """The entries of a tensor as bytes, on the host."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()
 
 
 def _from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
-    """The tensor that became these bytes, of the shape and kind of `like`; shares their memory."""
+    """A tensor from these bytes, with the shape and type of `like`; shares their memory."""
     return torch.from_numpy(buffer).view(like.dtype).reshape(like.shape).to(like.device)

@@ -1,6 +1,6 @@
-"""The file of `resumable_steps`: a training between two of its steps, for any number of ranks.
+"""The file of `resumable_steps`: the state of a training between two steps, for any ranks.
 
-`docs/training.md`, "Files of checkpoints", tells its entries.
+"Files of checkpoints" in `docs/training.md` describes its entries.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ __all__ = ["ResumableFile"]
 
 KIND = "resumable_steps"
 STATES = "net", "optimizer", "scheduler", "random"
-# What optimizers and schedulers, of PyTorch or others, raise where their states make no sense.
+# Exceptions of optimizers and schedulers, PyTorch's or others, whose states are invalid.
 TAKEN_BADLY = AttributeError, LookupError, RuntimeError, TypeError, ValueError
 KEYS = {"step", "optimizer_class", "scheduler_class", *STATES}
 
 
 @dataclass(frozen=True)
 class ResumableFile:
-    """Saves a training and loads it; all ranks make the same calls.
+    """Saves and loads the state of a training; all ranks make the same calls.
 
     Attributes
     ----------
     path : Path
-        Rank 0 reads and writes it.
+        The file, which rank 0 reads and writes.
     parallel : LayerParallel
+        The module to train.
     optimizer : torch.optim.Optimizer
+        The optimizer of its parameters.
     scheduler : optional
+        A scheduler of the learning rate, or None.
 
     Examples
     --------
@@ -60,12 +63,12 @@ class ResumableFile:
     scheduler: Any
 
     def load(self) -> int:
-        """Take over what rank 0 reads, if there is a file; the number of steps done.
+        """Restore the state that rank 0 reads, if there is a file; return the number of steps done.
 
         Raises
         ------
         OSError, ValueError
-            On all ranks, if it cannot be read, is damaged, or is of another training.
+            Raised on all ranks if the file is unreadable, damaged, or belongs to another training.
         """
         ranks = self.parallel.communicator
         read: dict[str, Any] = _by_first(ranks, self._read) or {}
@@ -88,25 +91,25 @@ class ResumableFile:
         return common["step"]
 
     def save(self, step: int, former: str) -> None:
-        """Replace the file, if all numbers are finite.
+        """Replace the file if all numbers are finite.
 
         Parameters
         ----------
         step : int
-            Steps done.
+            Number of steps done.
         former : str
-            What is saved otherwise, for the error.
+            A description of the state saved before, for the error message.
 
         Raises
         ------
         FloatingPointError
-            On all ranks, with the layer.
+            If a number is not finite; raised on all ranks, with the number of the layer.
         OSError, TypeError
-            On all ranks, if the file cannot be written, or something cannot be stored.
+            If the file cannot be written or a value cannot be stored; raised on all ranks.
         """
         self._check_finite(step, former)
         net, moments = (gather_state(self.parallel, each) for each in (None, self.optimizer))
-        # It waits for rank 0, too: who exits earlier may end the rank that writes.
+        # This also waits for rank 0: a rank that exits earlier may end the rank that writes.
         _by_first(self.parallel.communicator, lambda: self._write(step, net, moments))
 
     def _write(self, step: int, net: Any, moments: Any) -> None:
@@ -153,7 +156,7 @@ class ResumableFile:
         return {**told, **read}
 
     def _check_training(self, read: dict[str, Any]) -> None:
-        """Refuse what is not of this training."""
+        """Refuse entries that do not belong to this training."""
         for part in ("optimizer", "scheduler"):
             saved, given = read[f"{part}_class"], _name_of(getattr(self, part))
             if saved != given:
@@ -169,11 +172,11 @@ class ResumableFile:
         own = self.optimizer.state_dict()
         check_groups(read["optimizer"], own, shapes)
         for group, ours in zip(read["optimizer"]["param_groups"], own["param_groups"], strict=True):
-            group |= {key: ours[key] for key in ours if key not in group}  # of a newer PyTorch
+            group |= {key: ours[key] for key in ours if key not in group}  # from a newer PyTorch
         check_scheduler(read["scheduler"], self.scheduler)
 
     def _compare(self, read: Mapping[str, Any], now: dict[str, Any]) -> None:
-        """Refuse what was taken over in another form, as in another precision."""
+        """Refuse values that were restored in another form, such as another precision."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         now |= {"scheduler": scheduler, "random": torch.get_rng_state(), "step": read["step"]}
         found = first_difference(read, now)
@@ -196,7 +199,7 @@ class ResumableFile:
 
 
 def _by_first(ranks: Communicator, action: Callable[[], Any]) -> Any:
-    """What rank 0 makes, on rank 0; an error there is raised on all ranks, and none waits."""
+    """Call `action` on rank 0 and return its result there; an error is raised on all ranks."""
     value: Any = None
     error: Exception | None = None
     if ranks.rank == 0:
@@ -214,12 +217,12 @@ def _by_first(ranks: Communicator, action: Callable[[], Any]) -> Any:
 
 
 def _other_training(path: Path, why: str) -> ValueError:
-    """The error for a sound file that does not fit what was given."""
+    """The error for an intact file that does not match the given objects."""
     text = " ".join(why.split())
     short = text if len(text) <= 300 else f"{text[:300]}..."
     return ValueError(
         f"the checkpoint {path} is not of this training: {short}; give the network, optimizer and "
-        "scheduler of then"
+        "scheduler that were saved"
     )
 
 

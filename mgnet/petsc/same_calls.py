@@ -1,4 +1,4 @@
-"""All ranks must make the same call: `check_same_calls`."""
+"""Checks that all ranks make the same call: `check_same_calls`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ __all__ = ["check_same_calls"]
 
 
 def check_same_calls(watch: Watch, owner: str, told: Mapping[str, Any]) -> None:
-    """Raise a ValueError on all ranks unless they all tell the same of a call.
+    """Raise a ValueError on all ranks unless a call has the same properties on all of them.
 
-    Otherwise ranks that differ would exchange messages that do not fit: results would be wrong, or
+    Otherwise the messages of ranks with different calls would not match: results would be wrong, or
     a rank would wait forever.
 
     Parameters
     ----------
     watch : Watch
+        The watch of the communicator.
     owner : str
-        What is called, for the message.
+        Name of the caller, for the message.
     told : mapping
-        What must be the same, by name: plain values and tensors, or trees of them. Of a tensor the
-        shape, precision, numbers, and whether it requires a gradient are compared.
+        The properties that must be the same, by name: plain values, tensors, or trees of them. For
+        a tensor, shape, precision, values, and whether it requires a gradient are compared.
+
+    Raises
+    ------
+    ValueError
+        If a property differs, or if the ranks are in different calls.
 
     Examples
     --------

@@ -1,9 +1,10 @@
-"""Samples in fixed blocks over MPI ranks, and what is added up over them: `SampleBlocks`.
+"""Samples in fixed blocks over MPI ranks, and sums over them: `SampleBlocks`.
 
-Rounding depends on the order of a sum. So samples are cut into 64 blocks, whatever the ranks, and
-the blocks are joined in pairs, the pairs in pairs: a fixed tree. A rank joins what lies wholly in
-its own blocks and the few numbers of nodes that are left go to all ranks, which join these alike.
-So results have the same bits on any number of ranks, and two ranks send one sum each, not 32.
+Rounding depends on the order of summation. Samples are therefore divided into 64 blocks on any
+number of ranks, and the blocks are joined pairwise in a fixed binary tree. A rank joins the nodes
+that consist entirely of its own blocks; the few remaining nodes are sent to all ranks, which join
+them in the same way. Results then have the same bits on any number of ranks, and with two ranks,
+each sends one sum, not 32.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["SampleBlocks", "aligned"]
 
 BLOCKS = 64
 Join = Callable[[Tensor, Tensor], Tensor]
-Node = tuple[int, int, Any]  # height in the tree, number at that height, value
+Node = tuple[int, int, Any]  # height in the tree, number at this height, value
 
 
 def aligned(values: Tensor) -> Tensor:
-    """A copy: begins at a multiple of 64 bytes, which the bits of sums in a BLAS may depend on.
+    """A copy aligned to 64 bytes; the bits of a BLAS sum may depend on the alignment.
 
     Examples
     --------
@@ -37,14 +38,19 @@ def aligned(values: Tensor) -> Tensor:
 
 
 class SampleBlocks:
-    """Which samples lie on which rank, and sums over all of them.
+    """The distribution of samples over ranks, and sums over all samples.
 
     Parameters
     ----------
     samples : int
-        Of all ranks together.
+        Number of samples of all ranks together.
     comm : PETSc.Comm, optional
-        `PETSc.COMM_WORLD` by default.
+        The communicator; `PETSc.COMM_WORLD` by default.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples.
 
     Examples
     --------
@@ -64,23 +70,23 @@ class SampleBlocks:
 
     @property
     def count(self) -> int:
-        """Blocks on all ranks."""
+        """Number of blocks on all ranks."""
         return min(BLOCKS, self.samples)
 
     @property
     def numbers(self) -> range:
-        """The blocks of this rank, none where ranks are more than blocks."""
+        """The blocks of this rank; empty if there are more ranks than blocks."""
         rank, ranks = self.comm.getRank(), self.comm.getSize()
         return range(self.count * rank // ranks, self.count * (rank + 1) // ranks)
 
     @property
     def own(self) -> list[slice]:
-        """The samples of each block of this rank."""
+        """The samples in each block of this rank."""
         return [self._samples_of(number) for number in self.numbers]
 
     @property
     def first(self) -> slice:
-        """The samples of the first block of all, which every rank may read to check something."""
+        """The samples in block 0, which every rank may read for checks."""
         return self._samples_of(0)
 
     def _samples_of(self, number: int) -> slice:
@@ -88,24 +94,24 @@ class SampleBlocks:
         return slice(*ends)
 
     def total(self, values: Iterable[Tensor]) -> Tensor:
-        """The sum over the blocks of all ranks, on every rank.
+        """Sum over the blocks of all ranks; every rank gets the result.
 
         Parameters
         ----------
         values : iterable of tensor
-            One for each of `own`, of equal shapes.
+            One tensor for each block in `own`, of equal shapes.
         """
         return self.joined(values, torch.add)
 
     def joined(self, values: Iterable[Tensor], join: Join) -> Tensor:
-        """The same for any way to join the values of two neighbours.
+        """Reduce over the blocks like `total`, with another operation on two neighbors.
 
         Parameters
         ----------
         values : iterable of tensor
-            One for each of `own`.
+            One tensor for each block in `own`.
         join : callable
-            Gets the value of the samples that come first, then the other.
+            A function of two values, that of the earlier samples first.
         """
         leaves = ((0, number, value) for number, value in zip(self.numbers, values, strict=True))
         nodes = _joined_pairs(leaves, join)
@@ -118,7 +124,7 @@ class SampleBlocks:
 
 
 def _joined_pairs(nodes: Iterable[Node], join: Join) -> list[Node]:
-    """Neighbours in a list of nodes joined, as far as both are in it."""
+    """Join those neighbors in a list of nodes that are both in the list."""
     left: list[Node] = []
     for height, number, value in nodes:
         while number % 2 and left and left[-1][:2] == (height, number - 1):

@@ -1,4 +1,4 @@
-"""States read from a file, compared with those that they shall replace."""
+"""Comparison of states read from a file with the states that they will replace."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ EXTRA = "_extra_state"
 
 
 def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], depth: int) -> None:
-    """Refuse weights that are not finite, or not those of such a network.
+    """Refuse weights that are not finite or that do not match this network.
 
     Parameters
     ----------
     saved : object
-        Should be the `state_dict` of the whole.
+        The value from the file, which should be the `state_dict` of the whole network.
     own : mapping
-        That of this rank.
+        The `state_dict` of this rank.
     layered : collection of str
-        Names of tensors with the layers on axis 0.
+        Names of the tensors whose axis 0 runs over the layers.
     depth : int
-        Layers in all.
+        Total number of layers.
 
     Raises
     ------
     RuntimeError, ValueError
+        If the weights do not match or are not finite.
 
     Examples
     --------
@@ -43,7 +44,7 @@ def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], 
         isinstance(name, str) and (isinstance(each, Tensor) or name.endswith(EXTRA))
         for name, each in saved.items()
     ):
-        raise ValueError("its network is no state_dict of tensors")
+        raise ValueError("its network is not a state_dict of tensors")
     for name in own:
         if name.endswith(EXTRA) and name in saved:
             theirs, ours = (_decoded(state[name]).get("options") for state in (saved, own))
@@ -67,20 +68,22 @@ def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], 
 def check_groups(
     saved: Any, own: Mapping[str, Any], shapes: Sequence[tuple[int, ...] | None]
 ) -> None:
-    """Refuse the state of an optimizer with other groups, or with other kinds of options.
+    """Refuse the state of an optimizer with different groups or different kinds of options.
 
     Parameters
     ----------
     saved : object
-        Should be the `state_dict` of an optimizer.
+        The value from the file, which should be the `state_dict` of an optimizer.
     own : mapping
-        That of this one.
+        The `state_dict` of this optimizer.
     shapes : sequence of (tuple of int or None)
-        Of each parameter of layers, as its moments must be; None for others.
+        The shape that moments of a parameter of layers must have, for each parameter; None for
+        other parameters.
 
     Raises
     ------
     ValueError
+        If the state does not match or is not finite.
 
     Examples
     --------
@@ -120,23 +123,26 @@ def check_groups(
 
 
 def check_scheduler(saved: Any, scheduler: Any) -> None:
-    """Refuse the state of one of PyTorch's schedulers that has other entries.
+    """Refuse the state of one of PyTorch's schedulers that has different entries.
 
     Parameters
     ----------
     saved : object
+        The value from the file.
     scheduler : object or None
+        The scheduler to restore.
 
     Raises
     ------
     ValueError
+        If the state does not match the scheduler.
 
     Examples
     --------
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
     >>> check_scheduler({"step": 3}, torch.optim.lr_scheduler.StepLR(optimizer, 2))
     Traceback (most recent call last):
-    ValueError: its scheduler has an option 'step' that this one has not
+    ValueError: its scheduler has an option 'step' that this one does not have
     """
     if scheduler is None and saved is not None:
         raise ValueError("it has the state of a scheduler, and none is given")
@@ -146,20 +152,26 @@ def check_scheduler(saved: Any, scheduler: Any) -> None:
             raise ValueError("its scheduler has no state")
         for key in saved:
             if key not in own:
-                raise ValueError(f"its scheduler has an option {key!r} that this one has not")
+                raise ValueError(f"its scheduler has an option {key!r} that this one does not have")
         _check_options("its scheduler", saved, own)
 
 
 def first_difference(saved: Any, now: Any, path: str = "") -> str:
-    """Where a value is not the one that was saved, bit for bit; "" if nowhere.
+    """The place at which a value differs from the saved one in any bit; "" if there is none.
 
-    Dicts may have more entries than were saved, as of a newer version.
+    Dicts may have more entries than were saved, for example with a newer version.
 
     Parameters
     ----------
     saved, now : object
+        The values to compare.
     path : str
-        Of the value.
+        Path of the value in the whole state.
+
+    Returns
+    -------
+    str
+        Path of the first difference.
 
     Examples
     --------
@@ -191,7 +203,7 @@ def first_difference(saved: Any, now: Any, path: str = "") -> str:
 
 
 def _decoded(value: Any) -> dict[str, Any]:
-    """What a network keeps beside its weights; nothing, if it is none of ours."""
+    """The state of a network besides its weights; empty if mgnet did not write it."""
     try:
         return decode(value)
     except ValueError:
@@ -199,7 +211,7 @@ def _decoded(value: Any) -> dict[str, Any]:
 
 
 def _is_same_extra(saved: Any, now: Any) -> bool:
-    """Options may differ by rounding, and a newer version may have more of them."""
+    """Whether options agree; they may differ by rounding, and a newer version may have more."""
     theirs, ours = _decoded(saved), _decoded(now)
     if not theirs or not ours:
         return not first_difference({"x": saved}, {"x": now})
@@ -223,7 +235,7 @@ def _check_options(whose: str, saved: Mapping[str, Any], own: Mapping[str, Any])
 
 
 def _alike(saved: Any, own: Any) -> bool:
-    """Whether a value may come in the place of another one."""
+    """Whether a value may replace another one."""
     if own is None or saved is None:
         return not isinstance(saved, str | list | tuple | dict)
     if isinstance(own, bool) or isinstance(saved, bool):
@@ -241,7 +253,7 @@ def _alike(saved: Any, own: Any) -> bool:
 def _is_finite(value: Tensor) -> bool:
     if not (value.is_floating_point() or value.is_complex()):
         return True
-    wide = value.float() if value.itemsize == 1 else value  # PyTorch asks larger ones only
+    wide = value.float() if value.itemsize == 1 else value  # PyTorch cannot check 8-bit floats
     return bool(wide.isfinite().all())
 
 

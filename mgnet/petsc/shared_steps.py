@@ -1,9 +1,9 @@
-"""The steps of an initial-value problem shared out over MPI ranks: `distribute_steps`.
+"""The steps of an initial-value problem distributed over MPI ranks: `distribute_steps`.
 
-All ranks run the same solver on the same states. What they share is each batched call of the step:
-its rows are cut into pieces of a fixed size, whatever the ranks, and every rank steps some of them;
-then all have all of them. So results have the same bits on any number of ranks, and every decision,
-as to refine an interval, is the same on all.
+All ranks run the same solver on the same states. They share the work of each batched call of the
+step: its rows are divided into pieces of a fixed size, for any number of ranks, and each rank
+computes some pieces, which are then sent to all. Results therefore have the same bits on any number
+of ranks, and decisions, such as the refinement of an interval, are the same on all of them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ __all__ = ["SharedStep", "distribute_steps"]
 
 
 class SharedStep:
-    """A step whose rows the ranks share; all of them call it together, with the same arguments.
+    """A step whose rows are divided among the ranks, which all call it with the same arguments.
 
     Parameters
     ----------
     inner : callable
-        `(t, dt, states) -> states`, as in `OneStep`.
+        The step `(t, dt, states) -> states`, as in `OneStep`.
     rows : int
-        Of a piece.
+        Number of rows of a piece.
     comm : PETSc.Comm
+        The communicator of the ranks.
 
     Examples
     --------
@@ -66,24 +67,36 @@ class SharedStep:
 
 
 def distribute_steps(problem: OneStep, rows: int = 16, comm: PETSc.Comm | None = None) -> OneStep:
-    """The same problem, with its steps shared out over MPI ranks.
+    """Return the same problem with its steps distributed over MPI ranks.
 
     `adaptive`, `richardson`, `parallel_in_time`, `periodic_hierarchy` and `Solver` on its
-    hierarchies then run on all ranks, which must make the same calls. A batched call of at most
-    `rows` states is made on every rank, without a message; so are the steps of a serial march. An
-    error of a shared call is raised on all ranks. One that nobody catches ends the job, as in
-    `end_all_ranks_on_error`, also where a call without a message fails on one rank alone.
-    After any other call all states go to all ranks, which pays where a step costs much more than
-    sending its state.
+    hierarchies then run on all ranks, which must make the same calls. Every rank computes batched
+    calls of at most `rows` states, and the steps of a serial march, by itself, without messages. An
+    error in a shared call is raised on all ranks. An uncaught error ends the job, as with
+    `end_all_ranks_on_error`, even if it occurred in a call without messages on one rank only. Each
+    larger call sends all states to all ranks, so a speedup requires steps that cost much more than
+    sending their states.
 
     Parameters
     ----------
     problem : OneStep
-        The same on all ranks.
+        The problem, which must be the same on all ranks.
     rows : int
-        States that are stepped together. Bits may depend on it, but not on the number of ranks.
+        Number of states in a piece. Rounding may depend on it, but not on the number of ranks.
     comm : PETSc.Comm, optional
-        `PETSc.COMM_WORLD` by default.
+        The communicator; `PETSc.COMM_WORLD` by default.
+
+    Returns
+    -------
+    OneStep
+        The problem with the distributed step.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `OneStep`.
+    ValueError
+        If `rows` is not an integer of at least 1.
 
     Examples
     --------

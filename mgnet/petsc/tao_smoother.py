@@ -1,4 +1,4 @@
-"""PETSc's optimizers, TAO, as smoothers of levels with an objective."""
+"""TAO, PETSc's optimizers, as smoothers of levels with an objective."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ State = Any
 
 @dataclass(frozen=True, eq=False)
 class TAOSmoother(Smoother):
-    """TAO minimises `J(u) - <f, u>`; a sweep is one iteration of it, started anew at each visit.
+    """Minimizes `J(u) - <f, u>` with TAO; a sweep is one TAO iteration, restarted at each visit.
 
-    TAO works in double: parameters of another precision are converted on the way in and out.
+    TAO works in double precision: parameters of another precision are converted both ways.
 
     Parameters
     ----------
     prefix : str
-        Of the options that make the TAO: `-train_tao_type bncg`.
+        Prefix of the options for the TAO: `-train_tao_type bncg`.
     options : mapping, optional
-        The same from the script, without prefix: `{"tao_type": "bncg"}`; the command line beats
-        them. The default is lmvm, limited-memory quasi-Newton.
+        Options set by the script, without the prefix: `{"tao_type": "bncg"}`; the command line
+        takes precedence. The default is lmvm, a limited-memory quasi-Newton method.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class TAOSmoother(Smoother):
 
     def start(self, level: Level, u: State) -> Any:
         if level.objective is None:
-            raise TypeError(f"{self} on {level}: there is no objective to minimise")
+            raise TypeError(f"{self} on {level}: there is no objective to minimize")
         x = vec_like(u)
         tao = PETSc.TAO().create(x.getComm())
         tao.setType("lmvm")
@@ -79,7 +79,7 @@ class TAOSmoother(Smoother):
         except PETSc.Error:
             if math.isfinite(task.value):
                 raise
-            return u * math.nan, memory  # which ends the solve with a reason
+            return u * math.nan, memory  # ends the solve with a reason
         return copy_of(x, u), memory
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class TAOSmoother(Smoother):
 
 
 class _Task:
-    """What TAO minimises at one visit."""
+    """The minimization problem of one visit."""
 
     def __init__(self, smoother: TAOSmoother, level: Level, like: State, f: State | None):
         self.smoother = smoother

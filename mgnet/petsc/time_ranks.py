@@ -20,13 +20,15 @@ _numbers = count(1)
 
 
 class TimeRanks:
-    """Which steps of a sequence are those of this rank, for sequences of any length (`Shares`).
+    """The steps of this rank, for sequences of any length; an implementation of `Shares`.
 
     Parameters
     ----------
     comm : PETSc.Comm
+        The communicator of the ranks.
     pieces : int
-        Of a sequence, at most; a rank has whole ones, the last ranks none where there are too few.
+        Maximal number of pieces of a sequence; each rank has whole pieces, and the last ranks have
+        none if there are too few.
 
     Examples
     --------
@@ -38,10 +40,10 @@ class TimeRanks:
     def __init__(self, comm: PETSc.Comm, pieces: int):
         self.comm, self.pieces = comm, pieces
         self.watch = watch_of(comm.tompi4py())
-        self.number = next(_numbers)  # the same on all ranks, which make them together
+        self.number = next(_numbers)  # the same on all ranks, which create it together
 
     def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
-        """Raise a ValueError on all ranks unless they all make this call (`Shares`)."""
+        """Raise a ValueError on all ranks unless they all make this call; see `Shares`."""
         owner = f"TimeParallel, {direction} pass of module {self.number}"
         check_same_calls(self.watch, owner, told)
 
@@ -51,7 +53,7 @@ class TimeRanks:
         return TimeShare(ranks.layout.of(ranks.place), piece, ranks)
 
     def communicator(self, steps: int, interval: int) -> Ranks:
-        """Of the ranks, where the steps of a level's interval stay together."""
+        """The communicator of the ranks for intervals of a level that stay together."""
         together = intervals_together(steps, interval, self.pieces)
         return Ranks(self.comm, LayerLayout(steps, interval, self.comm.getSize(), together))
 

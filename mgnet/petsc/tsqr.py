@@ -1,7 +1,7 @@
-"""QR of tall matrices whose rows are spread over ranks, and the exact last layer by it.
+"""QR of tall matrices whose rows are distributed over ranks; the exact last layer computed by it.
 
-The triangle of each block of samples, then the triangles of two blocks stacked, up a fixed tree:
-the same bits on any number of ranks.
+Each block of samples is factored, then pairs of stacked triangular factors, up a fixed tree, so the
+result has the same bits on any number of ranks.
 Source: Demmel et al., arXiv 0808.2664.
 """
 
@@ -28,17 +28,19 @@ __all__ = ["solve_last_layer_", "tsqr"]
 
 
 def tsqr(blocks: SampleBlocks, rows: Iterable[Tensor]) -> Tensor:
-    """The triangle T of all rows on all ranks, `T^T T = A^T A`; on every rank.
+    """The triangular factor T of all rows on all ranks, `T^T T = A^T A`; every rank gets it.
 
     Parameters
     ----------
     blocks : SampleBlocks
+        The distribution of the samples.
     rows : iterable of tensor of shape (any, columns)
-        The rows of A of each block of this rank, right sides among the columns.
+        The rows of A for each block of this rank; right-hand sides are further columns.
 
     Returns
     -------
     tensor of shape (min(rows of all ranks, columns), columns)
+        The factor, upper triangular.
 
     Examples
     --------
@@ -59,29 +61,30 @@ def solve_last_layer_(
     rcond: float | None = None,
     comm: Any = None,
 ) -> torch.nn.Module:
-    """`mgnet.training.solve_last_layer_` with the samples spread over ranks.
+    """Compute the last layer as `mgnet.training.solve_last_layer_` does, with distributed samples.
 
-    Every rank gives the same network and data and ends with the same layer, bit for bit, on any
-    number of ranks (one thread each).
+    Every rank passes the same network and data and gets the same layer, bit for bit, on any number
+    of ranks (with one thread each).
 
     Parameters
     ----------
     network : torch.nn.Module
-        Ends in a `torch.nn.Linear`, or in spline coefficients with the outputs last (a KAN).
+        A network that ends in a `torch.nn.Linear`, or in spline coefficients with the outputs last
+        (a KAN).
     data : (inputs, targets)
-        All samples; a rank reads its own blocks of them.
+        All samples, of which each rank reads its own blocks.
     ridge : float
-        Not negative.
+        Weight of the squared coefficients in the least-squares problem; not negative.
     rcond : float, optional
-        Singular values below `rcond` times the largest count as zero; the machine epsilon times
-        the number of features by default.
+        Singular values below `rcond` times the largest one count as zero; by default the machine
+        epsilon times the number of features.
     comm : PETSc.Comm, optional
-        `PETSc.COMM_WORLD` by default.
+        The communicator; `PETSc.COMM_WORLD` by default.
 
     Returns
     -------
     torch.nn.Module
-        The network itself.
+        The network itself, with the last layer replaced.
 
     Examples
     --------

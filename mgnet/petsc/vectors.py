@@ -1,8 +1,9 @@
-"""Between states and PETSc's vectors, without copies where the precision allows.
+"""Conversion between states and PETSc's vectors, without copies if the precision allows.
 
-PETSc remembers the norm of a vector and does not see writes through an array or a tensor that
-shares its memory: `norm` is then wrong. So all writes go through `assign` or `editing`, which tell
-it. PETSc's numbers are double: float32 states are copied, and only where this file says so.
+PETSc caches the norm of a vector and does not detect writes through an array or a tensor that
+shares its memory, so `norm` would then be wrong. All writes therefore go through `assign` or
+`editing`, which notify PETSc. PETSc's numbers are double precision: float32 states are copied, and
+only in this file.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ State = Any
 
 
 def vec_like(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
-    """A vector of zeros with room for a state: this rank's block, where ranks share the state.
+    """A zero vector for a state, or for this rank's block of it if several ranks share the state.
 
     Parameters
     ----------
     state : array, tensor or Vec
+        The state that determines the number of entries.
     comm : communicator
-        Of the ranks that hold blocks; a Vec keeps its own.
+        The communicator of the ranks that hold blocks; a Vec keeps its own.
 
     Examples
     --------
@@ -43,14 +45,15 @@ def vec_like(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
 
 
 def free_dropped(comm: Any) -> None:
-    """Free PETSc's objects that Python has dropped; all ranks of the communicator call it.
+    """Free PETSc objects that Python has dropped; all ranks of the communicator must call this.
 
-    petsc4py puts them aside until then, so that no rank destroys what others still use: a loop
-    that never asks keeps every vector of every sweep.
+    Until then, petsc4py keeps them, so that no rank destroys an object that others still use.
+    Without this call, a loop would keep every vector of every sweep.
 
     Parameters
     ----------
     comm : communicator
+        The communicator of the objects.
 
     Examples
     --------
@@ -65,13 +68,14 @@ def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
     Parameters
     ----------
     state : array or tensor
-        float64, contiguous, on the host.
+        A float64 state, contiguous and in host memory.
     comm : communicator
+        The communicator of the ranks that hold blocks.
 
     Raises
     ------
     TypeError
-        If the memory cannot be shared: `assign(vec_like(state), state)` copies.
+        If the memory cannot be shared; `assign(vec_like(state), state)` makes a copy.
 
     Examples
     --------
@@ -83,7 +87,7 @@ def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
     if vector.is_vec(state):
         return state
     host = not vector.is_tensor(state) or (
-        # A conjugate, or the imaginary part of one, has other numbers than its memory.
+        # The memory of a conjugate, or of its imaginary part, does not contain its values.
         state.device.type == "cpu" and not (state.is_conj() or state.is_neg())
     )
     values = vector.as_numpy(state) if host else np.empty(0)
@@ -96,14 +100,15 @@ def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
 
 
 def view(vec: PETSc.Vec, like: State) -> State:
-    """The entries as a state, which must not be edited and changes when PETSc changes them.
+    """The entries as a state, which must not be edited and changes when PETSc changes the vector.
 
     Parameters
     ----------
     vec : Vec
+        The vector.
     like : state
-        Its kind, shape, precision and device are those of the result. float64 on the host shares
-        memory, all else is a copy.
+        A state with the kind, shape, precision and device of the result. A float64 state in host
+        memory shares the memory of the vector; any other state is a copy.
 
     Examples
     --------
@@ -121,7 +126,7 @@ def view(vec: PETSc.Vec, like: State) -> State:
 
 
 def copy_of(vec: PETSc.Vec, like: State) -> State:
-    """The same as a copy: for whoever keeps it, as the memory of a smoother may.
+    """The same as a copy, for callers that keep it, such as the memory of a smoother.
 
     Examples
     --------
@@ -152,14 +157,19 @@ def assign(vec: PETSc.Vec, state: State) -> None:
 
 @contextmanager
 def editing(vec: PETSc.Vec, like: State) -> Iterator[State]:
-    """A state that shares the vector's memory, to be written to.
+    """A state that shares the vector's memory and may be written to.
 
     Parameters
     ----------
     vec : Vec
-        Also one from `as_vec(like)`: then it is `like` itself that may be edited.
+        The vector, for example one from `as_vec(like)`; then `like` itself may be edited.
     like : array or tensor
-        float64, on the host.
+        A float64 state in host memory.
+
+    Raises
+    ------
+    TypeError
+        If the precision of `like` is not that of PETSc.
 
     Examples
     --------
@@ -180,4 +190,4 @@ def editing(vec: PETSc.Vec, like: State) -> Iterator[State]:
     try:
         yield values.reshape(like.shape)
     finally:
-        vec.stateIncrease()  # else norm() answers with what it was before
+        vec.stateIncrease()  # otherwise norm() returns the cached value

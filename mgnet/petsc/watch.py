@@ -1,7 +1,8 @@
-"""Waiting for other ranks, which may have left: `Watch`.
+"""Waiting for other ranks that may have left: `Watch`.
 
-A rank that leaves its script early waits in MPI's end for the others, and these for it: for ever.
-So a rank asks, while it waits, whether another one has told that it left; then it ends the job.
+A rank that leaves its script early waits for the others in MPI's finalization while they wait for
+it, forever. While it waits, a rank therefore checks whether another one has reported that it left;
+if so, it ends the job.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from mgnet.petsc.launcher import end_without_launcher, must_end, watch_launcher
 __all__ = ["Watch", "portable", "rows_and_columns", "watch_of", "watches"]
 
 SPIN = 1e-3  # seconds of waiting without sleep
-LOOK = 0.2  # seconds between two looks for ranks that left
-PATIENCE = 1.0  # seconds of waiting after which a rank that left is the reason
+LOOK = 0.2  # seconds between two checks for ranks that left
+PATIENCE = 1.0  # seconds of waiting after which a rank that left is taken as the reason
 LEFT = 6152  # tag
 UNKNOWN = -1  # exit code of a rank that did not leave by `sys.exit`
 _watches: list[Watch] = []
@@ -28,15 +29,17 @@ _keyval: list[int] = []
 
 
 class Watch:
-    """The calls that the ranks of a communicator make together, and the ranks that left.
+    """The calls that the ranks of a communicator make together, and the ranks that have left.
 
-    Made by all ranks together: by `watch_of`, once for each communicator.
+    All ranks create it together: `watch_of` creates one for each communicator.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm
+        The communicator of the ranks.
     whole : Watch, optional
-        That of a communicator of which this one is a part: its job ends, and its numbers are told.
+        The watch of a communicator that contains this one: its job is ended, and its rank numbers
+        are reported.
 
     Examples
     --------
@@ -57,19 +60,20 @@ class Watch:
         self.several = comm.Get_size() > 1
         if self.several:
             watch_launcher()
-            # Of its own: a rank that has left must not take part in what the others do.
+            # A separate communicator: a rank that has left must not take part in operations of the
+            # others.
             self.exits, self.job = comm.Dup(), Job(comm) if whole is None else whole.job
 
     def arrive(self) -> None:
-        """Wait until all ranks make this call; the next one of MPI then waits for nobody."""
+        """Wait until all ranks make this call; the next MPI call then waits for no other rank."""
         self.calls += 1
         if self.several:
             self._wait(self.comm.Ibarrier(), needs=self.calls)
 
     def wait(self, *requests: MPI.Request, ahead: int = 0) -> None:
-        """One call of every rank, those included that have no requests in it.
+        """Wait for requests in one call of every rank, including ranks without requests.
 
-        What comes may be sent in a later call of the sender: so many `ahead`.
+        A message may have been sent in a later call of the sender, up to `ahead` calls later.
         """
         self.calls += 1
         self._wait(*requests, needs=self.calls + ahead)
@@ -89,17 +93,17 @@ class Watch:
                 if now - looked > LOOK:
                     looked = now
                     self._look(now - begun, needs)
-                if now - begun > SPIN:  # a share of the time that is lost anyway
+                if now - begun > SPIN:  # sleep for a share of the time already lost
                     time.sleep(min(0.05 * (now - begun), 0.01))
 
     def _look(self, waited: float, needs: int) -> None:
-        """End the job if what this rank waits for will not come."""
+        """End the job if the awaited message will not come."""
         if must_end(waited):
             end_without_launcher()
         status = MPI.Status()
         while self.exits.Iprobe(MPI.ANY_SOURCE, LEFT, status):
             self._receive(status.Get_source())
-        # Who left after so many calls has sent its part; another rank is only slow.
+        # A rank that left after so many calls has sent its part; another rank is only slow.
         missing = [rank for rank, (calls, _) in self.left.items() if calls < needs]
         if missing and waited > PATIENCE:
             code = self.left[missing[0]][1]
@@ -116,20 +120,20 @@ class Watch:
         self.left[source] = int(word[0]), int(word[1])
 
     def tell(self, codes: list[int]) -> list[MPI.Request]:
-        """Tell the other ranks that this one has left, with an exit code if it is known."""
+        """Notify the other ranks that this one has left, with an exit code if it is known."""
         word = np.array([self.calls, *codes, UNKNOWN][:2], np.int64)
         others = set(range(self.comm.Get_size())) - {self.comm.Get_rank()}
         return [self.exits.Isend(word.copy(), other, LEFT) for other in sorted(others)]
 
     def finish(self, told: bool) -> None:
-        """Receive what is still on its way; all ranks are here."""
+        """Receive messages that are still in transit; all ranks are here."""
         for rank, has_told in enumerate(self.exits.allgather(told)):
             if has_told and rank not in self.left and rank != self.comm.Get_rank():
                 self._receive(rank)
 
 
 def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
-    """The one of a communicator, perhaps a part of another; all its ranks call this together.
+    """The watch of a communicator, which may be part of another; all its ranks call this together.
 
     Examples
     --------
@@ -147,7 +151,7 @@ def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
 
 
 def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI.Intracomm]:
-    """The ranks in rows, one after another: those of this rank's row, and of its column.
+    """The ranks in rows, one row after another: communicators of this rank's row and column.
 
     Examples
     --------
@@ -166,10 +170,10 @@ def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI
 
 
 def portable(error: Exception) -> Exception:
-    """The error, or one with its text where it cannot be sent to other ranks as it is.
+    """Return the error, or one with its text if it cannot be sent to other ranks.
 
-    An error that holds a lock, say, or whose class belongs to a function, cannot be pickled; one
-    with arguments of its own may be read back as another error.
+    An error cannot be pickled if it contains a lock, for example, or if its class is local to a
+    function; an error with its own arguments may be restored as another error.
 
     Examples
     --------
@@ -191,7 +195,7 @@ def portable(error: Exception) -> Exception:
 
 
 def watches() -> list[Watch]:
-    """All of them, in the order in which they were made.
+    """All watches, in the order of their creation.
 
     Examples
     --------

@@ -199,7 +199,7 @@ def test_what_does_not_suit_goes_the_general_way():
 
     with pytest.raises(ValueError, match="residual number 0 has 60 rows from 2 calls"):
         linearize_residual(network, mixed)
-    with pytest.raises(ValueError, match="takes networks of splines alone"):
+    with pytest.raises(ValueError, match="takes networks of splines only"):
         linearize_residual(KAN([2, 2, 1], 3, linear=True), fit)
     problem = LeastSquares.from_torch(network, mixed)
     _, J = problem.linearize(problem.start())

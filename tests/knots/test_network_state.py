@@ -252,13 +252,13 @@ def test_what_cannot_be_copied_right_is_refused():
             kan = kind([2, 3, 1])
             add(kan.coefficients)
             with pytest.raises(
-                TypeError, match=f"{kind.__name__}.refine got splines that are made"
+                TypeError, match=f"{kind.__name__}.refine got splines that are computed"
             ):
                 kan.refine()
             if kind is KAN:
                 for use in (knot_transfer, kronecker_matrix):
                     with pytest.raises(
-                        TypeError, match="splines that are made of other parameters"
+                        TypeError, match="splines that are computed from other parameters"
                     ):
                         use(kan)
     pruned = KAN([2, 3, 1])

@@ -31,7 +31,7 @@ def test_parameters_of_a_subclass_do_not_bend():
     assert list(named)[0] == "factor"
     assert torch.equal(roughness(kan), torch.nn.functional.pad(plain, (2, 0)))
     torch.nn.utils.parametrize.register_parametrization(kan.coefficients, "0", torch.nn.Tanh())
-    with pytest.raises(TypeError, match="roughness got splines that are made of other parameters"):
+    with pytest.raises(TypeError, match="roughness got splines that are computed"):
         roughness(kan)
 
 

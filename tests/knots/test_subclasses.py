@@ -174,7 +174,7 @@ def test_collocation_with_a_subclass_of_ansatz():
 @pytest.mark.parametrize("name", ALTERED)
 def test_formulas_refuse_what_they_do_not_know(name):
     kan = ALTERED[name]()
-    words = "KAN.* knows networks as KAN computes them, but "
+    words = "KAN.* requires a network as KAN computes it, but "
     if name != "map":  # the Jacobians ask for the map
         for call in (kan.linearize, kan.jacobian):
             with pytest.raises(TypeError, match=words):

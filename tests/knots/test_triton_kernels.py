@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+# Where `make test` insists on Triton, doctests of triton_kernels.py fail without it (conftest.py).
 triton = pytest.importorskip("triton")
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET is set: run triton_cases.py itself", allow_module_level=True)

@@ -57,10 +57,10 @@ def agree(mine, others, tolerance):
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_sums_are_those_of_plain_torch(degree, order, weighted):
-    rng = np.random.default_rng([degree, order, weighted])
-    samples, inputs, intervals, outputs = rng.integers((1, 1, 1, 1), (71, 5, 14, 12)).tolist()
+def test_the_sums_are_those_of_plain_torch(degree, order):
+    rng = np.random.default_rng([degree, order])
+    weighted = (degree + order) % 2 == 0
+    samples, inputs, intervals, outputs = rng.integers((1, 1, 1, 1), (71, 4, 11, 12)).tolist()
     x, U, g, h = problem(samples, inputs, intervals, degree, outputs)
     arguments = x, U, g, h if weighted else None, intervals, degree, order
     agree(ours(*arguments), plain(*arguments), 1e-13)
@@ -68,7 +68,7 @@ def test_the_sums_are_those_of_plain_torch(degree, order, weighted):
 
 @pytest.mark.parametrize(
     ("samples", "inputs", "intervals", "outputs"),
-    [(1, 1, 1, 1), (33, 1, 2, 65), (2, 3, 50, 130), (65, 2, 3, 64)],
+    [(1, 1, 1, 1), (33, 1, 2, 65), (2, 2, 30, 130), (65, 2, 3, 64)],
 )
 def test_blocks_of_every_fill(samples, inputs, intervals, outputs):
     x, U, g, h = problem(samples, inputs, intervals, 3, outputs)
@@ -173,11 +173,11 @@ def test_runs_in_parts(run, monkeypatch):
 
 
 def test_bits_are_the_same_again_and_anywhere_in_the_batch():
-    x, U, g, h = problem(70, 3, 5, 3, 9, torch.float32)
-    once, again = (ours(x, U, g, h, 5, 3, 0) for _ in range(2))
+    x, U, g, h = problem(70, 2, 3, 3, 9, torch.float32)
+    once, again = (ours(x, U, g, h, 3, 3, 0) for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(once, again, strict=True))
     order = torch.randperm(70, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    y, v, _ = ours(x[order], U, g[order], h[order], 5, 3, 0)
+    y, v, _ = ours(x[order], U, g[order], h[order], 3, 3, 0)
     assert torch.equal(y, once[0][order]) and torch.equal(v, once[1][order])
 
 
@@ -192,9 +192,9 @@ def through(kernels, function, monkeypatch):
 
 def derivatives(degree, dtype):
     """The layer, and every derivative of it up to the third in x and the second in both."""
-    x, U, _, _ = problem(6, 2, 4, degree, 3, dtype)
+    x, U, _, _ = problem(5, 2, 2, degree, 2, dtype)
     x, U = x.requires_grad_(), U.requires_grad_()
-    value = spline_layer(x, U, 4, degree, DOMAIN)
+    value = spline_layer(x, U, 2, degree, DOMAIN)
     values = [value]
     for _ in range(3):
         value, by_U = torch.autograd.grad(value.square().sum(), (x, U), create_graph=True)
@@ -213,10 +213,10 @@ def test_derivatives_of_every_order(degree, monkeypatch):
 
 def test_finite_differences(monkeypatch):
     monkeypatch.setattr(layer, "_kernels", lambda x: triton_kernels)
-    x, U, _, _ = (tensor.requires_grad_() for tensor in problem(5, 2, 4, 3, 3))
+    x, U, _, _ = (tensor.requires_grad_() for tensor in problem(4, 2, 2, 3, 2))
 
     def apply(x, U):
-        return spline_layer(x, U, 4, 3, DOMAIN)
+        return spline_layer(x, U, 2, 3, DOMAIN)
 
     assert torch.autograd.gradcheck(apply, (x, U), fast_mode=True)
     assert torch.autograd.gradgradcheck(apply, (x, U), fast_mode=True)

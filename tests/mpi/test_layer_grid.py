@@ -79,9 +79,9 @@ def test_nested_training_over_batches_depends_on_their_number_alone(told, case):
 def test_faults_are_refused_on_all_ranks_and_an_error_of_one_rank_ends_all(mpiexec, tmp_path):
     kinds = {
         "weights": "distribute got a module on rank 1 with other weights",
-        "batch": "accumulate_gradients got other batches on other ranks",
-        "seed": "accumulate_gradients got other random numbers on other ranks",
-        "loss": "train_in_depth got an optimizer of parameters outside of the module",
+        "batch": "accumulate_gradients got different batches on the ranks",
+        "seed": "accumulate_gradients got different random numbers on the ranks",
+        "loss": "train_in_depth got an optimizer of parameters outside the module",
     }
     with pytest.raises(AssertionError, match="ranks ended with") as error:
         mpiexec("layer_grid.py", 2, str(tmp_path), *kinds, "raise", timeout=120.0)

@@ -57,11 +57,15 @@ def test_values(name, text, value):
     ("name", "text", "complaint"),
     [
         ("levels", "9" * 20, "takes an integer of at least 1 with at most 18 digits$"),
-        ("coarsening", f"8,{'9' * 20}", "integers of at least 2 with at most 18 digits, as 8,4$"),
+        (
+            "coarsening",
+            f"8,{'9' * 20}",
+            "integers of at least 2 with at most 18 digits, such as 8,4$",
+        ),
         ("levels", "abc", "got 'abc'; it takes an integer of at least 1"),
         ("levels", "0", "got '0'; it takes an integer of at least 1"),
         ("levels", "2.5", "integer"),
-        ("coarsening", "8,1", "got '8,1'; it takes integers of at least 2, as 8,4"),
+        ("coarsening", "8,1", "got '8,1'; it takes integers of at least 2, such as 8,4"),
         ("coarsening", "8,", "integers"),
         ("relaxation", "F,", "words of F and C, such as F,FCF"),
         ("rtol", "-1", "a number of at least 0"),

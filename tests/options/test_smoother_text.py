@@ -32,7 +32,7 @@ def test_with_or_without_the_package():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("jacobi", "no smoother; the nearest is Jacobi; if it is one of your own"),
+        ("jacobi", "not a smoother; the nearest is Jacobi; if it is one of your own"),
         ("KspSmother", "the nearest is KSPSmoother; "),
         ("Jacobi(omga=1)", "unexpected keyword argument 'omga'"),
         ("GaussSeidel('up')", "must be 'forward', 'backward'"),
@@ -41,11 +41,11 @@ def test_with_or_without_the_package():
         ("math.sqrt", "may not import; in the script, allow it by mgnet.options.register_smoother"),
         ("no.such.Thing", "may not import"),
         ("mgnet.Jacoby", "the nearest is Jacobi; "),
-        ("Richardson(0.1)", "no smoother; if it is .* by mgnet.options.register_smoother$"),
+        ("Richardson(0.1)", "not a smoother; if it is .* by mgnet.options.register_smoother$"),
         ("Jacobi(0.8, 0.9)", r"expected Jacobi\(omega=.*\)$"),
         ("Jacobi(size=1)", r"expected Jacobi\(omega=.*\)$"),
         ("TorchOptimizer", r"expected TorchOptimizer\(\w+"),
-        ("mgnet.app.cli.main", "is no smoother"),
+        ("mgnet.app.cli.main", "is not a smoother"),
         ("Jacobi(omega=1, omega=2)", "expected a smoother and plain values"),
         ("Jacobi(1)(2)", "expected a smoother and plain values"),
         ("Jacobi({[]: 1})", "expected a smoother and plain values"),

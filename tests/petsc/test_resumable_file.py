@@ -118,7 +118,10 @@ CHANGES = [
     (lambda _, tensors: tensors["random"].zero_(), "state of a random generator"),
     (lambda told, _: told.update(scheduler=3), "'scheduler' that|option|has no state"),
     (lambda told, _: told.update(net={"dict": []}), "nothing refers to its tensor 'net."),
-    (lambda told, _: told.update(net={"dict": [["a", 1]]}), "no state_dict of tensors|refers to"),
+    (
+        lambda told, _: told.update(net={"dict": [["a", 1]]}),
+        "not a state_dict of tensors|refers to",
+    ),
     (lambda told, _: set_option(told, "lr", "x"), "option 'lr' of its optimizer is 'x'"),
     (lambda told, _: set_option(told, "lr", True), "option 'lr' of its optimizer is True"),
     (lambda told, _: set_option(told, "betas", [0.9, 0.9]), "option 'betas'"),

@@ -1,5 +1,5 @@
 """Many layers of one block in one call: slopes and vector-Jacobian products.
 
-Reading order: `scheme`, `layers`, `block`, `block_call`, `draws`, `tape`; `traces` keeps what
-`tracing` and `programs` make, by `stand_ins`, `graphs`, `arithmetic` and `autocast`.
+Reading order: `scheme`, `layers`, `block`, `block_call`, `draws`, `tape`; `traces` stores the
+results of `tracing` and `programs`, which use `stand_ins`, `graphs`, `arithmetic` and `autocast`.
 """

@@ -1,12 +1,13 @@
-"""Operations whose roundings do not depend on how many layers are computed at once.
+"""Operations whose rounding does not depend on how many layers are computed at once.
 
-PyTorch computes most functions with one vectorised loop and the rest of an array, too short for a
-vector, with another; for some functions the two round differently, and what belongs to the rest
-depends on the size of the array. Batch norm has no rule for `vmap`. In traced layers `TABLE`
-replaces all of these: `exp`, `expm1`, `log1p`, `erf`, `tanh`, sums along an axis, and products of
-matrices are the same wherever a number stands, and so is what is made of them.
+PyTorch computes most functions with a vectorized loop, and the rest of an array, which is too short
+for a vector, with another loop. For some functions the two round differently, and the size of the
+array determines which elements belong to the rest. Batch norm has no rule for `vmap`. In traced
+layers, `TABLE` replaces all of these operations: `exp`, `expm1`, `log1p`, `erf`, `tanh`, sums along
+an axis, and matrix products are the same at every position, and so are the operations composed of
+them.
 
-What remains: powers with broken exponents.
+The exception is powers with fractional exponents.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _group_norm(
     groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """By layer norm, whose rule for `vmap` leaves the number of samples open."""
+    """Group norm by layer norm, whose rule for `vmap` does not fix the number of samples."""
     wide = x if weight is None else x.to(weight.dtype)
     rows = wide.reshape(count, groups, channels // groups * inner)
     out, mean, rstd = aten.native_layer_norm(rows, rows.shape[2:], None, None, eps)
@@ -105,9 +106,10 @@ def _group_norm_backward(
 
 
 def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
-    """Take apart the backward pass of a norm if its input and weight are of two types.
+    """Decompose the backward pass of a norm if its input and weight have different types.
 
-    So they are under autocast; torch's rules for `vmap` give wrong types then, and stay else.
+    This happens under autocast. The rules of torch for `vmap` then return wrong types; for equal
+    types they are kept.
     """
     operation = getattr(aten, name).default
     apart = get_decompositions([operation])[operation]
@@ -123,15 +125,15 @@ def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
     return {operation: backward}
 
 
-# Numbers that PyTorch's vectorised loops take at once, at the most; the rest goes another way.
+# Largest number of elements in a step of PyTorch's vectorized loops; others form the rest.
 AT_ONCE = 64
 
 
 def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
-    """Take functions apart, but where rows are multiples of a vector: then nothing is left over.
+    """Decompose functions, except if rows are multiples of a vector, so that there is no rest.
 
-    In one piece they take a third of the time or less, and save one tensor for backward passes.
-    A size that is left open in the trace may be anything.
+    Undecomposed, they take a third of the time or less, and store one tensor for backward passes. A
+    size that is open in the trace may have any value.
     """
 
     def made(name: str) -> tuple[Any, Any]:
@@ -149,8 +151,8 @@ def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
     return dict(map(made, names))
 
 
-# The rule of `vmap` for `select_scatter` writes each number many times over, which its derivative
-# then sums.
+# The rule of `vmap` for `select_scatter` writes each number many times, and its derivative sums
+# these.
 EDITS: dict[Any, Any] = {
     **get_decompositions([aten.select_scatter, aten.slice_scatter]),
     aten.copy.default: lambda to, x, _=False: x.to(to.device, to.dtype).expand(to.shape),
@@ -172,7 +174,7 @@ TABLE: dict[Any, Any] = {
     ),
     **_if_mixed("native_layer_norm_backward", 5),
     **_unless_rows_are_whole("gelu", "gelu_backward", "silu", "silu_backward"),
-    aten.fill.Scalar: torch.full_like,  # `vmap` has a rule for this one
+    aten.fill.Scalar: torch.full_like,  # `vmap` has a rule for this function
     aten.native_group_norm.default: _group_norm,
     aten.native_group_norm_backward.default: _group_norm_backward,
     aten.sigmoid.default: _sigmoid,

@@ -1,8 +1,7 @@
-"""Autocast, which is part of what a layer is: a backward pass needs that of its forward pass.
+"""Autocast is part of a layer: a backward pass needs the autocast of its forward pass.
 
-It is on where a block is evaluated as it is written. It is off in what follows from that: in traced
-programs, where its conversions are operations like others, and in backward passes, as PyTorch
-calls them.
+It is enabled where a block is evaluated as written. It is disabled in traced programs, which
+contain its conversions as ordinary operations, and in backward passes, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["cast_of", "same_cast", "uncast", "without_cast"]
 
 
 def cast_of(device: str) -> torch.dtype | None:
-    """The precision to which autocast converts now on a kind of device; None where it is off.
+    """The precision to which autocast converts now on a type of device; None if it is disabled.
 
     Examples
     --------
@@ -31,9 +30,9 @@ def cast_of(device: str) -> torch.dtype | None:
 
 
 def same_cast(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Makes a context in which autocast is what it is now.
+    """Return a function that creates a context with the current autocast.
 
-    PyTorch calls a backward pass outside of the autocast region of its forward pass.
+    PyTorch calls a backward pass outside the autocast region of its forward pass.
 
     Examples
     --------
@@ -55,7 +54,7 @@ def same_cast(device: str) -> Callable[[], AbstractContextManager[Any]]:
 
 @contextmanager
 def without_cast(device: str) -> Iterator[None]:
-    """Autocast is off inside; much cheaper than `torch.autocast(device, enabled=False)`.
+    """Disable autocast inside; much cheaper than `torch.autocast(device, enabled=False)`.
 
     Examples
     --------
@@ -74,7 +73,7 @@ def without_cast(device: str) -> Iterator[None]:
 
 
 def uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """A traced program, which has the conversions of autocast in it, without those of now.
+    """A traced program, which contains its autocast conversions, without the current autocast.
 
     Examples
     --------

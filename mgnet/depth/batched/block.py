@@ -21,6 +21,7 @@ from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.programs import Program
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
+from mgnet.depth.batched.streams import side_by_side
 from mgnet.depth.batched.surroundings import check_gradients, fingerprint, why_not_traced
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.traces import Family, Request, Trace, Traces
@@ -30,47 +31,47 @@ from mgnet.training.loss.tied_tensors import further_names
 __all__ = ["StackedBlock"]
 
 UNTRACED = Trace(None)
-VARIANTS = 64  # a side input that is a number may change in each call
-BIND, EACH = "bind", "each"  # beside the programs themselves
+VARIANTS = 64  # largest number of variants: a numeric side input may change in each call
+BIND, EACH = "bind", "each"  # kinds of entries besides the programs themselves
 
 
 class StackedBlock:
     """Many layers of one block in one batched call.
 
     Layer n with the parameters theta_n has the slope `F(t_n, u; theta_n)` (Euler), or the
-    combination of 2 to 4 evaluations of F that the scheme has, at times from `t_n` to `t_n + s_n`
-    with the same parameters: they are piecewise constant in depth.
+    combination of 2 to 4 evaluations of F that the scheme defines, at times from `t_n` to `t_n +
+    s_n` with the same parameters, which are piecewise constant in depth.
 
-    A block is traced once for the shapes it meets (see `traces.py`), and again after its mode,
-    its modules or a plain value that it reads has changed, which is looked at once for each new
-    `Layers`. A block that uses tensors from outside is not traced (see `surroundings.py`).
+    A block is traced once for the shapes that occur (see `traces.py`), and again if its mode, its
+    modules or a plain value that it reads has changed, which is checked once for each new `Layers`.
+    A block that uses tensors from outside is not traced (see `surroundings.py`).
 
     Parameters
     ----------
     template : nn.Module
-        A block `F(u)` or `F(t, u)` that gives a tensor of the shape of u; t is a tensor of no axes.
-        Its own parameters are not used.
+        A block `F(u)` or `F(t, u)` that returns a tensor of the shape of u; t is a tensor without
+        axes. Its own parameters are not used.
     scheme : {"euler", "midpoint", "heun", "heun3", "rk4", "rk4_38"}
-        The one-step method.
+        The Runge-Kutta method.
     traced : bool
-        With False every layer is evaluated by itself in ordinary PyTorch: slow; for debugging.
+        If False, every layer is evaluated separately in plain PyTorch; slow, for debugging.
     shared_buffers : sequence of str
-        Names of buffers that all layers have together, so that none may change them.
+        Names of buffers that all layers share, so that no layer may change them.
 
     Attributes
     ----------
     names : tuple of str
-        The parameters, in the order of `Layers.parameters`.
+        Names of the parameters, in the order of `Layers.parameters`.
     stages : int
-        Evaluations of F for one slope.
+        Number of evaluations of F per slope.
     evaluations, vjps : int
-        Evaluations of F for one layer so far, and vector-Jacobian products of F.
+        Numbers of evaluations of F for one layer, and of vector-Jacobian products of F, so far.
     draws : Draws
         The random numbers of the block, which has a buffer `KEY` if they may be masks.
     has_state : bool
         Whether there are other buffers, which an evaluation may change.
     own_buffers : int
-        How many of the buffers are those of the template: they come first.
+        Number of buffers that belong to the template; these come first.
 
     Examples
     --------
@@ -114,13 +115,13 @@ class StackedBlock:
         self._variants: dict[Any, Any] = {}
 
     def slope(self, layers: Layers, states: Tensor) -> Tensor:
-        """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
+        """The slopes `(layers, batch, ...)` at `states`, to which ordinary autograd applies."""
         self.evaluations += self.stages * len(layers)
         kind = "differentiable" if torch.is_grad_enabled() else "slope"
         return self.compiled(kind, layers, states)(states)
 
     def record(self, layers: Layers, states: Tensor) -> Tape:
-        """The slopes with what vector-Jacobian products need of them; no autograd graph."""
+        """The slopes, with the data for vector-Jacobian products; no autograd graph."""
         self.evaluations += self.stages * len(layers)
         if not torch.is_grad_enabled():  # entering no_grad costs as much as a small layer
             return self.compiled("record", layers, states)(states)
@@ -128,7 +129,7 @@ class StackedBlock:
             return self.compiled("record", layers, states)(states)
 
     def bound_slope(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
-        """`states -> slope` for these layers and states of this shape; without a graph."""
+        """Return `states -> slope` for these layers and states of this shape, without a graph."""
         run, count = self.compiled("slope", layers, states), self.stages * len(layers)
 
         def slope(states: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class StackedBlock:
         return slope
 
     def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
-        """Whether an evaluation changes buffers; not known of a block that is not traced."""
+        """Whether an evaluation changes buffers; True if the block is not traced."""
         if not self.has_state or not len(layers):
             return False
         one = self._traced(layers[:1], states)[0].one
@@ -147,7 +148,7 @@ class StackedBlock:
     def check_gradients(self, layers: Layers, states: Tensor) -> None:
         """Raise a ValueError if slopes depend on a tensor from outside that requires a gradient.
 
-        For evaluations without a record, which looks itself.
+        This is for evaluations without a record, which performs the check itself.
         """
         if len(layers) and self._traced(layers, states)[0].one is None:
             with torch.enable_grad():
@@ -159,9 +160,9 @@ class StackedBlock:
     def compiled(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Callable[..., Any]:
-        """What evaluates these layers, in the mode of now or another; found once."""
+        """The program for these layers, in the current mode or another; found once."""
         training = self.template.training if training is None else training
-        # As `_key` does: a call costs as much as a small layer.
+        # Equivalent to `_key`, because a call costs as much as a small layer.
         cast = cast_of(states.device.type)
         key = self, states.shape, states.dtype, training, cast
         names = layers._names.get(key)
@@ -179,7 +180,7 @@ class StackedBlock:
     def programs(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Sequence[Callable[..., Any]]:
-        """`compiled` for each of these layers alone; found once."""
+        """The `compiled` program for each of these layers separately; found once."""
         training = self.template.training if training is None else training
         key = self._key(states, (1, *states.shape[1:]), training)
         names = layers._names.get(key)
@@ -198,7 +199,7 @@ class StackedBlock:
         return runs
 
     def _key(self, states: Tensor, shape: Sequence[int], training: bool) -> Any:
-        """All that may choose a program, but for what the fingerprint has."""
+        """All data that select a program, except those in the fingerprint."""
         return self, shape, states.dtype, training, cast_of(states.device.type)
 
     def named(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -236,7 +237,7 @@ class StackedBlock:
     def _find(
         self, kind: str, layers: Layers, states: Tensor, training: bool
     ) -> Callable[..., Any]:
-        """What `compiled` gives; kept with the layers."""
+        """The result of `compiled`; stored with the layers."""
         trace, family = self._traced(layers, states, training)
         shape, device = tuple(states.shape[1:]), states.device.type
         names = trace.name, (trace.name, shape)
@@ -264,7 +265,7 @@ class StackedBlock:
             )
             return self._find(kind, layers, states, training)
         self._traces.shrink()
-        if names[0] is not trace.name:  # the program has conditions of its own
+        if names[0] is not trace.name:  # the program has additional conditions
             return self._find(kind, layers, states, training)
         bind = self._binding(kind, trace, some, layers, device, training)
         if some.numbers is None:
@@ -275,7 +276,7 @@ class StackedBlock:
     def _binding(
         self, kind: str, trace: Trace, some: Program, layers: Layers, device: str, training: bool
     ) -> Callable[[tuple[int, ...]], Callable[..., Any]]:
-        """Makes, for the shape of a state, a function of states alone."""
+        """Return a function that binds a program to a shape, as a function of states alone."""
         tensors = layers.tensors()
         prepared = () if kind == "differentiable" else some.prepare(*tensors)
 
@@ -291,7 +292,7 @@ class StackedBlock:
         return bind
 
     def _cast_as_now(self, device: str) -> Callable[..., Any]:
-        """`evaluate` under the autocast of now, wherever it is traced."""
+        """`evaluate` with the current autocast, wherever it is traced."""
         again = same_cast(device)
 
         def slope(*inputs: Any) -> Any:
@@ -307,7 +308,7 @@ class StackedBlock:
     def _traced(
         self, layers: Layers, states: Tensor, training: bool | None = None
     ) -> tuple[Trace, Family]:
-        """The trace for such tensors, and all of its kind."""
+        """The trace for such tensors, and all traces of this type."""
         device, cast = states.device.type, cast_of(states.device.type)
         shapes = tuple([(x.shape[1:], x.dtype) for x in layers.tensors()])
         kind = states.dim(), states.dtype, states.device, cast
@@ -321,7 +322,7 @@ class StackedBlock:
         return trace, family
 
     def _trace(self, request: Request, warns: bool, keeps: bool) -> OneLayer | None:
-        """The trace of one layer for this shape; None, with a warning, if there is none."""
+        """The trace of one layer for this shape; None, with a warning, if tracing fails."""
         inputs, count = [x[0] for x in request.inputs(keeps)], len(self.names)
         try:
             return trace_layer(request.slope, inputs, count, self.stages)
@@ -342,20 +343,20 @@ class StackedBlock:
     def _in_turn(
         self, kind: str, layers: Layers, plainly: bool, training: bool, *inputs: Tensor
     ) -> Any:
-        """Evaluate layers one after another, traced or as PyTorch does."""
-        results, states = [], inputs[-1]
-        for i in range(len(layers)):
-            one, given = layers[i : i + 1], [x[i : i + 1] for x in inputs]
-            if not plainly:
-                results.append(self.compiled(kind, one, given[-1], training)(*given))
-            elif kind == "record":
-                results.append(AutogradTape.record(self, one, *given))
-            else:
-                results.append(self._slope_of_one(one, *given))
+        """Evaluate layers one after another, traced or in plain PyTorch."""
+        states, rows = inputs[-1], [slice(i, i + 1) for i in range(len(layers))]
+        ones, given = [layers[row] for row in rows], [[x[row] for x in inputs] for row in rows]
+        results: list[Any]
+        if plainly:  # user code does not run on side streams
+            alone: Any = AutogradTape.record if kind == "record" else StackedBlock._slope_of_one
+            results = [alone(self, one, *x) for one, x in zip(ones, given, strict=True)]
+        else:
+            runs = [self.compiled(kind, one, states[:1], training) for one in ones]
+            results = side_by_side([partial(run, *x) for run, x in zip(runs, given)], states)  # noqa: B905
         if kind == "record":
             return SeparateTapes(results, layers, states)
         if kind == "vjp_all":
-            return [torch.cat(parts) for parts in zip(*results, strict=True)]
+            return [*map(torch.cat, zip(*results, strict=True))]
         return torch.cat([states[:0], *results])
 
     def _slope_of_one(self, layer: Layers, states: Tensor) -> Tensor:
@@ -382,7 +383,7 @@ class StackedBlock:
         return TracedTape(self, layers, value, tuple(buffers), saved, training, linear)
 
     def fingerprint(self, layers: Layers | None = None, training: bool | None = None) -> Any:
-        """All that may change what the block's code does: now, or when these layers were new."""
+        """All data that may change the effect of the block's code: now, or when layers were new."""
         if layers is None:
             return self.traced, fingerprint(self.template)
         key = self, self.template.training if training is None else training
@@ -391,7 +392,7 @@ class StackedBlock:
         return layers._fingerprint[key]
 
     def variant(self, key: Any, make: Callable[[], Any]) -> Any:
-        """A block made of this one, such as that with side inputs; made once for each key."""
+        """A block derived from this one, such as that with side inputs; created once per key."""
         with lending():
             if key not in self._variants and len(self._variants) >= VARIANTS:
                 self._variants.clear()

@@ -1,8 +1,8 @@
-"""One call of a block for one layer: its masks are keyed, its checkpoints are called again rightly.
+"""A call of a block for one layer, with keyed masks and correctly repeated checkpoints.
 
 `torch.utils.checkpoint` inside a block calls a part of it again in the backward pass, when the
-tensors of the layer have left the block. So a block that does this is called without a graph, and
-in the backward pass again as a whole, with a graph and with the tensors of its layer in place.
+tensors of the layer are no longer in the block. Such a block is therefore called without a graph,
+and called again as a whole in the backward pass, with a graph and with the tensors of its layer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mgnet.depth.batched.surroundings import check_gradients
 __all__ = ["keyed_call"]
 
 Call = Callable[..., Tensor]
-TENSOR = object()  # in the place of a tensor
+TENSOR = object()  # replaces a tensor
 MESSAGE = "the block uses torch.utils.checkpoint, which calls it again in the backward pass, "
 
 
@@ -45,22 +45,29 @@ def keyed_call(
     strict: bool = True,
     side: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """`run(*given)`, a call of a block with the tensors of a layer.
+    """Compute `run(*given)`, a call of a block with the tensors of a layer.
 
     Parameters
     ----------
     block : nn.Module
+        The block.
     run : callable
-        The block, with these tensors in it.
+        The function that calls the block with these tensors in it.
     given : tuple
         The state, or the time and the state.
     tensors : mapping of str to Tensor
-        Of the layer; the names of one that is in several places are all there.
+        The tensors of the layer by name; a tensor in several places has several names.
     draws : Draws
+        The random numbers of the block.
     strict : bool
-        As in `KeyedDraws`.
+        Whether random numbers without a key are refused, as in `KeyedDraws`.
     side : mapping, optional
-        What else `run` gives the block.
+        Further arguments that `run` passes to the block.
+
+    Returns
+    -------
+    Tensor
+        The result of the block.
 
     Examples
     --------
@@ -83,7 +90,7 @@ def keyed_call(
             draws.recomputes = True
         with torch.no_grad():
             for buffer, value in kept:
-                with _unsafe_preserve_version_counter(buffer):  # most were not edited
+                with _unsafe_preserve_version_counter(buffer):  # most buffers were not edited
                     buffer.copy_(value)
         return _recomputed(block, run, given, tensors, mode, side or {})
     return _with_masks(run, given, partial(mode, strict))
@@ -106,7 +113,7 @@ def _recomputed(
     mode: Callable[..., KeyedDraws],
     side: Mapping[str, Any],
 ) -> Tensor:
-    """The same, with a graph in which the whole call is one node."""
+    """The same call with a graph that contains it as a single node."""
     owned = {name: x for name, x in block.named_parameters(remove_duplicate=False)}
     unique = {id(x): x for name, x in tensors.items() if name in owned}
     told = given, dict(side)
@@ -120,7 +127,7 @@ def _recomputed(
 
 
 class _Again:
-    """A call of a block that can be repeated, with the same buffers and masks."""
+    """A call of a block that can be repeated with the same buffers and masks."""
 
     def __init__(
         self,
@@ -146,13 +153,13 @@ class _Again:
         self.device, self.cast = u.device.type, same_cast(u.device.type)
 
     def parts(self, inputs: Sequence[Tensor]) -> tuple[tuple, dict[str, Any], list[Tensor]]:
-        """What the block is given, the side inputs, and the parameters."""
+        """The arguments of the block, the side inputs, and the parameters."""
         tensors = iter(inputs)
         leaves = [next(tensors) if x is TENSOR else x for x in self.leaves]
         return *tree_unflatten(leaves, self.spec), list(tensors)
 
     def gradients(self, inputs: tuple[Tensor, ...], gradient: Tensor) -> list[Tensor | None]:
-        """Those of the inputs, the given tensors and then the parameters, that require one."""
+        """Gradients with respect to inputs, given tensors and parameters that require them."""
         if [part.training for part in self.block.modules()] != self.modes:
             raise RuntimeError(
                 MESSAGE + "but its mode was changed before, by train() or eval(); change it after "
@@ -194,7 +201,7 @@ def _pulled(
 
 
 class _Inside(nn.Module):
-    """Calls a function while the block has the tensors that it is called with."""
+    """Calls a function while the block has the tensors passed to this module."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
@@ -205,13 +212,13 @@ class _Inside(nn.Module):
 
 
 class _Recomputed(torch.autograd.Function):
-    """(time, state, side inputs, parameters) -> the slope; the backward pass calls it again."""
+    """(time, state, side inputs, parameters) -> the slope; the backward pass repeats the call."""
 
     @staticmethod
     def forward(ctx: Any, again: _Again, run: Call, *inputs: Tensor) -> Tensor:
         ctx.again = again
         ctx.save_for_backward(*inputs)
-        given, _, _ = again.parts(inputs)  # `run` has the side inputs
+        given, _, _ = again.parts(inputs)  # `run` contains the side inputs
         return _with_masks(run, given, partial(again.mode, True))
 
     @staticmethod

@@ -1,10 +1,10 @@
-"""Random numbers inside a block: masks are functions of a key, all else is refused.
+"""Random numbers inside a block: masks are functions of a key, and others are refused.
 
-An iteration over the layers has a solution only if a layer is the same in all its evaluations. So
-what dropout draws, wherever it is called, is a hash of the key of the layer, the number of the draw
-in it, and the number of the entry: the same in serial and batched evaluation, in the adjoint and on
-every device. `torch.nn.functional.dropout` and its kin, attention and stochastic depth all draw by
-the few operations that are replaced here.
+An iteration over the layers has a solution only if all evaluations of a layer are the same. The
+random numbers of dropout are therefore a hash of the key of the layer, the number of the draw in
+it, and the number of the entry: the same in serial and batched evaluation, in the adjoint and on
+every device. `torch.nn.functional.dropout` and its variants, attention and stochastic depth all use
+the few random operations that are replaced here.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mgnet.depth.batched.surroundings import innermost
 __all__ = ["BITS", "KEY", "Draws", "FusedAttentionError", "KeyedDraws", "mixed"]
 
 BITS = 31
-KEY = "dropout_key"  # the buffer of a stacked block with a key for each layer
+KEY = "dropout_key"  # name of a stacked block's buffer with a key for each layer
 CHECKPOINT = "torch.utils.checkpoint"
 MASKS = "aten::bernoulli", "aten::bernoulli_", "aten::native_dropout"
 
 
 class Draws:
-    """What is known of the random numbers that a block draws.
+    """A record of the random numbers that a block draws.
 
     Attributes
     ----------
     seen : bool
-        Whether the block was seen to draw masks.
+        Whether the block was observed to draw masks.
     recomputes : bool
-        Whether it was seen to use `torch.utils.checkpoint`.
+        Whether the block was observed to use `torch.utils.checkpoint`.
     calls : int
-        Passes with masks so far. That a pass has masks may turn out while it is under way.
+        Number of passes with masks so far. It may turn out during a pass that it has masks.
 
     Examples
     --------
@@ -53,55 +53,57 @@ class Draws:
     def __init__(self, seen: bool = False) -> None:
         self.seen = seen
         self.recomputes = False
-        self.remedy = ""  # what is told where numbers are drawn that no key makes
+        self.remedy = ""  # remedy in the message if numbers are drawn without a key
         self.calls = 0
-        self.made: Any = None, None  # what the last keys were made of, and they
+        self.made: Any = None, None  # the origin of the last keys, and these keys
         self._counted = True
 
     def begin(self, sure: bool) -> None:
-        """A pass begins, which is sure to have masks or not."""
+        """Begin a pass, which certainly has masks if `sure`."""
         self._counted = sure
         self.calls += sure
 
     def note(self) -> None:
-        """The block draws a mask."""
+        """Note that the block draws a mask."""
         self.calls += not self._counted
         self._counted = self.seen = True
 
 
 class CheckpointFoundError(RuntimeError):
-    """The block is in a `torch.utils.checkpoint` of its own."""
+    """The block is inside a `torch.utils.checkpoint` of its own."""
 
 
 class FusedAttentionError(RuntimeError):
-    """Attention with dropout in one operation, which makes its own mask."""
+    """Attention with dropout is one operation, which draws its own mask."""
 
 
 class KeyedDraws(TorchDispatchMode):
-    """One call of a block, whose masks are functions of a key.
+    """One call of a block whose masks are functions of a key.
 
     Parameters
     ----------
     key : Tensor of no axes, or None
-        Of the layer. Without one masks are refused, too.
+        The key of the layer. Without a key, masks are also refused.
     draws : Draws
-        Where masks are noted.
+        The record in which masks are noted.
     training : bool
-        Of the block, for messages.
+        The mode of the block, for messages.
     strict : bool
         Whether random numbers without a key are refused, or left to PyTorch's generator.
     looks : bool
         Whether it is an error if the block records a graph with checkpoints.
     repeats : bool
-        Whether the number of a draw is kept in PyTorch's generator, whose state a checkpoint
+        Whether the number of a draw is stored in PyTorch's generator, whose state a checkpoint
         restores when it calls a part of the block again.
 
     Raises
     ------
     ValueError
+        If the block draws random numbers that no key determines.
     CheckpointFoundError
+        If the block records a graph with checkpoints, and `looks` is set.
     FusedAttentionError
-        Then call the block again with `sdpa_kernel(SDPBackend.MATH)`.
+        If attention draws its own mask; then repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
 
     Examples
     --------
@@ -145,11 +147,11 @@ class KeyedDraws(TorchDispatchMode):
             torch.default_generator.set_state(self.state)
 
     def end(self) -> None:
-        """The call is over: what comes now is a part of it, once more."""
+        """End the call; later operations are repetitions of its parts."""
         self.last = torch.default_generator.initial_seed()
 
     def _next(self) -> int:
-        """The number of a draw."""
+        """The number of the next draw."""
         if not self.repeats:
             self.number += 1
             return self.number - 1
@@ -157,13 +159,13 @@ class KeyedDraws(TorchDispatchMode):
         if self.last is not None and number >= self.last:
             raise RuntimeError(
                 "the block draws masks in a torch.utils.checkpoint with preserve_rng_state=False, "
-                "so that they are other ones in the backward pass; leave that out"
+                "so that they differ in the backward pass; omit that argument"
             )
         torch.default_generator.manual_seed(number + 1)
         return number
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # PyTorch ends the process where what only asks about a tensor ("prim") raises.
+        # PyTorch ends the process if an operation that only queries a tensor ("prim") raises.
         if self.looks and func.namespace == "aten":
             self._look(func)
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -229,7 +231,7 @@ class KeyedDraws(TorchDispatchMode):
 
 
 def _hooks() -> Any:
-    """Of the innermost `torch.utils.checkpoint`, if that is what looks at saved tensors."""
+    """The hooks of the innermost `torch.utils.checkpoint`, if it intercepts saved tensors."""
     found = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
     if found is None or getattr(found[0], "__module__", "") != CHECKPOINT:
         return None
@@ -237,7 +239,7 @@ def _hooks() -> Any:
 
 
 def _is_reentrant(frame: FrameType | None) -> bool:
-    """Whether a frame was called from the forward pass of a checkpoint of the older kind."""
+    """Whether a frame was called from the forward pass of a reentrant checkpoint."""
     while frame is not None and frame.f_code.co_name != "keyed_call":
         code = frame.f_code
         if code.co_name == "forward" and frame.f_globals.get("__name__") == CHECKPOINT:
@@ -253,7 +255,7 @@ def _is_idle(given: dict[str, Any]) -> bool:
 
 
 def mixed(x: Tensor) -> Tensor:
-    """31 bits that look random from an integer; after a hash of Wellons (lowbias32).
+    """Compute 31 random-looking bits from an integer; after a hash of Wellons (lowbias32).
 
     Examples
     --------

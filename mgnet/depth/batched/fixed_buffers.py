@@ -1,4 +1,4 @@
-"""Buffers that no layer may change, since all have the same ones."""
+"""Buffers that no layer may change because all layers share them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.scheme import version_of
 from mgnet.depth.batched.surroundings import innermost
 
@@ -16,16 +17,16 @@ Before = tuple[int, "Tensor | None"]
 
 
 class FixedBuffers:
-    """Some of the buffers of a block, which are looked at when it was called.
+    """Some buffers of a block, which are checked after calls.
 
     Parameters
     ----------
     block : nn.Module
-        For messages.
+        The block, for messages.
     names : sequence of str
-        Of all its buffers.
+        Names of all its buffers.
     fixed : sequence of str
-        Of those that must stay as they are.
+        Names of the buffers that must not change.
 
     Examples
     --------
@@ -43,11 +44,12 @@ shared_buffers
         self.block = block
         self.numbers = {k: name for k, name in enumerate(names) if name in fixed}
         self.remedy = ""  # "leave it out of shared_buffers"
+        self._seen: list[tuple[str, Tensor]] = []  # on a device: whether other values were there
 
     def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
-        """How often they were edited until now and, if wanted and possible, their values.
+        """Numbers of edits so far and, if requested and possible, the values.
 
-        Batch norm edits its statistics without counting.
+        The values are needed because batch norm edits its statistics without counting.
         """
         values = values and not torch.compiler.is_compiling()
         fixed = [buffers[k] for k in self.numbers]
@@ -56,16 +58,32 @@ shared_buffers
     def check(
         self, buffers: Sequence[Tensor], new: Sequence[Tensor], before: Sequence[Before]
     ) -> None:
-        """Raise a ValueError if one was edited since then, or another one put in its place."""
+        """Raise a ValueError if a buffer has since been edited or replaced.
+
+        Values on a device are compared there, and `settle` raises the error.
+        """
         if not self.numbers:
             return
         for (k, name), (version, value) in zip(self.numbers.items(), before, strict=True):
-            now, other = buffers[k], value is not None and not torch.equal(buffers[k], value)
+            now, other = buffers[k], False
+            if value is not None and devices.waits(value):
+                self._seen.append((name, (now != value).any()))
+            elif value is not None:
+                other = not torch.equal(now, value)
             if other or new[k] is not now or version_of(now) != version:
                 self._refuse(name)
 
+    def settle(self) -> None:
+        """Raise a ValueError if values on a device were seen to change; at the end of a pass."""
+        if self._seen:
+            seen, self._seen = self._seen, []
+            changed = torch.stack([each for _, each in seen]).tolist()
+            for (name, _), other in zip(seen, changed, strict=True):
+                if other:
+                    self._refuse(name)
+
     def check_numbers(self, changed: Sequence[int]) -> None:
-        """Raise a ValueError if one of them is among the buffers that are known to change."""
+        """Raise a ValueError if one of them is among the buffers known to change."""
         for k in changed:
             if k in self.numbers:
                 self._refuse(self.numbers[k])
@@ -78,5 +96,5 @@ shared_buffers
 
 
 def _has_values(x: Tensor) -> bool:
-    """Whether they are there to be compared: not while something traces or maps over tensors."""
-    return type(x) is Tensor and not x.is_meta and innermost(x) is x
+    """Whether values can be compared, which is impossible during tracing or mapping."""
+    return type(x) is Tensor and not x.is_meta and innermost(x) is x and not devices.captured(x)

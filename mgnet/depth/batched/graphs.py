@@ -1,9 +1,9 @@
-"""Graphs of tensor operations, with the sizes that a trace leaves open as inputs of their own.
+"""Graphs of tensor operations, in which open sizes of a trace are separate inputs.
 
-A graph that was made with unknown sizes has nodes that are numbers: sizes of tensors, and what the
-block computes of them. `open_sizes` makes every one of them a function of the inputs `sizes`, the
-open sizes of a state, so that a graph may be cut anywhere, mapped over layers, and run with plain
-numbers that are computed once for a shape.
+A graph traced with unknown sizes has nodes that are numbers: sizes of tensors, and numbers that the
+block computes from them. `open_sizes` makes all of these functions of the inputs `sizes`, the open
+sizes of a state. The graph can then be cut anywhere, mapped over layers, and run with plain numbers
+that are computed once per shape.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class ShapeError(RuntimeError):
-    """A graph cannot be written for other sizes than those it was made with."""
+    """A graph cannot be used for sizes other than those with which it was made."""
 
 
 class Traced:
     """A graph as a function.
 
-    What PyTorch keeps of the source of every `GraphModule`, for ever, is not there.
+    It omits the source code that PyTorch stores permanently for every `GraphModule`.
 
     Parameters
     ----------
     graph : fx.Graph
+        The operations.
     constants : mapping of str to object
-        What the graph gets by name.
+        Objects that the graph accesses by name.
 
     Examples
     --------
@@ -60,13 +61,13 @@ class Traced:
         return self._run(*inputs)
 
     def bare(self) -> Traced:
-        """Without notes of what each node stands for; gives itself back."""
+        """Remove the notes about the value of each node; returns this object."""
         for node in self.graph.nodes:
             node.meta = {}
         return self
 
     def text(self, sizes: Sequence[int] = ()) -> list[str]:
-        """The operations in words, for these open sizes; for comparisons.
+        """The operations as text, for these open sizes; for comparisons.
 
         Examples
         --------
@@ -84,7 +85,7 @@ class Traced:
                 names[node] = next(given) if node.op == "placeholder" else node.target(*args)
                 continue
             if node.target is torch.ops.aten.mul.Scalar and args[1] == 1:
-                names[node] = args[0]  # as a graph of this shape may have it
+                names[node] = args[0]  # equal in a graph of this shape
                 continue
             names[node] = _Name(f"x{len(rows)}")
             if node.op == "placeholder":
@@ -96,7 +97,7 @@ class Traced:
         return rows
 
     def function(self) -> Callable[..., Any]:
-        """The graph as a plain function, which no longer knows of it."""
+        """The graph as a plain function, which is independent of it."""
         code = self.graph.python_code("self")
         space = dict(code.globals)
         exec(compile(code.src, "<traced layer>", "exec"), space)
@@ -104,7 +105,7 @@ class Traced:
 
 
 class _Name(str):
-    """The name of a node, which is written without quotes."""
+    """The name of a node, written without quotes."""
 
     __slots__ = ()
     __repr__ = str.__str__
@@ -117,7 +118,7 @@ def _described(constant: Any) -> str:
 
 
 def taken(module: fx.GraphModule) -> Traced:
-    """The graph of a module that was just made; the module itself may go, and leaves nothing.
+    """Take the graph of a module that was just made, so that no data of the module remain.
 
     Examples
     --------
@@ -143,13 +144,13 @@ def taken(module: fx.GraphModule) -> Traced:
 
 
 def results(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes that a graph gives back, in a list also if there is one."""
+    """The nodes that a graph returns, as a list even if there is only one."""
     found: Any = graph.output_node().args[0]
     return [found] if isinstance(found, fx.Node) else list(found)
 
 
 def is_number(node: fx.Node) -> bool:
-    """Whether a node is a size, or was computed of sizes alone.
+    """Whether a node is a size, or is computed only from sizes.
 
     Examples
     --------
@@ -160,7 +161,7 @@ def is_number(node: fx.Node) -> bool:
 
 
 def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
-    """The part of a graph that leads from some of its nodes to some others.
+    """The part of a graph that leads from some nodes to other nodes.
 
     Examples
     --------
@@ -189,12 +190,12 @@ def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
 
 
 def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
-    """Make sizes inputs of a graph, before all others, and numbers in it functions of them.
+    """Make sizes the first inputs of a graph, and make numbers in it functions of them.
 
     Parameters
     ----------
     graph : fx.Graph
-        Edited; its nodes have what they stand for as `meta["val"]`.
+        The graph, changed in place; its nodes have their values as `meta["val"]`.
     unknown : sequence of torch.SymInt
         The open sizes.
 
@@ -206,7 +207,7 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
     Raises
     ------
     ShapeError
-        If a number depends on anything else.
+        If a number depends on other data.
     """
     if not unknown:
         return []
@@ -215,7 +216,7 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
     known = {}
     for node, size in zip(sizes, unknown, strict=True):
         node.meta["val"] = size
-        # Else it has become a number.
+        # Otherwise it has become a number.
         if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
             known[size.node.expr] = node
     for node in list(graph.nodes):
@@ -233,7 +234,7 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
 
 
 def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
-    """A whole number in terms of the sizes: as nodes, with their values."""
+    """An integer expressed in terms of the sizes: as nodes, with their values."""
     from torch.utils._sympy.functions import FloorDiv
 
     if not isinstance(number, torch.SymInt):
@@ -256,7 +257,7 @@ def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
         if not any(isinstance(part, fx.Node) for part in parts):
             return kind(*parts)
         node = graph.call_function(kind, parts)
-        node.meta["val"] = number  # of its kind; nobody asks for more
+        node.meta["val"] = number  # of the right type; the value is not used
         return node
 
     return write(number.node.expr)

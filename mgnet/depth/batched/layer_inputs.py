@@ -1,7 +1,7 @@
-"""Side inputs of which every layer has its own: the inputs of time steps, one row for each layer.
+"""Side inputs with one row per layer, such as the inputs of time steps.
 
-A tensor has the shape (layers, batch, ...). Which side inputs are of this kind is said by name, for
-their shapes do not tell.
+Such a tensor has the shape (layers, batch, ...). The user names these side inputs, because they
+cannot be recognized by their shapes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from mgnet.limits import shown
 
 __all__ = ["check_layer_inputs", "input_names", "inputs_of_layer"]
 
-TAKEN = "self", "x", "times"  # of `ODENet.forward` and `trajectory`
+TAKEN = "self", "x", "times"  # arguments of `ODENet.forward` and `trajectory`
 
 
 def input_names(names: Any) -> tuple[str, ...]:
-    """The names, if they can be those of side inputs.
+    """Return the names if they can be names of side inputs.
 
     Raises
     ------
     TypeError, ValueError
+        If they are not a list of names, or if one of them is already an argument.
 
     Examples
     --------
@@ -49,21 +50,23 @@ def input_names(names: Any) -> tuple[str, ...]:
 def check_layer_inputs(
     owner: str, names: Sequence[str], side: Mapping[str, Any], layers: int
 ) -> None:
-    """Raise unless the side inputs of these names have a row for each layer.
+    """Raise an error unless the side inputs with these names have one row per layer.
 
     Parameters
     ----------
     owner : str
-        For messages.
+        Name of the caller, for messages.
     names : sequence of str
+        Names of the side inputs with rows.
     side : mapping
-        All side inputs of a call; one that is left out is the block's own default.
+        All side inputs of a call; the block has a default for omitted ones.
     layers : int
-        Those of all processes, boundary layers included.
+        Number of layers of all processes, including boundary layers.
 
     Raises
     ------
     TypeError, ValueError
+        If a side input is not a tensor or has another number of rows.
 
     Examples
     --------
@@ -91,7 +94,7 @@ each layer, boundary layers included: shape (4, batch, ...)
 
 
 def inputs_of_layer(side: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Any]:
-    """The side inputs of layer n: a row of those of these names, the others as they are.
+    """The side inputs of layer n: a row of those with these names; the others unchanged.
 
     Examples
     --------

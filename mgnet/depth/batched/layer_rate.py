@@ -1,8 +1,9 @@
-"""Rates of dropout that differ between layers, as code that expects plain numbers meets them.
+"""Dropout rates that differ between layers, as objects for code that expects plain numbers.
 
-A block is one module for all layers, so a plain number in it is the same for all. A rate that is
-not, as in stochastic depth, is a buffer; in the place of the number stands an object that is
-computed with as the buffer of the layer at hand, and compared as a number between 0 and 1.
+A block is one module for all layers, so plain numbers in it are the same for all layers. A rate
+that differs, as in stochastic depth, is a buffer, and the number is replaced by an object. In
+arithmetic, the object acts as the buffer of the current layer; in comparisons, as a number between
+0 and 1.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ from torch.utils._pytree import tree_map_only
 
 __all__ = ["LayerRate", "give_rates", "has_rates", "plain_number"]
 
-# Rates are kept as integers, which `.half()` leaves alone, in units so small that a rate of .001
-# and more comes back as it was.
+# Rates are stored as integers, which `.half()` does not change, in units so small that rates of
+# 0.001 and more are restored exactly.
 UNIT = 2.0**-62
 
 
 class LayerRate:
-    """A rate of dropout, or what is kept, of the layer whose tensors are in a module.
+    """A rate of dropout, or of retention, for the layer whose tensors are in a module.
 
     Parameters
     ----------
     holder : nn.Module
+        The module with the rate.
     name : str
-        Of its attribute; the buffer is called `name_of_layers`.
+        Name of its attribute; the buffer is called `name_of_layers`.
     kept : bool
-        Whether this is 1 less the rate.
+        Whether this is 1 minus the rate.
 
     Raises
     ------
     TypeError
-        If it is used as a plain number: compared with others than 0 and 1, or converted.
+        If it is used as a plain number: converted, or compared with numbers other than 0 and 1.
 
     Examples
     --------
@@ -45,8 +47,8 @@ class LayerRate:
     (0.0 to 0.25, True)
     >>> dropout.p * 0.5
     Traceback (most recent call last):
-    TypeError: Dropout.p has a rate for each layer, which is computed with inside of a call only; \
-assign one number for all, as 0.1, or make the network anew
+    TypeError: Dropout.p has a rate for each layer, which is computed with inside a call only; \
+assign one number for all, such as 0.1, or create the network again
     """
 
     def __init__(self, holder: nn.Module, name: str, kept: bool = False):
@@ -60,18 +62,24 @@ assign one number for all, as 0.1, or make the network anew
         return f"{self.name}_of_layers"
 
     def rates(self) -> Tensor:
-        """Of the layer at hand or, outside of a call, of all layers, in double precision."""
+        """Rates of the current layer or, outside a call, of all layers, in double precision."""
         rate = self.holder._buffers[self.buffer].double() * UNIT  # type: ignore[union-attr]
         return 1.0 - rate if self.kept else rate
 
     def tensor(self) -> Tensor:
-        """That of the layer at hand."""
+        """The rate of the current layer as a tensor.
+
+        Raises
+        ------
+        TypeError
+            If the rate is used outside a call.
+        """
         rate = self.rates()
         if rate.dim():
             raise TypeError(
                 f"{type(self.holder).__name__}.{self.name} has a rate for each layer, which is "
-                "computed with inside of a call only; assign one number for all, as 0.1, or make "
-                "the network anew"
+                "computed with inside a call only; assign one number for all, such as 0.1, or "
+                "create the network again"
             )
         return rate
 
@@ -119,7 +127,7 @@ assign one number for all, as 0.1, or make the network anew
         return self.tensor()
 
     def _compared(self, other: Any, with_zero: bool, with_one: bool) -> Any:
-        """As of a number between 0 and 1, also where the rate is 0: dropout then keeps all."""
+        """Compare as a number between 0 and 1, even if the rate is 0: dropout then keeps all."""
         if not isinstance(other, int | float):
             return NotImplemented
         if 0.0 < other < 1.0:
@@ -151,7 +159,7 @@ assign one number for all, as 0.1, or make the network anew
             "dropout, in bernoulli_(1 - rate) and in arithmetic with tensors only"
         )
 
-    def __round__(self, digits: int = 0) -> LayerRate:  # for the pictures of modules
+    def __round__(self, digits: int = 0) -> LayerRate:  # used when modules are printed
         return self
 
     def __format__(self, spec: str) -> str:
@@ -165,14 +173,16 @@ assign one number for all, as 0.1, or make the network anew
 
 
 def give_rates(module: nn.Module, name: str, rates: Sequence[float] | Tensor) -> None:
-    """Make an attribute of a module a rate for each layer.
+    """Give an attribute of a module a rate for each layer.
 
     Parameters
     ----------
     module : nn.Module
-        Changed in place; its new buffer is not saved, as rates never are.
+        The module, changed in place; its new buffer is not saved, because rates never are.
     name : str
+        Name of the attribute.
     rates : sequence of float in [0, 1), or the buffer of another module
+        The rates.
 
     Examples
     --------
@@ -189,7 +199,7 @@ def give_rates(module: nn.Module, name: str, rates: Sequence[float] | Tensor) ->
 
 
 def plain_number(rate: Any) -> Any:
-    """A rate of a module that is that of one layer, as a float; all else as it is.
+    """Convert a module's rate for one layer to a float; other values are unchanged.
 
     Examples
     --------

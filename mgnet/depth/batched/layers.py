@@ -11,24 +11,24 @@ from torch import Tensor
 
 __all__ = ["Layers", "is_joint"]
 
-BOUND = 64  # programs for states of different shapes
-PLACES = 1024  # shapes whose programs are known by name
+BOUND = 64  # largest number of programs for states of different shapes
+PLACES = 1024  # largest number of shapes whose programs are stored by name
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """Tensors of some layers, stacked: axis 0 is the layer.
+    """Tensors of some layers, stacked, with the layers on axis 0.
 
     Parameters
     ----------
     parameters : tuple of Tensor
-        Each `(layers, ...)`, in the order of `StackedBlock.names`.
+        Parameters, each `(layers, ...)`, in the order of `StackedBlock.names`.
     buffers : tuple of Tensor
-        Each `(layers, ...)`, without gradient: the block's own buffers.
+        The block's own buffers, each `(layers, ...)`, without gradient.
     times : Tensor
-        Shape `(layers,)`, the time at the left of each layer.
+        Start time of each layer, shape `(layers,)`.
     steps : Tensor
-        Shape `(layers,)`, the step of each layer, in units of time.
+        Step size of each layer, shape `(layers,)`, in units of time.
 
     Examples
     --------
@@ -44,10 +44,10 @@ class Layers:
     buffers: tuple[Tensor, ...]
     times: Tensor
     steps: Tensor
-    # Views and programs, found once: sweeps repeat the same slices and shapes.
+    # Views and programs, stored because sweeps repeat the same slices and shapes.
     _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
     _bound: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
-    # What all slices share: the state of the block, and names of the traces for each shape.
+    # Shared by all slices: the state of the block, and names of the traces for each shape.
     _fingerprint: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     _names: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -69,14 +69,14 @@ class Layers:
         return part
 
     def keep_programs(self, key: Any, programs: Any) -> Any:
-        """Keep programs that were found for these layers; gives them back."""
+        """Store programs that were found for these layers, and return them."""
         if len(self._bound) >= BOUND:
             self._bound.clear()
         self._bound[key] = programs
         return programs
 
     def keep_names(self, key: Any, names: Any) -> None:
-        """Keep the names of what these layers, and their slices, have programs for."""
+        """Store the names of the programs of these layers and their slices."""
         if len(self._names) >= PLACES:
             self._names.clear()
         self._names[key] = names
@@ -86,18 +86,18 @@ class Layers:
         return replace(self, steps=steps)
 
     def update(self, new_buffers: Sequence[Tensor]) -> None:
-        """Give the first buffers these values, in place; those after them are side inputs."""
+        """Assign these values to the first buffers, in place; the others are side inputs."""
         for buffer, new in zip(self.buffers, new_buffers, strict=False):
             if new is not buffer and not is_joint(buffer):
                 buffer.copy_(new)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of them."""
+        """All tensors: parameters, buffers, times and steps."""
         return *self.parameters, *self.buffers, self.times, self.steps
 
 
 def is_joint(tensor: Tensor) -> bool:
-    """Whether all layers have the same memory: shared weights, and what a call gives to all blocks.
+    """Whether all layers use the same memory: shared weights, and side inputs of all layers.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Who evaluates a block puts the tensors of a layer into its modules: one thread at a time."""
+"""A lock for placing the tensors of a layer into the modules of a block: one thread at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _locks = [threading.RLock()]
 
 
 def lending() -> AbstractContextManager[Any]:
-    """A context in which no other thread puts tensors into a block, reads its own or traces it.
+    """A context in which no other thread places tensors in a block, reads its own or traces it.
 
-    One lock for all blocks: traces change the methods of `torch.nn.Module` for the whole process,
-    and blocks may hold networks. `torch.compile` meets none, and needs none: it runs no block.
+    There is one lock for all blocks, because tracing changes methods of `torch.nn.Module` for the
+    whole process, and blocks may contain networks. `torch.compile` neither needs nor gets a lock,
+    because it does not run blocks.
 
     Examples
     --------
@@ -30,10 +31,11 @@ def lending() -> AbstractContextManager[Any]:
 
 
 def aliases(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors, but a view of each parameter, for operations that derive from it.
+    """The tensors, with each parameter replaced by a view, for operations that derive from it.
 
-    PyTorch 2.13 may deadlock where several threads make nodes of a graph at one parameter at once:
-    a lock of the tensor and Python's are taken in both orders. Views are made one after another.
+    PyTorch 2.13 may deadlock if several threads create graph nodes for one parameter concurrently,
+    with a lock of the tensor and Python's in both orders. Views are therefore created one after
+    another.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def aliases(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _renew() -> None:
-    _locks[0] = threading.RLock()  # a thread that held it does not exist in the child
+    _locks[0] = threading.RLock()  # a thread that held the lock does not exist in the child
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -1,8 +1,8 @@
-"""Programs: the graph of one layer for many layers at once, as few tensor operations as can be.
+"""Programs: the graph of one layer for many layers at once, with few tensor operations.
 
-`batch` maps a graph over layers (`vmap`, layers on axis 0 of everything that goes in or comes out),
-removes what does nothing, and gives a `Program`. Since what is saved comes out of `vmap` with the
-layers on axis 0, it can be cut into layers.
+`batch` maps a graph over layers (`vmap`, with the layers on axis 0 of all inputs and outputs),
+removes operations without effect, and returns a `Program`. Saved tensors also have the layers on
+axis 0 after `vmap`, so they can be divided into layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mgnet.depth.batched.tracing import RESHAPES, alike, is_view, shape_of, trac
 __all__ = ["Program", "batch"]
 
 aten = torch.ops.aten
-# Torch's own functions take the same arguments and skip one call in Python.
+# Torch's own functions have the same arguments and avoid one call in Python.
 DIRECT = {
     f"aten::{name}": getattr(torch, name)
     for name in (
@@ -37,17 +37,18 @@ DIRECT |= {"aten::view": torch.reshape, "aten::_unsafe_view": torch.reshape}
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """`run(*numbers(*sizes), *prepare(*tensors), *rest)`; what is prepared are views of tensors.
+    """`run(*numbers(*sizes), *prepare(*tensors), *rest)`; `prepare` returns views of tensors.
 
     Attributes
     ----------
     prepare, run : callable
+        Functions that create the views, and that compute the results.
     numbers : callable or None
-        What a run needs to know of the open sizes of a state; None if nothing.
+        Function that computes the numbers that depend on the open sizes of a state; None if none.
     results : list of callable
-        Each makes an empty tensor like one that comes out.
+        Functions that create an empty tensor like each result.
     whole : Traced or None
-        `(*sizes, *tensors, *rest)`, before it was cut; for comparisons.
+        The function `(*sizes, *tensors, *rest)` before it was divided; for comparisons.
     """
 
     prepare: Callable[..., tuple[Tensor, ...]]
@@ -57,7 +58,7 @@ class Program:
     whole: Traced | None
 
     def text(self, sizes: Sequence[int] = ()) -> list[str]:
-        """The operations, for these sizes; two programs that have the same ones do the same."""
+        """The operations for these sizes; programs with the same operations are equivalent."""
         return [] if self.whole is None else self.whole.text(sizes)
 
 
@@ -69,21 +70,26 @@ def batch(
     table: Any = TABLE,
     axes: Sequence[int] = (),
 ) -> Program:
-    """The program of one layer's graph for many layers at once.
+    """Create the program for many layers at once from the graph of one layer.
 
     Parameters
     ----------
     one : Traced
         A graph of `OneLayer`.
     inputs : sequence of Tensor
-        Its inputs but for the sizes, stacked; only their shapes, strides and types matter. The last
-        has the shape of the states.
+        Its inputs except for the sizes, stacked; only their shapes, strides and types matter. The
+        last one has the shape of the states.
     tensors : int
-        How many of them belong to the layers: views of these are prepared.
+        Number of inputs that belong to the layers; views of these are prepared.
     alone : bool
-        There is one layer, and `one` is taken as it is.
+        Whether there is one layer, for which `one` is used unchanged.
     axes : sequence of int
-        Of one state, where its sizes are open.
+        Axes of a state on which its sizes are open.
+
+    Returns
+    -------
+    Program
+        The program.
     """
     mapped = _of_one_layer(one, len(axes)) if alone else _of_many(one, len(axes), len(inputs))
 
@@ -139,7 +145,7 @@ def _of_one_layer(one: Traced, sizes: int) -> Callable[..., Any]:
 
 
 def _drop_if_idle(node: fx.Node) -> None:
-    """Remove what gives back its argument: much of what vmap inserts."""
+    """Remove an operation that returns its argument, such as many that vmap inserts."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return
     source = node.args[0]
@@ -153,7 +159,7 @@ def _drop_if_idle(node: fx.Node) -> None:
 
 
 def _fuse_product_and_sum(node: fx.Node) -> None:
-    """`bias + a @ b` in one operation."""
+    """Combine `bias + a @ b` in one operation."""
     if node.target is not aten.add.Tensor or node.kwargs:
         return
     for bias, product in (node.args, node.args[::-1]):
@@ -169,7 +175,7 @@ def _fuse_product_and_sum(node: fx.Node) -> None:
 
 
 def _overwrite_product(node: fx.Node) -> None:
-    """`tanh(a @ b)` in place, where nothing else sees the product."""
+    """Compute `tanh(a @ b)` in place if no other node uses the product."""
     if node.target is aten.tanh.default and isinstance(node.args[0], fx.Node):
         product = node.args[0]
         fresh = product.target in (aten.baddbmm.default, aten.bmm.default)
@@ -178,7 +184,7 @@ def _overwrite_product(node: fx.Node) -> None:
 
 
 def _keeps_layers(node: fx.Node) -> bool:
-    """Whether a node is a view, whatever the strides along the layers."""
+    """Whether a node is a view for any strides along the layers."""
     if node.op == "get_attr":
         return True
     if not is_view(node.target):

@@ -1,4 +1,4 @@
-"""The one-step schemes that make a layer of a block, for one layer or for many at once."""
+"""The Runge-Kutta schemes that define a layer of a block, for one layer or for many at once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,28 @@ __all__ = [
     "version_of",
 ]
 
-# Evaluations of F for a step; "rk4" is the classic method, "rk4_38" Kutta's 3/8 rule.
+# Numbers of evaluations of F per step; "rk4" is the classic method, "rk4_38" Kutta's 3/8 rule.
 STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 
 
 def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
-    """What a step of length s adds to u, over s: Hairer, Norsett, Wanner, Solving ODEs I, II.1.
+    """The increment of a step of length s, divided by s: Hairer, Norsett, Wanner, ODEs I, II.1.
 
     Parameters
     ----------
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
+        The scheme.
     F : callable
-        F(t, u), of the shape of u, as `of_its_shape` takes it.
+        The function F(t, u), whose values have the shape of u, see `of_its_shape`.
     t, s : float or tensor without axes
+        Start time and length of the step.
     u : Tensor
+        The state.
+
+    Returns
+    -------
+    Tensor
+        The slope.
 
     Raises
     ------
@@ -51,8 +59,8 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     k = F(t, u)
     if version_of(u) != version:
         raise ValueError(
-            "the block edits its state in place; it must leave it as it is: give it u + 1 for u += "
-            "1, and ReLU() for ReLU(inplace=True) at its beginning"
+            "the block edits its state in place; it must not change it: return u + 1 for u += "
+            "1, and use ReLU() for ReLU(inplace=True) at its beginning"
         )
     k = of_its_shape(k, u)
     if scheme == "midpoint":
@@ -72,7 +80,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
 def _in_thirds(
     scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any, k: Tensor
 ) -> Tensor:
-    """The methods with stages at a third and two thirds of the step; k is the slope at the left."""
+    """Methods with stages at one and two thirds of the step; k is the slope at its start."""
     third = s / 3.0
     second = of_its_shape(F(t + third, u + third * k), u)
     if scheme == "heun3":
@@ -84,18 +92,26 @@ def _in_thirds(
 
 
 def of_its_shape(value: Any, u: Tensor) -> Tensor:
-    """What a block gave for the state u: a tensor of its shape, or a tuple that begins with one.
+    """Check a block's value for the state u: a tensor of its shape, or a tuple with one first.
 
-    Layers of Hugging Face give tuples. What follows the tensor must be None or empty.
+    Layers of Hugging Face return tuples. The entries after the tensor must be None or empty.
 
     Parameters
     ----------
     value : Tensor or tuple
+        The value of the block.
     u : Tensor
+        The state.
+
+    Returns
+    -------
+    Tensor
+        The tensor.
 
     Raises
     ------
     TypeError, ValueError
+        If the value has another form or shape.
 
     Examples
     --------
@@ -134,7 +150,7 @@ def _named(value: Any) -> str:
 
 
 def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
-    """One step of a scheme; arguments as in `slope`.
+    """Compute one step of a scheme; the arguments are those of `slope`.
 
     Examples
     --------
@@ -146,12 +162,17 @@ def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, 
 
 
 def version_of(u: Tensor) -> int:
-    """How often a tensor was edited; 0 where nobody counts, in inference and compiled code."""
+    """How often a tensor was edited; 0 if edits are not counted (inference, compiled code)."""
     return 0 if torch.compiler.is_compiling() or u.is_inference() else u._version
 
 
 def at_times(states: Tensor, asked: Tensor, final_time: float) -> Tensor:
-    """States at times in [0, T], linear between the N + 1 given ones, which are evenly spaced.
+    """States at times in [0, T], by linear interpolation between N + 1 equidistant states.
+
+    Raises
+    ------
+    ValueError
+        If a time is outside the interval.
 
     Examples
     --------
@@ -165,7 +186,7 @@ def at_times(states: Tensor, asked: Tensor, final_time: float) -> Tensor:
         )
     steps = len(states) - 1
     position = asked * (steps / final_time)
-    nearest = position.round()  # rounding must not blend two states where one is meant
+    nearest = position.round()  # rounding must not mix two states if one is requested
     position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
     left = position.floor().clamp(max=steps - 1).long()
     share = (position - left).to(states).view(-1, *[1] * (states.dim() - 1))
@@ -173,7 +194,12 @@ def at_times(states: Tensor, asked: Tensor, final_time: float) -> Tensor:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raise a ValueError with the nearest name, unless there is such a scheme.
+    """Raise an error with the nearest name unless this is a scheme.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
 
     Examples
     --------
@@ -190,15 +216,15 @@ def check_scheme(scheme: str) -> None:
 
 
 def takes_time(block: torch.nn.Module) -> bool:
-    """Whether a block is F(t, u), not F(u), from the arguments of its `forward`.
+    """Whether a block is F(t, u), not F(u), according to the arguments of its `forward`.
 
-    Two that it needs are F(t, u) if the first is called t or time, with or without underscores
-    around, or `_`.
+    Two required arguments mean F(t, u) if the first one is called t or time, possibly with
+    underscores around it, or `_`.
 
     Raises
     ------
     TypeError
-        If it needs neither one nor these two, or one by name.
+        If there is another number of required arguments, another name, or a keyword-only argument.
 
     Examples
     --------
@@ -207,8 +233,8 @@ def takes_time(block: torch.nn.Module) -> bool:
     >>> takes_time(torch.nn.Bilinear(2, 2, 2))
     Traceback (most recent call last):
     TypeError: Bilinear.forward takes (input1: torch.Tensor, input2: torch.Tensor) -> \
-torch.Tensor; a block F(t, u) must call its first argument t or time, and F(u) needs one alone: \
-give the others defaults, or keep tensors that they stand for as buffers
+torch.Tensor; a block F(t, u) must call its first argument t or time, and F(u) has only one: \
+give the other arguments defaults, or keep the corresponding tensors as buffers
     """
     needed = needed_arguments(block)
     if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):
@@ -219,14 +245,14 @@ give the others defaults, or keep tensors that they stand for as buffers
     if len(needed) == 2 and needed[0].name.strip("_").lower() not in ("", "t", "time"):
         raise TypeError(
             f"{type(block).__name__}.forward takes {inspect.signature(block.forward)}; a block "
-            "F(t, u) must call its first argument t or time, and F(u) needs one alone: give the "
-            "others defaults, or keep tensors that they stand for as buffers"
+            "F(t, u) must call its first argument t or time, and F(u) has only one: give the "
+            "other arguments defaults, or keep the corresponding tensors as buffers"
         )
     return len(needed) == 2
 
 
 def needed_arguments(block: torch.nn.Module) -> list[inspect.Parameter]:
-    """The arguments without a default that the `forward` of a block takes.
+    """The arguments without a default of a block's `forward`.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""What a block is given beside its state: masks, rotary caches, the states of an encoder.
+"""Arguments of a block besides its state: masks, rotary caches, the states of an encoder.
 
-Those that require a gradient are to `Layers` as parameters, the other tensors as buffers; each is
-the same for all layers of a call, or has a row for each. Numbers and words are a part of the block.
+For `Layers`, those that require a gradient are parameters, and the other tensors are buffers; each
+is the same for all layers of a call, or has a row for each. Numbers and strings are part of the
+block.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ LEARNED, FIXED = "learned", "fixed"
 
 @dataclass(frozen=True)
 class SideInputs:
-    """Side inputs of one call, taken apart.
+    """Side inputs of one call, divided into their tensors and the rest.
 
     Attributes
     ----------
     key : object
-        Equal for calls with the same names, structure and plain values.
+        An object that is equal for calls with the same names, structure and plain values.
     spec : TreeSpec
+        The structure of the side inputs.
     kinds : tuple
-        Of each leaf: LEARNED, FIXED or, in a tuple, a plain value.
+        Kind of each leaf: LEARNED, FIXED or, in a tuple, a plain value.
     learned, fixed : tuple of Tensor
+        Tensors with and without gradients.
     learned_rows, fixed_rows : tuple of bool
-        Whether a tensor has a row for each layer.
+        Whether each tensor has a row for each layer.
 
     Examples
     --------
@@ -58,7 +61,7 @@ class SideInputs:
 
     @classmethod
     def of(cls, side: Mapping[str, Any], layered: Sequence[str] = ()) -> SideInputs:
-        """Of the keywords of a call, which were checked; `layered` have a row for each layer."""
+        """Divide the checked keywords of a call; those in `layered` have a row for each layer."""
         names = sorted(side)
         leaves, spec = tree_flatten({name: side[name] for name in names})
         rows = [name in layered for name in names for _ in tree_leaves(side[name])]
@@ -82,13 +85,14 @@ class SideInputs:
 
 
 class SideBlock(StackedBlock):
-    """A block with side inputs: to `Layers`, parameters and buffers behind those of the block.
+    """A block with side inputs, which `Layers` has as parameters and buffers after the block's own.
 
     Parameters
     ----------
     block : StackedBlock
+        The block.
     side : SideInputs
-        Of a call; its tensors are not kept.
+        The side inputs of a call; their tensors are not stored.
 
     Examples
     --------
@@ -120,7 +124,7 @@ class SideBlock(StackedBlock):
 
     @property
     def evaluations(self) -> int:
-        """Of the block, with side inputs and without."""
+        """The number for the block, with side inputs and without."""
         return self.block.evaluations
 
     @evaluations.setter
@@ -129,7 +133,7 @@ class SideBlock(StackedBlock):
 
     @property
     def vjps(self) -> int:
-        """Of the block, with side inputs and without."""
+        """The number for the block, with side inputs and without."""
         return self.block.vjps
 
     @vjps.setter
@@ -144,7 +148,13 @@ class SideBlock(StackedBlock):
         step: Tensor,
         state: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The slope of one layer, and its new buffers; side inputs as they are."""
+        """The slope of one layer, and its new buffers; side inputs remain unchanged.
+
+        Raises
+        ------
+        ValueError
+            If the block edits a side input.
+        """
         learned, kept = len(self.block.names), len(self.block.buffer_names)
         rest = parameters[learned:], buffers[kept:]
         own, given = (parameters[:learned], buffers[:kept]), [*rest[0], *rest[1]]
@@ -153,13 +163,18 @@ class SideBlock(StackedBlock):
         if [version_of(x) for x in given] != versions:
             raise ValueError(
                 f"{type(self.template).__name__} edits a side input in place, which all layers "
-                "get as it was given; give it mask + 1 for mask += 1"
+                "get unchanged; use mask + 1 for mask += 1"
             )
         return value, [*new, *rest[1]]
 
 
 def check_side_inputs(owner: str, block: nn.Module, side: Mapping[str, Any]) -> None:
-    """Raise a TypeError unless the block takes such keywords, of tensors and plain values.
+    """Raise an error unless the block accepts such keywords, with tensors and plain values.
+
+    Raises
+    ------
+    TypeError
+        If the block has no such argument, or a value has another type.
 
     Examples
     --------
@@ -193,7 +208,7 @@ are (input: torch.Tensor) -> torch.Tensor; give the block an argument mask=None
 
 
 def _called(block: nn.Module) -> tuple[nn.Module, inspect.Signature]:
-    """The module that meets the keywords: one that hands all of them on to a part is not it."""
+    """The module that uses the keywords; a module that only passes them on is skipped."""
     signature = inspect.signature(block.forward)
     inner = getattr(block, "block", None)
     hands_on = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

@@ -1,13 +1,13 @@
-"""What a layer is traced with: tensors without numbers, some of whose sizes are not known.
+"""Inputs for tracing a layer: tensors without values, some of whose sizes are unknown.
 
-A trace with open sizes is one for many shapes. Where the block, or PyTorch, asks something of an
-open size (is the batch larger than 8? is this axis as long as that one?), the answer of the shape
-at hand goes into the trace, and the question into its conditions: `StandIns.hold` tells for which
-other shapes all answers are the same. PyTorch keeps this account for its compiler.
+A trace with open sizes serves many shapes. If the block, or PyTorch, queries an open size (is the
+batch larger than 8? are these axes equally long?), the trace contains the answer for the current
+shape, and its conditions contain the query: `StandIns.hold` checks for which other shapes all
+answers are the same. PyTorch has this mechanism for its compiler.
 
-Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) ask for all sizes as plain
-numbers, to look for empty tensors. That is no condition while `trusting`; programs that were made
-so are compared at other sizes (see `traces.py`), where a number that was built in shows.
+Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) query all sizes as plain numbers,
+to detect empty tensors. This is not a condition inside `trusting`; programs made in this way are
+compared at other sizes (see `traces.py`), which reveals built-in numbers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mgnet.depth.batched.graphs import ShapeError
 
 __all__ = ["StandIns", "mode_for", "quiet", "spare_mode", "trusting"]
 
-SHAPES = 1024  # whose answers are remembered
+SHAPES = 1024  # largest number of shapes whose answers are stored
 LOUD = "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"
 
 
 class _Mode(FakeTensorMode):
-    """A mode that gives sizes as numbers without a condition, while it trusts those who ask."""
+    """A mode that converts sizes to numbers without a condition while it trusts the caller."""
 
     trusts = False
 
@@ -58,27 +58,27 @@ def _mode(env: Any, static_shapes: bool | None, keeps: bool) -> _Mode:
 
 
 def spare_mode(keeps: bool = True) -> FakeTensorMode:
-    """A mode for tensors without numbers, all of whose sizes are known.
+    """A mode for tensors without values, all of whose sizes are known.
 
     Parameters
     ----------
     keeps : bool
-        Whether PyTorch remembers for ever what each operation gives for these shapes.
+        Whether PyTorch stores permanently the results of each operation for these shapes.
 
     Examples
     --------
     >>> spare_mode().from_tensor(torch.ones(2)).shape
     torch.Size([2])
     """
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # sympy comes with it
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # imports sympy
 
-    # A number read from a tensor, by `item`, would be one of the trace, and another one in a call.
+    # A number read from a tensor by `item` would be constant in the trace but not in calls.
     return _mode(ShapeEnv(allow_scalar_outputs=False), static_shapes=True, keeps=keeps)
 
 
 @contextmanager
 def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, sizes of stand-ins may be asked for as numbers without a condition.
+    """Allow queries of stand-ins' sizes as plain numbers without a condition inside.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, PyTorch does not tell the user what it cannot do with open sizes.
+    """Suppress PyTorch's messages about operations that do not support open sizes.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def quiet() -> Iterator[None]:
 
 
 def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
-    """The mode of tensors without numbers, if these are some.
+    """The mode of tensors without values, if the inputs are such tensors.
 
     Examples
     --------
@@ -128,16 +128,16 @@ def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
 
 
 class StandIns:
-    """Tensors without numbers for those of a layer, with some sizes of the state open.
+    """Tensors without values for those of a layer, with some sizes of the state open.
 
     Parameters
     ----------
     tensors : sequence of Tensor
-        Of one layer.
+        Tensors of one layer.
     state : Tensor
-        Whose shape answers what is asked.
+        A state whose shape determines the answers to queries.
     axes : sequence of int
-        Of the state, where its sizes are open; they are at least 2 here.
+        Axes of the state on which sizes are open; the sizes are at least 2 here.
 
     Examples
     --------
@@ -175,7 +175,7 @@ class StandIns:
         self._held: dict[tuple[int, ...], tuple[int, bool]] = {}
 
     def many(self, count: int) -> list[Tensor]:
-        """The tensors of so many layers, and their states."""
+        """The tensors of this number of layers, and their states."""
         with self.mode:
             return [x.new_empty((count, *x.shape)) for x in (*self.tensors, self.state)]
 
@@ -184,11 +184,11 @@ class StandIns:
         return tuple([shape[axis] for axis in self.axes])
 
     def is_open(self) -> bool:
-        """Whether there are still open sizes; some were asked for as plain numbers."""
+        """Whether there are open sizes left; others were queried as plain numbers."""
         return any(size.node.expr.is_Symbol for size in self.unknown)
 
     def hold(self, shape: tuple[int, ...]) -> bool:
-        """Whether all that was asked until now has the same answers for a state of this shape."""
+        """Whether all queries so far have the same answers for a state of this shape."""
         asked = len(self.env.guards)
         known = self._held.get(shape)
         if known is None or known[0] != asked:
@@ -210,7 +210,13 @@ class StandIns:
         return all(bool(guard.expr.xreplace(values)) for guard in self.env.guards)
 
     def check(self) -> None:
-        """Raise a ShapeError if conditions were asked that `hold` does not answer exactly."""
+        """Check that `hold` can evaluate all queries exactly.
+
+        Raises
+        ------
+        ShapeError
+            If it cannot.
+        """
         allowed = set(self._symbols)
         for guard in self.env.guards:
             if guard.expr.free_symbols - allowed or any(x.is_Float for x in guard.expr.atoms()):
@@ -220,5 +226,5 @@ class StandIns:
 
 
 def _equal(sizes: tuple[int, ...]) -> list[int]:
-    """Which of them are the same: what nobody who was trusted may have looked at."""
+    """Which sizes are equal; trusted code may have compared them."""
     return [sizes.index(size) for size in sizes]

@@ -1,10 +1,10 @@
-"""What a block reads besides its input, parameters and buffers.
+"""Data that a block reads besides its input, parameters and buffers.
 
-A traced block is a list of tensor operations; whatever else its code reads is in them as it was. So
-a trace is kept only as long as the `fingerprint` of the block stays the same: the plain values that
-its modules have, and that its code finds in globals, closures and the objects they hold. A tensor
-from outside would be in the trace with the values of that moment and without its gradient; `Watch`
-ends the trace of a block that uses one, and the block is then evaluated as it is written.
+A traced block is a list of tensor operations, which contain all other data as they were during
+tracing. A trace is therefore used only as long as the `fingerprint` of the block is the same: the
+plain values of its modules, and those in globals, closures and objects that its code accesses. A
+tensor from outside would be in the trace with its old values and without its gradient; `Watch` ends
+the trace of a block that uses one, and the block is then evaluated as written.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ __all__ = [
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
 KINDS = "forward", "forward_pre", "backward", "backward_pre"
 GLOBAL_HOOKS = [f"_global_{kind}_hooks" for kind in KINDS]
-# What PyTorch keeps in a module, and what `odeint` keeps in a right-hand side.
+# Attributes that PyTorch stores in a module, and that `odeint` stores in a right-hand side.
 INTERNAL = (frozenset(vars(nn.Module())) - {"training"}) | {"_mgnet_odeint"}
-KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # whose code is not read
-MOST = 2000  # values that are looked at: a block may hold the whole program
+KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # code that is not read
+MOST = 2000  # largest number of values to examine: a block may refer to the whole program
 HOOKED = Tensor.register_hook, Tensor.grad_fn.__get__  # type: ignore[attr-defined]
-LARGE = 2**20  # bytes of an array, above which its content is not looked at
+LARGE = 2**20  # bytes of an array above which its content is not examined
 
 
 WRAPPED = "fget", "func", "__func__", "__wrapped__"  # of properties, static methods, caches
 
 
 class OutsideTensorError(RuntimeError):
-    """A block uses a tensor, or an array, that is no parameter or buffer of its own.
+    """A block uses a tensor or an array that is not one of its parameters or buffers.
 
     Parameters
     ----------
     value : Tensor or ndarray
+        The tensor or array.
     """
 
     def __init__(self, value: Any):
@@ -61,27 +62,27 @@ class OutsideTensorError(RuntimeError):
         self.value = value
 
     def told(self, block: nn.Module) -> str:
-        """The sentence, with the name of the tensor where it is an attribute of the block.
+        """The message, with the name of the tensor if it is an attribute of the block.
 
         Examples
         --------
         >>> block = nn.Linear(1, 1)
         >>> block.masks = [torch.ones(2)]
         >>> OutsideTensorError(block.masks[0]).told(block)
-        'it uses the tensor masks[0], torch.float32 of shape (2,), which is no parameter or buffer \
-of its own, so that another one may take its place; keep it by register_buffer'
+        'it uses the tensor masks[0], torch.float32 of shape (2,), which is not a parameter or \
+buffer of its own, so that another one may take its place; keep it by register_buffer'
         """
         name = next((path for path, each in _held(block) if each is self.value), "")
         kind = "tensor" if isinstance(self.value, Tensor) else "array"
         return (
             f"it uses {f'the {kind} {name}' if name else f'{_article(kind)} {kind} from outside'}, "
-            f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is no parameter or "
+            f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is not a parameter or "
             "buffer of its own, so that another one may take its place; keep it by register_buffer"
         )
 
 
 def why_not_traced(error: Exception, block: nn.Module) -> str:
-    """What a trace of a block ended with, in words.
+    """Describe why tracing a block failed.
 
     Examples
     --------
@@ -100,7 +101,7 @@ def _article(kind: str) -> str:
 
 
 def _held(block: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Plain attributes of a block and its parts, and what is in lists and dictionaries there."""
+    """Plain attributes of a block and its submodules, and the contents of their containers."""
     for prefix, part in block.named_modules():
         for name, value in vars(part).items():
             path = f"{prefix}.{name}" if prefix else name
@@ -112,17 +113,18 @@ def _held(block: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 class Watch(TorchFunctionMode):
-    """While a layer is traced: notices what a graph of its operations would lose.
+    """Detects effects that a graph of operations would lose, while a layer is traced.
 
     Attributes
     ----------
     hidden : bool
-        Whether there was `no_grad` or a hook of a tensor or, after `look`, a backward pass of the
-        block's own.
+        Whether there was `no_grad`, a hook of a tensor or, after `look`, a custom backward pass of
+        the block.
 
     Raises
     ------
     OutsideTensorError
+        If the block uses a tensor from outside.
 
     Examples
     --------
@@ -145,13 +147,13 @@ class Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def look(self, value: Tensor) -> None:
-        """Look for backward passes of the block's own in the graph of its value."""
+        """Look for custom backward passes of the block in the graph of its value."""
         kind = torch.autograd.function.BackwardCFunction
         self.hidden = self.hidden or any(isinstance(node, kind) for node in _graph(value))
 
 
 def innermost(value: Tensor) -> Tensor:
-    """What `torch.func` has wrapped, where something differentiates or maps over layers or in them.
+    """The tensor inside wrappers of `torch.func`, for differentiation or mapping of layers.
 
     Examples
     --------
@@ -164,7 +166,12 @@ def innermost(value: Tensor) -> Tensor:
 
 
 def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
-    """Raise a ValueError if the graph of a slope ends elsewhere than in these leaves.
+    """Raise an error if the graph of a slope ends in other leaves than these.
+
+    Raises
+    ------
+    ValueError
+        If it does.
 
     Examples
     --------
@@ -172,8 +179,8 @@ def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
     >>> check_gradients(2 * u, [u])
     >>> check_gradients(scale * u, [u])
     Traceback (most recent call last):
-    ValueError: the block uses a tensor of shape () that requires a gradient and is no parameter \
-of its own; a LayerParallel module would lose that gradient: make it a parameter of the block, \
+    ValueError: the block uses a tensor of shape () that requires a gradient and is not its \
+parameter; a LayerParallel module would lose that gradient: make it a parameter of the block, \
 detach it, or call the ODENet itself
     """
     own = {id(leaf) for leaf in leaves}
@@ -182,7 +189,7 @@ detach it, or call the ODENet itself
         if leaf is not None and id(leaf) not in own:
             raise ValueError(
                 f"the block uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
-                "and is no parameter of its own; a LayerParallel module would lose that gradient: "
+                "and is not its parameter; a LayerParallel module would lose that gradient: "
                 "make it a parameter of the block, detach it, or call the ODENet itself"
             )
 
@@ -198,15 +205,16 @@ def _graph(value: Tensor) -> set[Any]:
 
 
 def fingerprint(block: nn.Module) -> Any:
-    """All plain values that the code of a block may read now; equal while nothing has changed.
+    """All plain values that the code of a block may read now; equal if nothing has changed.
 
-    Its own attributes, those of objects that it holds, and globals and closures of its code and of
-    the functions it calls, except for what belongs to Python's library, torch, NumPy, SciPy and
-    mgnet. At most 2000 values.
+    These are its own attributes, those of objects that it contains, and globals and closures of its
+    code and of functions that it calls, except for those of Python's library, torch, NumPy, SciPy
+    and mgnet; at most 2000 values.
 
     Parameters
     ----------
     block : nn.Module
+        The block.
 
     Examples
     --------
@@ -225,6 +233,7 @@ def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
     Parameters
     ----------
     code : callable
+        The block or function.
 
     Examples
     --------
@@ -235,7 +244,7 @@ def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
     """
     reader = _Reader()
     if isinstance(code, nn.Module):
-        # PyTorch's own code is not read, but it may be another one.
+        # PyTorch's own code is not read, but it may have been replaced.
         parts = [(id(part), type(part).forward, reader.module(part)) for part in code.modules()]
     else:
         parts = [reader.value(code)]
@@ -244,7 +253,7 @@ def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
 
 
 class _Reader:
-    """Describes values by what code can read of them; every object once."""
+    """Describes values by the data that code can read from them; each object once."""
 
     def __init__(self) -> None:
         self.seen: dict[Any, int] = {}
@@ -262,7 +271,7 @@ class _Reader:
         key = value if isinstance(value, type) else id(value)
         if key in self.seen:
             return kind, self.seen[key]
-        if not isinstance(value, type):  # `_class` notes them
+        if not isinstance(value, type):  # `_class` describes types
             self.seen[key] = len(self.seen)
         self.left -= 1
         return kind, self._content(value)
@@ -274,7 +283,7 @@ class _Reader:
         return tuple([(name, self.value(each)) for name, each in list(values.items())])
 
     def module(self, module: nn.Module) -> Any:
-        """One module without those below it, which come by themselves."""
+        """One module without its submodules, which are described separately."""
         self.seen.setdefault(id(module), len(self.seen))
         own = (*module._parameters.values(), *module._buffers.values())
         self.tensors += [x for x in own if x is not None]
@@ -321,7 +330,7 @@ class _Reader:
         return self.named(read), self._class(type(value))
 
     def _class(self, kind: type) -> Any:
-        """What the methods of a class and of those that it is derived from read; its attributes."""
+        """The data that methods of a class and its base classes read; its attributes."""
         found = []
         for each in kind.__mro__:
             if each.__module__.partition(".")[0] in KNOWN or each in self.seen:
@@ -343,7 +352,7 @@ class _Reader:
         for cell in function.__closure__ or ():
             try:
                 read.append(cell.cell_contents)
-            except ValueError:  # not filled yet
+            except ValueError:  # the cell is still empty
                 continue
         names, known = _names(function.__code__), function.__globals__
         for name in names:
@@ -357,7 +366,7 @@ class _Reader:
 
 @lru_cache(maxsize=4096)
 def _names(code: CodeType) -> tuple[str, ...]:
-    """The globals and attributes that a function asks for, and functions defined in it."""
+    """The globals and attributes that a function uses, including nested functions."""
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     return tuple(dict.fromkeys([*code.co_names, *[x for each in inner for x in _names(each)]]))
 

@@ -1,7 +1,7 @@
-"""Layers together with their derivative in one direction: a block of its own.
+"""Layers together with their derivative in one direction, as another block.
 
 `u+ = u + s F(u; theta)` and its tangent `w+ = w + s (F_u w + F_theta b) + b_s F` are a layer of the
-state (u, w). What can be done to layers, serially or by multigrid, is so done to their derivative.
+state (u, w). Every operation on layers, serial or by multigrid, is thus available for derivatives.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ __all__ = ["TangentBlock"]
 
 
 class TangentBlock(StackedBlock):
-    """The block of the states (u, w), on axis 0 of a state, w the derivative of u in a direction.
+    """The block of states (u, w), stacked on axis 0, where w is the derivative of u in a direction.
 
-    Its parameters are those of the block, then the direction in which they change. The derivative
-    is PyTorch's, of a vector-Jacobian product: it exists to the order to which the block has
-    derivatives.
+    Its parameters are those of the block, followed by the direction in which they change. PyTorch
+    computes the derivative from a vector-Jacobian product, so it exists to the same order as
+    derivatives of the block.
 
     Parameters
     ----------
     block : StackedBlock
-        May be a `TangentBlock`: derivatives of higher order.
+        The block; it may be a `TangentBlock`, for derivatives of higher order.
     with_steps : bool
-        Whether the steps change, too. Each layer then has one more parameter, the factor by which
-        its step differs from that of `Layers.steps`, which stays.
+        Whether the steps also change. Each layer then has one more parameter, the factor between
+        its step and that in `Layers.steps`, which is constant.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class TangentBlock(StackedBlock):
         step: Tensor,
         state: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The slopes of u and w of one layer, and its buffers as they are."""
+        """The slopes of u and w for one layer, and its unchanged buffers."""
         count = len(self.names) // 2
         own, direction = (state[0], *parameters[:count]), (state[1], *parameters[count:])
         slope = partial(self._slope, buffers, time, step)
@@ -92,9 +92,9 @@ Slope = Callable[[Sequence[Tensor]], Tensor]
 class _Pushed(torch.autograd.Function):
     """(inputs, their direction) -> the slope, and its derivative in that direction.
 
-    The backward pass differentiates one vector-Jacobian product of the slope. To differentiate the
-    derivative as it is computed here, twice already, would be one order more, to which PyTorch's
-    derivatives of some modules, layer norm among them, do not go.
+    The backward pass differentiates one vector-Jacobian product of the slope. Differentiating the
+    derivative in the form computed here, which is already differentiated twice, would require one
+    order more, which PyTorch does not support for some modules, such as layer norm.
     """
 
     @staticmethod
@@ -107,7 +107,7 @@ class _Pushed(torch.autograd.Function):
             value = slope(leaves)
             lam = torch.zeros_like(value).requires_grad_()
             pulled = _pulled(value, leaves, lam)
-        # A vector-Jacobian product is linear in lam: its derivative by lam is the other product.
+        # A vector-Jacobian product is linear in lam: its derivative is the other product.
         pushed = _gradients(pulled, direction, [lam])[0]
         ctx.graph = leaves, value
         return value.detach(), pushed.detach()
@@ -118,7 +118,7 @@ class _Pushed(torch.autograd.Function):
         own, direction = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
         leaves, value = ctx.graph
         with torch.enable_grad():
-            if in_graph:  # inputs of their own, whatever they were computed from
+            if in_graph:  # separate inputs, regardless of how they were computed
                 leaves = [
                     x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in own
                 ]
@@ -140,7 +140,7 @@ def _gradients(
     inputs: Sequence[Tensor],
     in_graph: bool = False,
 ) -> list[Tensor]:
-    """Those of the outputs that depend on something, with respect to the inputs."""
+    """Gradients of those outputs that have a graph, with respect to the inputs."""
     pairs = [(x, c) for x, c in zip(outputs, cotangents, strict=True) if x.requires_grad]
     if not pairs:
         return [torch.zeros_like(x) for x in inputs]

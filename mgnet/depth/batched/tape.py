@@ -1,4 +1,4 @@
-"""Tapes: what the vector-Jacobian products of recorded layers need."""
+"""Tapes: the data for vector-Jacobian products of recorded layers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.autocast import without_cast
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.streams import side_by_side
 from mgnet.depth.batched.surroundings import check_gradients
 
 __all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape", "joined"]
@@ -20,7 +21,7 @@ Gradients = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
 
 
 class Block(Protocol):
-    """What a tape asks of the block whose layers it recorded: see `StackedBlock`."""
+    """The interface of the block whose layers a tape has recorded; see `StackedBlock`."""
 
     stages: int
     vjps: int
@@ -34,7 +35,7 @@ class Block(Protocol):
     def programs(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Sequence[Callable[..., Any]]:
-        """The program of one kind for each of these layers alone."""
+        """The program of one kind for each of these layers separately."""
         ...
 
     def evaluate(
@@ -50,17 +51,16 @@ class Block(Protocol):
 
 
 class Tape(ABC):
-    """Recorded layers; `StackedBlock.record` makes one.
+    """Recorded layers, made by `StackedBlock.record`.
 
     Attributes
     ----------
     value : Tensor
         The slopes, shape `(layers, batch, ...)`.
     new_buffers : tuple of Tensor
-        The layers' buffers after this evaluation, each `(layers, ...)`: batch norm's statistics.
+        The layers' buffers after this evaluation, each `(layers, ...)`, such as batch norm's.
     linear : bool
-        Whether `vjp` is known to be linear; a hook, or a backward pass of the block's own, may clip
-        gradients.
+        Whether `vjp` is known to be linear; a hook, or a custom backward pass, may clip gradients.
 
     Examples
     --------
@@ -79,26 +79,26 @@ class Tape(ABC):
 
     @abstractmethod
     def vjp(self, lam: Tensor) -> Tensor:
-        """`(d slope / d state)^T lam`, of the shape of the states, as lam is."""
+        """Return `(d slope / d state)^T lam`; lam and the result have the shape of the states."""
 
     @abstractmethod
     def vjp_all(self, lam: Tensor) -> Gradients:
-        """The same with respect to states, parameters and steps; None where steps do not enter."""
+        """The products with respect to states, parameters and steps (None if independent)."""
 
     @abstractmethod
     def __getitem__(self, which: slice) -> Tape:
-        """The tape of some of the layers; evaluates nothing."""
+        """The tape of some of the layers, without an evaluation."""
 
     @abstractmethod
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """`vjp` of each layer alone, for cotangents like `lam`, each to be called once.
+        """The `vjp` of each layer separately, for cotangents like `lam`, to be called once each.
 
-        Faster than as many slices, and counted as often as there are layers.
+        This is faster than slices of the tape, and counts one product per layer.
         """
 
 
 class TracedTape(Tape):
-    """A tape of traced layers: `saved` has the layers on axis 0 of every tensor.
+    """A tape of traced layers: all tensors in `saved` have the layers on axis 0.
 
     `training` is the mode in which they were recorded; that of the block may have changed since.
     """
@@ -133,6 +133,10 @@ class TracedTape(Tape):
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
 
+    def tensors(self) -> list[Tensor]:
+        """All that it holds of one evaluation."""
+        return [self.value, *self.new_buffers, *self.saved]
+
     def __getitem__(self, which: slice) -> Tape:
         value = self.value[which]
         if not len(value):
@@ -158,16 +162,16 @@ class TracedTape(Tape):
 
 
 def _packed(part: Tensor) -> Tensor:
-    """Copied, unless it is contiguous already, or one tensor that all layers share.
+    """Copy a tensor unless it is contiguous, or one tensor that all layers share.
 
-    PyTorch 2.13 reads the statistics that norms keep for their backward pass as if they were
+    PyTorch 2.13 reads the statistics that norms store for their backward pass as if they were
     contiguous (findings/torch_norm_backward_strides.sh).
     """
     return part if len(part) < 2 or part.stride(0) == 0 else part.contiguous()
 
 
 def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
-    """One tape of all `layers` from those of some at a time, in their order.
+    """Combine the tapes of some layers each, in order, to one tape of all `layers`.
 
     Examples
     --------
@@ -191,18 +195,20 @@ def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
 
 
 class AutogradTape(Tape):
-    """A tape of one layer, evaluated by PyTorch as it is written.
+    """A tape of one layer, evaluated in plain PyTorch.
 
     Parameters
     ----------
     block : Block
+        The block.
     layers : Layers
-        One.
+        One layer.
     leaves : sequence of Tensor
-        The state, the parameters and, where it enters, the step, at the ends of a graph.
+        The leaves of a graph: the state, the parameters and, if the slope depends on it, the step.
     slope : Tensor
-        What the graph gives.
+        The result of the graph.
     new_buffers : tuple of Tensor
+        Buffers after the evaluation.
 
     Examples
     --------
@@ -282,12 +288,10 @@ class SeparateTapes(Tape):
         self.linear = all(tape.linear for tape in tapes)
 
     def vjp(self, lam: Tensor) -> Tensor:
-        parts = zip(self.tapes, lam.split(1), strict=False)
-        return torch.cat([lam[:0], *[tape.vjp(part) for tape, part in parts]])
+        return torch.cat([lam[:0], *self._each("vjp", lam)])
 
     def vjp_all(self, lam: Tensor) -> Gradients:
-        parts = zip(self.tapes, lam.split(1), strict=False)
-        found = [tape.vjp_all(part) for tape, part in parts]
+        found = self._each("vjp_all", lam)
         states = torch.cat([lam[:0], *[x for x, _, _ in found]])
         steps = [x for _, _, x in found if x is not None]
         return (
@@ -302,7 +306,15 @@ class SeparateTapes(Tape):
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         return [vjp for tape in self.tapes for vjp in tape.vjp_each(lam)]
 
+    def _each(self, method: str, lam: Tensor) -> list[Any]:
+        """A method of each tape; those that run no code of users go side by side."""
+        parts = zip(self.tapes, lam.split(1), strict=False)
+        calls = [partial(getattr(tape, method), part) for tape, part in parts]
+        if all(isinstance(tape, TracedTape) for tape in self.tapes):
+            return side_by_side(calls, lam)
+        return [call() for call in calls]
+
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Tensors of single layers on axis 0; right for no layers, too."""
+    """Tensors of single layers, concatenated on axis 0; also correct for no layers."""
     return tuple([torch.cat([x[:0], *[part[k] for part in parts]]) for k, x in enumerate(like)])

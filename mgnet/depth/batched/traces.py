@@ -1,10 +1,10 @@
-"""The traces of a block: one for many shapes where that can be, else one for each, for some time.
+"""The traces of a block: one for many shapes if possible, else one per shape, for some time.
 
-The first shapes have a trace each. From then on a trace has open sizes on the axes that were seen
-to differ, and serves all shapes for which its conditions hold. Before such a program is used, it is
-written out for a shape that has a trace of its own, and must be the same, operation by operation:
-so no result depends on which of the two a shape has. A block that asks for a size as a plain number
-(`len(x)`, `range(x.shape[1])`) has a trace for each of these.
+The first shapes have separate traces. Afterwards a trace has open sizes on the axes that were
+observed to differ, and serves all shapes for which its conditions hold. Before such a program is
+used, it is specialized to a shape with a separate trace, and must agree with it operation by
+operation, so no result depends on which of the two is used. A block that queries a size as a plain
+number (`len(x)`, `range(x.shape[1])`) has a trace for each such size.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from mgnet.depth.batched.tracing import OneLayer, Slope, trace_for_autograd, tra
 
 __all__ = ["Family", "Request", "Trace", "Traces"]
 
-ALONE = 2  # shapes that have a trace of their own before there is one for many
-OPEN = 8  # traces with open sizes in a family, where the block branches
-FAMILIES = 32  # for a block
-OPERATIONS = 100_000  # in all programs of a block that are for one shape each
-WITNESSES = 2  # shapes with which programs are compared, where there are so many
-LEAST = 50  # what a trace counts beside the operations of its programs
-DROPPED = 256  # traces that are made in vain before further shapes have none
+ALONE = 2  # number of shapes with separate traces before there is a trace for many
+OPEN = 8  # traces with open sizes in a family, if the block branches
+FAMILIES = 32  # largest number for a block
+OPERATIONS = 100_000  # largest number in all programs of a block for single shapes
+WITNESSES = 2  # number of shapes with which programs are compared, if available
+LEAST = 50  # cost of a trace besides the operations of its programs
+DROPPED = 256  # number of useless traces after which further shapes are not traced
 
 Make = Callable[[bool, bool], OneLayer | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Layers and states for which a program is wanted.
+    """Layers and states for which a program is needed.
 
     Parameters
     ----------
     slope : callable
-        As in `trace_layer`.
+        The function `slope` of `trace_layer`.
     tensors : sequence of Tensor
-        Of the layers, stacked: parameters, buffers, times and steps.
+        Tensors of the layers, stacked: parameters, buffers, times and steps.
     states : Tensor
-        Stacked, too.
+        The states, also stacked.
     parameters : int
-        How many of the tensors are parameters.
+        Number of tensors that are parameters.
     stages : int
-        Of the one-step method.
+        Number of stages of the Runge-Kutta method.
     """
 
     slope: Slope
@@ -62,7 +62,7 @@ class Request:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one state."""
+        """The shape of one state."""
         return tuple(self.states.shape[1:])
 
     def of_shape(self, shape: Sequence[int]) -> Request:
@@ -70,10 +70,10 @@ class Request:
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
     def inputs(self, keeps: bool = True) -> list[Tensor]:
-        """What a trace of many layers is made with; `keeps` is that of `spare_mode`.
+        """Inputs for the trace of many layers; `keeps` is that of `spare_mode`.
 
-        States are contiguous, however they lie in memory in the call at hand: a gradient of a sum
-        has strides of 0, and PyTorch's rules for layer norm then insert a copy.
+        States are contiguous, regardless of their memory layout in the current call: the gradient
+        of a sum has strides of 0, for which PyTorch's rules for layer norm insert a copy.
         """
         found = [_traceable(x) for x in (*self.tensors, self.states.contiguous())]
         if keeps:
@@ -83,27 +83,27 @@ class Request:
 
 
 class Trace:
-    """The trace of one layer and its programs for many; of one shape, or with open sizes.
+    """The trace of one layer and its programs for many; for one shape, or with open sizes.
 
     Parameters
     ----------
     one : OneLayer or None
-        None: layers of this shape are evaluated as they are written.
+        The graphs; None means that layers of this shape are evaluated as written.
     given : StandIns, optional
-        With open sizes.
+        The inputs of a trace with open sizes.
     witnesses : sequence of (Trace, shape)
-        Each of one shape, for which the conditions hold; programs are compared with its own.
+        Traces for single shapes that fulfill the conditions; programs are compared with theirs.
     compares : bool
-        Whether programs of one shape keep what such a comparison needs.
+        Whether programs for one shape store the data for such comparisons.
 
     Attributes
     ----------
     name : object
-        Another one after conditions have been added.
+        An object that is replaced when conditions are added.
     apart : bool
         Whether layers run one after another.
     operations : int
-        In all programs.
+        Number of operations in all programs.
     """
 
     def __init__(
@@ -125,28 +125,29 @@ class Trace:
         self._programs: dict[tuple[str, int, bool], Program] = {}
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The open ones of a state."""
+        """The open sizes of a state."""
         return () if self.given is None else self.given.sizes(shape)
 
     def run_apart(self) -> None:
-        """From now on layers run one after another."""
+        """Run layers one after another from now on."""
         self.apart = True
         for trace, _ in self.witnesses:
             trace.apart = True
 
     def program(self, kind: str, request: Request) -> Program:
-        """The program of a kind for as many layers as there are states.
+        """The program of one kind for as many layers as there are states.
 
         Parameters
         ----------
         kind : str
-            "slope", "forward", "vjp", "vjp_all" or "differentiable".
+            Kind of program: "slope", "forward", "vjp", "vjp_all" or "differentiable".
         request : Request
+            Layers and states.
 
         Raises
         ------
         ShapeError
-            If there is none with open sizes.
+            If there is no program with open sizes.
         """
         key = kind, len(request.states), self.apart
         found = self._programs.get(key)
@@ -195,10 +196,10 @@ class Trace:
 
 
 class Family:
-    """All traces for states of one type and number of axes."""
+    """All traces for states with one type and number of axes."""
 
     def __init__(self) -> None:
-        self.alone: OrderedDict[tuple[int, ...], Trace] = OrderedDict()  # last used last
+        self.alone: OrderedDict[tuple[int, ...], Trace] = OrderedDict()  # last used is last
         self.open: list[Trace] = []
         self.dropped = 0
         self._closed = False
@@ -208,13 +209,14 @@ class Family:
         self._warned = False
 
     def find(self, request: Request, make: Make) -> Trace:
-        """The trace for a shape; made where there is none yet.
+        """The trace for a shape; created if there is none.
 
         Parameters
         ----------
         request : Request
+            Layers and states.
         make : callable
-            `(warns, keeps) -> OneLayer` of this shape, or None where it cannot be traced.
+            A function `(warns, keeps) -> OneLayer` for this shape, or None if it cannot be traced.
         """
         shape = request.shape
         found = self.alone.get(shape)
@@ -235,13 +237,13 @@ class Family:
         return found
 
     def close(self, trace: Trace) -> None:
-        """Give up a trace with open sizes: from now on each further shape has its own."""
+        """Abandon a trace with open sizes: from now on, each further shape has its own."""
         self._closed = True
         if trace in self.open:
             self.open.remove(trace)
 
     def drop(self) -> bool:
-        """Drop the trace of the shape that was not used for longest, if there are others."""
+        """Drop the least recently used trace for a single shape, if there are others."""
         if len(self.alone) < 2:
             return False
         self.alone.popitem(last=False)
@@ -249,7 +251,7 @@ class Family:
         return True
 
     def operations(self) -> int:
-        """In all programs of one shape each."""
+        """Number of operations in all programs for single shapes."""
         return sum([LEAST + trace.operations for trace in self.alone.values()])
 
     def _alone(self, request: Request, make: Make) -> Trace:
@@ -273,11 +275,11 @@ class Family:
     def _opened(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
         try:
             trace = self._with_open_sizes(request, make, axes)
-        except Exception:  # of whatever PyTorch's accounts of sizes do not know
-            trace = self._alone(request, make)  # raises what the block itself does
+        except Exception:  # sizes that PyTorch's symbolic shapes do not support
+            trace = self._alone(request, make)  # raises the block's own errors
             self._closed = True
             return trace
-        self.open.insert(0, trace)  # the last ones have most open sizes
+        self.open.insert(0, trace)  # later traces have more open sizes
         return trace
 
     def _with_open_sizes(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
@@ -303,7 +305,7 @@ class Family:
 
 
 class Traces:
-    """The families of a block, those used last.
+    """The most recently used families of a block.
 
     Examples
     --------
@@ -329,7 +331,7 @@ class Traces:
         return found
 
     def shrink(self) -> None:
-        """Drop traces of one shape each, so that all have no more operations than `OPERATIONS`."""
+        """Drop traces for single shapes until their operations number at most `OPERATIONS`."""
         families = [*self._families.values()]
         left = sum([family.operations() for family in families]) - OPERATIONS
         for family in families:
@@ -341,5 +343,5 @@ class Traces:
 
 
 def _traceable(tensor: Tensor) -> Tensor:
-    """Outside of any graph; a copy of one that was made in inference mode."""
+    """A tensor without graph; a copy if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()

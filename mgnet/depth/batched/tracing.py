@@ -1,14 +1,14 @@
-"""From a layer written in Python to short functions of stacked tensors.
+"""Tracing of a layer written in Python to short functions of stacked tensors.
 
-`torch.vmap` of a block spends most of its time on a small layer in Python. So a layer's slope and
-its vector-Jacobian products are traced once, to graphs of plain tensor operations:
+For small layers, `torch.vmap` of a block spends most of its time in Python. A layer's slope and its
+vector-Jacobian products are therefore traced once to graphs of plain tensor operations:
 
-1. `trace_layer` traces *one* layer, forward and backward, and cuts the graph into `forward`, which
-   also returns what it saves, `vjp` and `vjp_all`.
+1. `trace_layer` traces *one* layer, forward and backward, and divides the graph into `forward`,
+   which also returns saved tensors, `vjp` and `vjp_all`.
 2. `programs.batch` maps such a graph over many layers.
 
-A layer is traced for a shape, or for many: see `stand_ins.py`. The graphs of the second kind take
-the open sizes of a state before everything else.
+A layer is traced for one shape, or for many: see `stand_ins.py`. Graphs for many shapes have the
+open sizes of a state as their first arguments.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
-# `u[:, 0]` slices axis 0, but not where PyTorch knows its size; after what the whole is told.
+# `u[:, 0]` slices axis 0, except if PyTorch knows its size; afterwards, the whole axis.
 SLICES = {aten.slice.Tensor: 2, aten.slice_backward.default: 3}
 WHOLE = ((0, 2**63 - 1), (0, 2**63 - 1, 1))
 CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
@@ -54,24 +54,23 @@ CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
 class OneLayer:
     """The graphs of one layer; `tensors` are its parameters, buffers, time and step.
 
-    Each takes the open sizes before what is told here.
+    The open sizes precede the arguments listed here.
 
     Attributes
     ----------
     slope : Traced
-        `(*tensors, state) -> slope`.
+        The function `(*tensors, state) -> slope`.
     forward : Traced
-        `(*tensors, state) -> slope, *changed buffers, *saved`.
+        The function `(*tensors, state) -> slope, *changed buffers, *saved`.
     vjp, vjp_all : Traced
-        `(*tensors, *saved, lam) -> dstate` and `-> dstate, *dparameters[, dstep]`.
+        Functions `(*tensors, *saved, lam) -> dstate` and `-> dstate, *dparameters[, dstep]`.
     changed : tuple of int
         Numbers of the buffers that the block updates.
     convolves : bool
-        Many layers at once are then grouped convolutions: slower, with other roundings.
+        Whether many layers at once become grouped convolutions: slower, with other rounding.
     hidden : bool
-        Autograd would not find in the graphs what the block says: own backward passes, hooks of
-        tensors, `no_grad`, edits of a part told by strides, which have wrong derivatives as
-        functions.
+        Whether autograd of the graphs would miss parts of the block: custom backward passes, hooks
+        of tensors, `no_grad`, or edits of strided views, which have wrong derivatives as functions.
     """
 
     slope: Traced
@@ -83,7 +82,7 @@ class OneLayer:
     hidden: bool
 
     def about(self) -> tuple[Any, ...]:
-        """What is said beside the graphs."""
+        """The data besides the graphs."""
         return self.changed, self.convolves, self.hidden
 
 
@@ -102,15 +101,21 @@ def trace_layer(
     Parameters
     ----------
     slope : callable
-        `(parameters, buffers, time, step, state) -> slope, new buffers`; may edit its buffers.
+        The function `(parameters, buffers, time, step, state) -> slope, new buffers`; it may edit
+        its buffers.
     inputs : sequence of Tensor
         The parameters, the buffers, the time, the step and the state of one layer.
     parameters : int
-        How many parameters there are.
+        Number of parameters.
     stages : int
-        With one stage the slope does not depend on the step.
+        Number of stages; with one stage, the slope does not depend on the step.
     axes : sequence of int
-        Of the state, where its sizes are open; the inputs are then those of `StandIns`.
+        Axes of the state on which sizes are open; the inputs are then those of `StandIns`.
+
+    Returns
+    -------
+    OneLayer
+        The graphs.
     """
     watch = Watch()
 
@@ -120,7 +125,7 @@ def trace_layer(
         h = step.detach().requires_grad_() if stages > 1 else step
         leaf = state.detach().requires_grad_()
         with torch.enable_grad(), watch:
-            u = leaf.clone()  # of a leaf, PyTorch itself refuses edits, in other words than `slope`
+            u = leaf.clone()  # PyTorch itself refuses edits of a leaf, with another message
             value, new = slope(p, [x.clone() for x in tensors[parameters:]], time, h, u)
         watch.look(value)
         leaves = [leaf, *p, *[h] * (stages > 1)]
@@ -140,7 +145,7 @@ def trace_layer(
 def trace_for_autograd(
     slope: Slope, inputs: Sequence[Tensor], parameters: int, axes: Sequence[int] = ()
 ) -> Traced:
-    """The graph `(*tensors, state) -> slope` of one layer as the block says it, for autograd."""
+    """The graph `(*tensors, state) -> slope` of one layer with the block's own autograd."""
 
     def forward(*inputs: Tensor) -> Tensor:
         buffers = [x.clone() for x in inputs[parameters:-3]]
@@ -176,7 +181,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) ->
     mode = mode_for(inputs) or spare_mode()
     given = [x if mode_for([x]) else mode.from_tensor(x, static_shapes=True) for x in inputs]
     make = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)
-    # The other kinds of attention have no rule for vmap.
+    # The other implementations of attention have no rule for vmap.
     with sdpa_kernel(SDPBackend.MATH), _no_hooks(), mode:
         traced = taken(make(*given))
     for node in traced.graph.nodes:
@@ -187,7 +192,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) ->
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
-    """A checkpoint counts what is saved, but traces are made in its first run only."""
+    """Disable hooks: checkpoints count saved tensors, but traces are made only in the first run."""
     autograd: Any = torch._C._autograd  # type: ignore[attr-defined]
     if autograd._top_saved_tensors_default_hooks(False) is None:
         return nullcontext()
@@ -199,7 +204,7 @@ def _itself(tensor: Tensor) -> Tensor:
 
 
 def is_view(operation: Any) -> bool:
-    """Whether an operation gives a view of its argument."""
+    """Whether an operation returns a view of its argument."""
     return isinstance(operation, torch._ops.OpOverload) and operation.is_view
 
 
@@ -210,10 +215,10 @@ def _changes_inputs(operation: Any) -> bool:
 def _cut(
     traced: Traced, sizes: list[fx.Node], tensors: int, changeable: range, hidden: bool
 ) -> OneLayer:
-    """Parts of a graph `(*sizes, *tensors, state, lam) -> slope, *buffers, dstate, *every`."""
+    """Divide a graph `(*sizes, *tensors, state, lam) -> slope, *buffers, dstate, *every`."""
     inputs = traced.graph.find_nodes(op="placeholder")[len(sizes) :]
     layer, state, lam = inputs[:tensors], inputs[tensors], inputs[tensors + 1]
-    for node in traced.graph.nodes:  # nothing is edited any more: no copies, no guards
+    for node in traced.graph.nodes:  # there are no edits: copies and guards are unnecessary
         if node.target in RESHAPES:
             node.target = aten.reshape.default  # strides may differ for many layers
         elif node.target is aten.detach.default or (
@@ -223,7 +228,7 @@ def _cut(
     value, *rest = results(traced.graph)
     new, (dstate, *every) = rest[: len(changeable)], rest[len(changeable) :]
     changed = [k for k, i in enumerate(changeable) if new[k] is not inputs[i]]
-    for k in changed:  # the backward pass comes after the update, and needs what was before
+    for k in changed:  # the backward pass follows the update, and needs the old values
         _use_copy(traced.graph, inputs[changeable[k]], inputs[-1])
     saved = _border(traced.graph, layer, lam, [dstate, *every])
     forward = (value, *(new[k] for k in changed), *saved)
@@ -240,7 +245,7 @@ def _cut(
 
 
 def merge_equal(graph: fx.Graph) -> None:
-    """Compute once what is computed several times: by stages, or by backward passes of a block.
+    """Compute repeated operations once: in stages, or in backward passes of a block.
 
     Examples
     --------
@@ -271,9 +276,9 @@ def _use_copy(graph: fx.Graph, node: fx.Node, behind: fx.Node) -> None:
 def _border(
     graph: fx.Graph, layer: list[fx.Node], lam: fx.Node, outputs: list[fx.Node]
 ) -> list[fx.Node]:
-    """What vector-Jacobian products need of the forward pass; views of a layer are free.
+    """The values of the forward pass for vector-Jacobian products; views of a layer are free.
 
-    So are numbers, which are computed of the sizes wherever they are needed.
+    Numbers are also free, because they are computed from the sizes wherever they are needed.
     """
     late, free, border = {lam}, set(layer), {}
     for node in graph.nodes:
@@ -291,10 +296,10 @@ def _border(
 
 
 def shape_of(node: Any) -> Any:
-    """The shape of what a node stands for."""
+    """The shape of the value of a node."""
     return node.meta["val"].shape
 
 
 def alike(node: Any, other: Any) -> bool:
-    """Whether two nodes have tensors of one shape and type."""
+    """Whether the values of two nodes are tensors with the same shape and type."""
     return shape_of(node) == shape_of(other) and node.meta["val"].dtype == other.meta["val"].dtype

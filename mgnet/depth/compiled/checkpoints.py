@@ -1,4 +1,4 @@
-"""Serial propagation that keeps few states, and computes the others again in the backward pass."""
+"""Serial propagation that stores few states and recomputes the others in the backward pass."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from mgnet.depth.compiled.parameters import Memory
 
 __all__ = ["CheckpointedLayers", "segment_ends"]
 
-MOST = 3.0  # states kept, in square roots of the number of layers, where so few are possible
-FREE = 2**20  # bytes of states that nobody misses: fewer would save nothing and take time
+MOST = 3.0  # stored states, in units of the square root of the number of layers, if possible
+FREE = 2**20  # bytes of states that are always stored: fewer would cost time without benefit
 
 
 def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
-    """Where segments of layers end, so that the backward pass needs little memory.
+    """Choose the ends of segments of layers so that the backward pass needs little memory.
 
-    The states before all segments are kept. From the last segment to the first one, the backward
-    pass computes what a segment keeps again, and then forgets the state before it. So segments
-    that come late, when there still are many states, are short.
+    The states before all segments are stored. From the last segment to the first, the backward pass
+    recomputes the data of a segment, and then drops the state before it. Late segments, at which
+    there are still many states, are therefore short.
 
     Parameters
     ----------
     layers : int
+        Number of layers.
     kept : float
-        What a layer keeps for its adjoint, in states.
+        Size of a layer's data for its adjoint, in states.
     size : int
-        Bytes of a state.
+        Size of a state in bytes.
 
     Returns
     -------
     list of int
-        0 first, `layers` last. At most `3 sqrt(layers)` states are held at a time where `kept` is
-        at most 4.5, else about `sqrt(2 kept layers)`; or 1 MiB of them, if that is more.
+        The ends, from 0 to `layers`. At most `3 sqrt(layers)` states are stored at a time if `kept`
+        is at most 4.5, else about `sqrt(2 kept layers)`; or 1 MiB of them, if that is more.
 
     Examples
     --------
@@ -60,13 +61,14 @@ def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
 
 
 class CheckpointedLayers:
-    """Layers that a compiled loop marched through, with states at checkpoints only.
+    """Layers that a compiled loop has processed, with states only at checkpoints.
 
     Parameters
     ----------
     march : CompiledMarch
+        The compiled loops.
     tensors, u, joint, wanted
-        As in `CompiledMarch.forward`.
+        The arguments of `CompiledMarch.forward`.
 
     Examples
     --------
@@ -90,7 +92,7 @@ class CheckpointedLayers:
         self.march, self.start = march, u
         self.packed = PackedLayers(march, tensors, joint, wanted)
         self.ends = segment_ends(self.packed.count, max(march.kept(wanted), 1.0), u.nbytes)
-        self.states: list[Tensor] = []  # before each segment
+        self.states: list[Tensor] = []  # states before each segment
         self._end = self._through()
 
     def last(self) -> Tensor:
@@ -98,16 +100,16 @@ class CheckpointedLayers:
         return self._end
 
     def before(self) -> Tensor:
-        """As of `MarchedLayers`."""
+        """Implement `MarchedLayers.before`."""
         return self.march.through(self.packed, 0, 1, self.start, record=False).before()
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
-        """As of `MarchedLayers`."""
+        """Implement `MarchedLayers.returned`."""
         with self.packed.parameters.lock:
             return self._returned(gradient, before)
 
     def _returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
-        if not self.states:  # an earlier backward pass has used them up
+        if not self.states:  # an earlier backward pass has dropped them
             self._through()
         packed = self.packed
         leaves = packed.leaves()
@@ -131,7 +133,7 @@ class CheckpointedLayers:
         return state
 
     def _memory(self, record: bool) -> Memory:
-        """For any segment; the first one is the longest."""
+        """Memory for any segment; the first one is the longest."""
         return Memory(
             self.march.places(self.packed, self.ends[1], self.start, record)[1], self.march.dtype
         )

@@ -1,8 +1,8 @@
-"""Functions of vectors, as LLVM code: PyTorch's own are not at hand inside a compiled loop.
+"""Functions of vectors as LLVM code, because PyTorch's are not available in compiled loops.
 
-Errors are a few units in the last place, those of `tanh` at most 2, tested against NumPy in both
-precisions. `exp` is its Taylor series after the usual reduction to |r| <= ln(2) / 2, and `tanh` has
-the same series without its first term.
+Errors are a few units in the last place, for `tanh` at most 2, as tested against NumPy in both
+precisions. `exp` uses its Taylor series after the usual reduction to |r| <= ln(2) / 2, and `tanh`
+uses the same series without its first term.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["exp", "gate", "gate_slope", "rectify", "root", "sigmoid", "step", "t
 
 LN2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93145751953125e-1, 1.42860682030941723212e-6)}
 TERMS = {32: 7, 64: 13}
-LARGEST = {32: (-104.0, 89.0), 64: (-746.0, 710.0)}  # beyond, exp is 0 or infinite
-ONE_FROM = {32: 9.1, 64: 19.1}  # tanh is 1, when rounded
+LARGEST = {32: (-104.0, 89.0), 64: (-746.0, 710.0)}  # beyond this range, exp is 0 or infinite
+ONE_FROM = {32: 9.1, 64: 19.1}  # from here on, tanh rounds to 1
 
 
 def _bits(x: Any) -> int:
@@ -49,7 +49,7 @@ def _polynomial(builder: Any, x: Any, coefficients: Sequence[float]) -> Any:
 
 
 def _two_to(builder: Any, k: Any, like: Any) -> Any:
-    """2^k for a vector of integers, by the bits of the exponent."""
+    """2^k for a vector of integers, from the bits of the exponent."""
     bits = _bits(like)
     fraction, bias = (23, 127) if bits == 32 else (52, 1023)
 
@@ -61,7 +61,7 @@ def _two_to(builder: Any, k: Any, like: Any) -> Any:
 
 
 def _reduced(builder: Any, x: Any) -> tuple[Any, Any]:
-    """A whole number k, and r = x - k ln(2) of at most ln(2) / 2."""
+    """An integer k, and r = x - k ln(2) with absolute value at most ln(2) / 2."""
     bits = _bits(x)
     k = _call(builder, "rint", builder.fmul(x, _constant(x, 1.0 / math.log(2.0))))
     r = x
@@ -73,7 +73,7 @@ def _reduced(builder: Any, x: Any) -> tuple[Any, Any]:
 def _exp(builder: Any, x: Any) -> Any:
     bits = _bits(x)
     low, high = LARGEST[bits]
-    # maxnum and minnum drop NaN, which comes back by the last sum.
+    # maxnum and minnum drop NaN, which the last sum restores.
     held = _call(
         builder, "minnum", _call(builder, "maxnum", x, _constant(x, low)), _constant(x, high)
     )
@@ -82,7 +82,7 @@ def _exp(builder: Any, x: Any) -> Any:
     value = _polynomial(builder, r, series)
     one = ir.Constant(number.type, [1] * x.type.count)
     half = builder.ashr(number, one)
-    # In two factors: results may be smaller than the smallest normal number, or infinite.
+    # In two factors, because results may be subnormal or infinite.
     for part in (half, builder.sub(number, half)):
         value = builder.fmul(value, _two_to(builder, part, x))
     ordered = builder.fcmp_ordered("ord", x, x)
@@ -90,7 +90,7 @@ def _exp(builder: Any, x: Any) -> Any:
 
 
 def _over_one_and(builder: Any, x: Any, numerator: float) -> Any:
-    """Numerator / (1 + x)."""
+    """Compute numerator / (1 + x)."""
     return builder.fdiv(_constant(x, numerator), builder.fadd(_constant(x, 1.0), x))
 
 
@@ -99,7 +99,7 @@ def _sigmoid(builder: Any, x: Any) -> Any:
 
 
 def _tanh(builder: Any, x: Any) -> Any:
-    """E / (e + 2), where e = exp(2 |x|) - 1 is as exact for small numbers as for large ones."""
+    """Compute e / (e + 2), where e = exp(2 |x|) - 1 is accurate for small and large numbers."""
     bits = _bits(x)
     size = _call(builder, "fabs", x)
     held = _call(builder, "minnum", size, _constant(x, ONE_FROM[bits]))
@@ -111,7 +111,7 @@ def _tanh(builder: Any, x: Any) -> Any:
     grown = _call(builder, "fmuladd", power, builder.fadd(r, rest), one)
     inverse = builder.fdiv(_constant(x, 1.0), builder.fadd(grown, _constant(x, 2.0)))
     value = builder.fmul(grown, inverse)
-    # Once more what is left of e = (e + 2) value, whose roundings would be seen.
+    # One more correction for the residual of e = (e + 2) value, whose rounding would be noticeable.
     left = _call(builder, "fmuladd", value, _constant(x, -2.0), grown)
     left = _call(builder, "fmuladd", builder.fneg(value), grown, left)
     value = _call(builder, "fmuladd", left, inverse, value)
@@ -120,19 +120,19 @@ def _tanh(builder: Any, x: Any) -> Any:
 
 
 def _rectify(builder: Any, x: Any) -> Any:
-    """The larger of x and 0; NaN stays."""
+    """The larger of x and 0; NaN is preserved."""
     positive = builder.fcmp_unordered("ugt", x, _constant(x, 0.0))
     return builder.select(positive, x, _constant(x, 0.0))
 
 
 def _step(builder: Any, x: Any) -> Any:
-    """1 where x is positive or NaN, else 0: as PyTorch has it."""
+    """1 where x is positive or NaN, else 0, as in PyTorch."""
     positive = builder.fcmp_unordered("ugt", x, _constant(x, 0.0))
     return builder.select(positive, _constant(x, 1.0), _constant(x, 0.0))
 
 
 def _gate(builder: Any, x: Any) -> Any:
-    """X sigmoid(x)."""
+    """Compute x sigmoid(x)."""
     return builder.fmul(x, _sigmoid(builder, x))
 
 

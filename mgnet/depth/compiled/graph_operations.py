@@ -1,6 +1,6 @@
-"""From the graph of one layer to the operations of the compiled loops.
+"""Conversion of the graph of one layer to the operations of the compiled loops.
 
-A graph with anything that the loops do not know gives no code, and the layers run as before.
+If a graph contains unsupported operations, there is no code, and layers run without the loops.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ def code_of(traced: Traced, state: Tensor) -> LayerCode:
     Parameters
     ----------
     traced : Traced
-        `(*tensors, state) -> slope`, as `trace_for_autograd` gives it, with its notes.
+        The function `(*tensors, state) -> slope` from `trace_for_autograd`, with its notes.
     state : Tensor of shape (batch, ..., features)
+        A state.
 
     Raises
     ------
     UnknownOperationError
-        Names what the loops do not know.
+        If an operation is not supported; the message names it.
     """
     merge_equal(traced.graph)
     return Writer(traced, state, WRITERS).written()

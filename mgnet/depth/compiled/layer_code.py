@@ -1,7 +1,7 @@
-"""The operations of one layer as the compiled loops have them, and how they are written down.
+"""The operations of one layer in the format of the compiled loops, and their generation.
 
-What depends on the layer's tensors alone stays with PyTorch, which evaluates it for all layers at
-once, with gradients: the loops only get the results.
+Values that depend only on the layer's tensors are computed by PyTorch for all layers at once, with
+gradients: the loops only get the results.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ aten = torch.ops.aten
 
 
 class UnknownOperationError(Exception):
-    """A layer has an operation that the compiled loops do not know."""
+    """A layer has an operation that the compiled loops do not support."""
 
 
 @dataclass
 class Value:
-    """Rows of samples: a state, or what an operation makes.
+    """Rows of samples: a state, or the result of an operation.
 
     Attributes
     ----------
     rows : int
+        Number of rows.
     root : int
-        The value of which these are some rows, from `first` on; it may be this one.
+        Number of the value that contains these rows, from `first` on; it may be this one.
     given : bool
-        Whether it is a tensor of the layer, with a row for each sample.
+        Whether this is a tensor of the layer with a row for each sample.
     """
 
     rows: int
@@ -55,16 +56,16 @@ class LayerCode:
         Operation, numbers of the result and of the values a and b, rows, columns, parameters p and
         q, function.
     numbers : list of (float, float)
-        c and d of each operation.
+        The constants c and d of each operation.
     values : list of Value
-        Number 0 is the state.
+        The values; number 0 is the state.
     slope : int
-        The number of the value that is the slope.
+        Number of the value that is the slope.
     prepared : Traced
-        `(*tensors) -> matrices and vectors, given values` of one layer.
+        The function `(*tensors) -> matrices and vectors, given values` of one layer.
     shapes : list of tuple
-        Of each parameter as the loops have it, the step first: (), (rows,), or (columns, rows) of
-        a matrix, which is there twice, the second time the other way round.
+        Shape of each parameter in the loops, the step first: (), (rows,), or (columns, rows) for a
+        matrix, which is stored twice, the second time transposed.
     """
 
     code: list[tuple[int, ...]]
@@ -76,16 +77,17 @@ class LayerCode:
 
 
 class Writer:
-    """Writes the operations of a graph one after another.
+    """Converts the operations of a graph one by one.
 
     Parameters
     ----------
     traced : Traced
-        `(*tensors, state) -> slope`, with notes of shapes.
+        The function `(*tensors, state) -> slope`, with notes of shapes.
     state : Tensor of shape (batch, ..., features)
+        A state.
     table : mapping
-        For each operation `(writer, node, *args, **kwargs) -> number of the result`, or the
-        numbers of several.
+        For each operation, a function `(writer, node, *args, **kwargs) -> number of the result`, or
+        the numbers of several results.
     """
 
     def __init__(self, traced: Traced, state: Tensor, table: Mapping[Any, Callable[..., Any]]):
@@ -104,7 +106,13 @@ class Writer:
         self.shapes: list[tuple[int, ...]] = [()]
 
     def written(self) -> LayerCode:
-        """The code of the whole graph."""
+        """The code of the whole graph.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the slope is not a state.
+        """
         graph = self.traced.graph
         *tensors, state = graph.find_nodes(op="placeholder")
         self.number[state] = self.value(self.rows)
@@ -115,13 +123,13 @@ class Writer:
                 self._write(node)
         output: Any = graph.output_node().args[0]
         if output not in self.number or self.values[self.number[output]].rows != self.rows:
-            raise UnknownOperationError("a slope that is no state")
+            raise UnknownOperationError("a slope that is not a state")
         slope = self.number[output]
         prepared = extract(self.traced, tensors, (*self.parameters, *self.given)).bare()
         return LayerCode(self.code, self.numbers, self.values, slope, prepared, self.shapes)
 
     def value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
-        """A new value, or some rows of another one; its number."""
+        """Create a new value, or refer to rows of another one; returns its number."""
         number = len(self.values)
         if parent is not None:
             first += self.values[parent].first
@@ -141,7 +149,7 @@ class Writer:
         kind: int = 0,
         numbers: tuple[float, float] = (1.0, 0.0),
     ) -> int:
-        """Write one operation; gives the number of its result."""
+        """Append one operation; returns the number of its result."""
         rows = self.values[out].rows
         self.code.append((op, out, a, b, rows, columns, p, q, kind))
         self.numbers.append(numbers)
@@ -163,7 +171,7 @@ class Writer:
         self._check_shape(node, self.values[made].rows)
 
     def _check_shape(self, node: fx.Node, rows: int) -> None:
-        """That the samples of a result are those of the state, in their order."""
+        """Check that samples of a result are those of the state, in the same order."""
         found = node.meta["val"]
         shape = found[0].shape if isinstance(found, tuple) else found.shape
         whole = shape.numel() == rows * self.samples
@@ -171,7 +179,7 @@ class Writer:
             raise UnknownOperationError(f"{node.target} of another shape, {tuple(shape)}")
 
     def known(self, x: Any) -> bool:
-        """Whether a node is a value: of the state, or a tensor of the layer for each sample."""
+        """Whether a node is a value: from the state, or a tensor of the layer for each sample."""
         if not isinstance(x, fx.Node) or x in self.number or self.samples < 2:
             return isinstance(x, fx.Node) and x in self.number
         found = x.meta["val"]
@@ -184,7 +192,13 @@ class Writer:
         return True
 
     def state(self, x: Any) -> int:
-        """The number of the value that a node is."""
+        """The number of the value of a node.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the node is not a value.
+        """
         if not self.known(x):
             raise UnknownOperationError("an operation that takes a state in an unknown place")
         return self.number[x]
@@ -194,7 +208,7 @@ class Writer:
         if node not in self.slots:
             self.slots[node] = len(self.shapes)
             self.parameters.append(node)
-            self.shapes += [shape] * len(shape)  # a matrix twice
+            self.shapes += [shape] * len(shape)  # a matrix is stored twice
         if self.shapes[self.slots[node]] != shape:
             raise UnknownOperationError(f"a tensor used as {shape} and otherwise")
         return self.slots[node]
@@ -217,7 +231,13 @@ class Writer:
         return self.flat and len(shape) == 1
 
     def linear(self, x: Any, matrix: Any, bias: Any = None) -> int:
-        """The product with a matrix of shape (columns, rows)."""
+        """The product with a matrix of shape (columns, rows).
+
+        Raises
+        ------
+        UnknownOperationError
+            If the product is not one of features with a matrix of the layer.
+        """
         a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:
             raise UnknownOperationError("a product of states")
@@ -230,7 +250,7 @@ class Writer:
         return self.emit(ops.LINEAR, out, a, columns=columns, p=p, q=q)
 
     def function(self, x: Any, kind: int, extra: float = 0.0) -> int:
-        """f(x)."""
+        """The value f(x)."""
         a = self.state(x)
         out = self.value(self.values[a].rows)
         return self.emit(ops.UNARY, out, a, kind=kind, numbers=(extra, 0.0))
@@ -280,7 +300,13 @@ class Writer:
         return self.emit(ops.SCALE, self.value(rows), a, p=p)
 
     def norm(self, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> list[int]:
-        """Layer norm over the features."""
+        """Layer norm over the features.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the norm is over several axes.
+        """
         a = self.state(x)
         rows = self.values[a].rows
         if list(shape) != [rows]:
@@ -292,13 +318,19 @@ class Writer:
         return [out if bias is None else self._shifted(out, bias, 1.0)]
 
     def part(self, x: Any, first: int, end: int) -> int:
-        """Some of the features."""
+        """The value that consists of some features."""
         a = self.state(x)
         rows = range(self.values[a].rows)[first:end]
         return self.value(len(rows), a, rows.start)
 
     def check_last(self, x: Any, axis: int) -> None:
-        """That an axis is that of the features."""
+        """Check that an axis is that of the features.
+
+        Raises
+        ------
+        UnknownOperationError
+            If it is not.
+        """
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
         if (
             axis % max(dims, 1) != dims - 1
@@ -307,7 +339,7 @@ class Writer:
             raise UnknownOperationError("a part of the samples")
 
     def joined(self, parts: Sequence[Any], sizes: Sequence[int]) -> int:
-        """Features of several values side by side."""
+        """The concatenation of the features of several values."""
         out, first = self.value(sum(sizes)), 0
         for part, size in zip(parts, sizes, strict=True):
             place = self.value(size, out, first)

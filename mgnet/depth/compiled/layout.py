@@ -1,4 +1,4 @@
-"""Where the compiled loops have values, adjoints and gradients in their memory."""
+"""Positions of values, adjoints and gradients in the memory of the compiled loops."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mgnet.depth.compiled.layer_code import LayerCode
 
 __all__ = ["Block", "Layout", "Sums", "blocks_of", "kept_values", "operations_of"]
 
-FROM_INPUT = {ops.SILU, *range(ops.GELU, ops.COS + 1)}  # their slopes are told by the argument
+FROM_INPUT = {ops.SILU, *range(ops.GELU, ops.COS + 1)}  # derivatives computed from arguments
 
-WIDEST = 128  # samples of one part
-CACHE = 2**13  # bytes of a value of one part, of which several, and a matrix, stay in the cache
+WIDEST = 128  # largest number of samples of one part
+CACHE = 2**13  # bytes of a value of one part; several of these and a matrix fit into the cache
 
 
 @dataclass(frozen=True)
 class Block:
-    """Parts of a batch that are equally large.
+    """Parts of a batch with the same size.
 
     Attributes
     ----------
     first, samples : int
-        Which of the batch they have.
+        First sample, and number of samples.
     parts, S : int
-        How many parts, and the samples of each, which are whole vectors.
+        Number of parts, and samples of each, which are whole vectors.
     """
 
     first: int
@@ -38,18 +38,23 @@ class Block:
 
 
 def blocks_of(samples: int, lanes: int, rows: int, alone: bool = True) -> list[Block]:
-    """The parts of a batch: done one after another, or by threads, through all layers.
+    """The parts of a batch, which are processed one after another, or by threads, for all layers.
 
-    They do not depend on the number of threads, so neither do sums over samples.
+    They do not depend on the number of threads, and neither do sums over samples.
 
     Parameters
     ----------
     samples, lanes : int
-        `lanes` is the numbers in a vector.
+        Number of samples, and numbers per vector.
     rows : int
-        Of the widest value.
+        Number of rows of the widest value.
     alone : bool
-        Whether threads have nothing else to share; then there are four parts at least, if possible.
+        Whether threads have no other work to share; then there are at least four parts if possible.
+
+    Returns
+    -------
+    list of Block
+        The parts.
 
     Examples
     --------
@@ -68,14 +73,14 @@ def blocks_of(samples: int, lanes: int, rows: int, alone: bool = True) -> list[B
 
 
 def operations_of(code: LayerCode) -> tuple[np.ndarray, set[int]]:
-    """The operations, and whether they are the first in the backward pass to write an adjoint.
+    """The operations, and whether each is the first to write an adjoint in the backward pass.
 
     Returns
     -------
     table : ndarray
-        Of integers, shape (operations, 10); the last is 1 for the adjoint of a, 2 for that of b.
+        Integers of shape (operations, 10); the last is 1 for the adjoint of a, 2 for that of b.
     empty : set of int
-        Values whose adjoints begin as zeros, as parts of them are written apart.
+        Values whose adjoints are initialized to zero, because their parts are written separately.
     """
     values = code.values
     empty = {value.root for k, value in enumerate(values) if value.root != k}
@@ -99,8 +104,9 @@ def kept_values(code: LayerCode, wanted: Collection[int]) -> set[int]:
     Parameters
     ----------
     code : LayerCode
+        The operations.
     wanted : set of int
-        The parameters of the loops whose gradients are asked for.
+        The parameters of the loops whose gradients are needed.
     """
     found = {0, code.slope} if 0 in wanted else {0}
     for op, out, a, b, _, _, p, _, kind in code.code:
@@ -116,31 +122,34 @@ def kept_values(code: LayerCode, wanted: Collection[int]) -> set[int]:
 
 
 class Layout:
-    """Where values and adjoints of one part stand.
+    """Positions of the values and adjoints of one part.
 
     Parameters
     ----------
     code : LayerCode
+        The operations.
     empty : set of int
-        As `operations_of` gives it.
+        The set from `operations_of`.
     layers, S : int
+        Number of layers, and samples of a part.
     kept : set of int or None
         The values that a backward pass reads; None if there is none.
     given : dict
-        Of each given value, how many rows there are: one for each layer, or 1.
+        Number of rows of each given value: one per layer, or 1.
     lanes : int
+        Numbers per vector.
     of_all : bool
-        Whether gradients by all states are given.
+        Whether gradients with respect to all states are given.
 
     Attributes
     ----------
     at, of : ndarray
-        Of values and adjoints, where they begin and how far on the next layer's are.
+        Start of values and adjoints, and strides between layers.
     empty : ndarray
-        What begins as zeros: (first, stride, rows).
+        Memory to be set to zero: (first, stride, rows).
     lam, source, turned, size : int
-        Where the adjoint of the state is, those that are given, the room for rows of an adjoint;
-        and all of it.
+        Positions of the adjoint of the state, of given adjoints, and of space for transposed rows
+        of an adjoint; and total size.
     """
 
     def __init__(
@@ -190,24 +199,25 @@ class Layout:
 
 
 class Sums:
-    """Where the gradients of the parameters stand.
+    """Positions of the gradients of the parameters.
 
     Parameters
     ----------
     code : LayerCode
+        The operations.
     counts : dict
-        Of each parameter of the loops, by its number, for how many layers there is one: all, or 1.
+        For each parameter of the loops, by number, how many there are: one per layer, or 1.
     lanes : int
+        Numbers per vector.
     shared : set of int
-        Parameters that come first, in one piece.
+        Parameters that come first, contiguously.
 
     Attributes
     ----------
     at : ndarray
-        Where the gradient of each begins and how far on the next layer's is; -1 for the second
-        place of a matrix.
+        Start of each gradient, and stride between layers; -1 for the second copy of a matrix.
     shared, size : int
-        Numbers of those that come first, and of all.
+        Size of those that come first, and of all.
     """
 
     def __init__(
@@ -224,7 +234,7 @@ class Sums:
         self.size = end
 
     def _numbers(self, p: int) -> int:
-        """Of one layer: the last axis fills whole vectors."""
+        """Size for one layer: the last axis fills whole vectors."""
         *columns, rows = self.shapes[p] or (0,)
         return -(-rows // self.lanes) * self.lanes * int(np.prod(columns)) if rows else 1
 

@@ -1,13 +1,13 @@
 """The loops over layers, compiled by numba: an interpreter of the operations of one layer.
 
-A state is stored feature after feature, each a row of S samples, so that vectors run over samples
-and a matrix is read number by number. S is a multiple of `lanes`, the numbers in a vector. All
-arrays are flat. Of each value, its adjoint, each parameter and its gradient a table tells where it
-begins for layer 0, and how far on for the next layer; see `layer_code.py` for the operations. A
-call does some samples of a batch, few enough to stay in the cache while all layers pass by.
+A state is stored feature by feature, each as a row of S samples, so that vectors run over samples
+and a matrix is read number by number. S is a multiple of `lanes`, the numbers per vector. All
+arrays are flat. For each value, its adjoint, each parameter and its gradient, a table contains the
+start for layer 0, and the stride to the next layer; see `layer_code.py` for the operations. A call
+processes some samples of a batch, few enough to stay in the cache during all layers.
 """
 # pyright: reportCallIssue=false
-# (what numba calls an intrinsic takes one argument less here than where it is defined)
+# (numba's intrinsics have one argument less at the call than in their definition)
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BELL = 1.0 / math.sqrt(2.0 * math.pi)
 
 @njit(cache=True, nogil=True)
 def _fill(mem, y, rows, S, lanes, values, at, given):
-    """Each row of y is a number: of `values`, or 0."""
+    """Set each row of y to a number: from `values`, or 0."""
     for r in range(rows):
         number = values[at + r] if given else values.dtype.type(0.0)
         for t in range(0, S, lanes):
@@ -103,7 +103,7 @@ def _curve_slope(kind, extra, x):
 
 @njit(cache=True, nogil=True)
 def _map(kind, extra, mem, x, y, rows, S, lanes):
-    """Make y = f(x)."""
+    """Compute y = f(x)."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
@@ -127,7 +127,7 @@ def _map(kind, extra, mem, x, y, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _map_back(kind, extra, mem, x, y, of_y, of_x, first, rows, S, lanes):
-    """of_x += f'(x) of_y, or is that where it is the first; of some functions y tells the slope."""
+    """of_x += f'(x) of_y, or = if it is the first; for some functions, y determines f'."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
@@ -156,7 +156,7 @@ def _map_back(kind, extra, mem, x, y, of_y, of_x, first, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _norm(eps, mem, x, y, spread_at, rows, S, lanes):
-    """Make y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
+    """Compute y = (x - mean) / deviation over the features; 1 / deviation is stored in a row."""
     for t in range(0, S, lanes):
         one = equal(mem, mem.dtype.type(1.0), ONE)
         share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
@@ -169,7 +169,7 @@ def _norm(eps, mem, x, y, spread_at, rows, S, lanes):
             v = minus(load(mem, x + r * S + t, ONE), mean)
             square = fused(square, v, v)
         square = plus(times(square, share), equal(mem, mem.dtype.type(eps), ONE))
-        # Squares that overflow must not make zeros of what is too large.
+        # If squares overflow, too large values must not become zeros.
         inverse = plus(over(one, root(square)), minus(square, square))
         store(mem, spread_at + t, inverse)
         for r in range(rows):
@@ -198,7 +198,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, first, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes):
-    """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a weight v are single numbers."""
+    """Compute y = a + c b, a b, a + c v, a v, c a + d or a; weights v have a number per row."""
     scale, added = equal(mem, c, ONE), equal(mem, d, ONE)
     factor = scale
     for r in range(rows):
@@ -223,9 +223,9 @@ def _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes):
 def _combine_back(
     op, c, par, w, mem, x, z, of_y, of_x, of_z, first, sums, to, rows, S, lanes
 ):  # fmt: skip
-    """Add what y's adjoint gives to those of a and b, and to the gradient of v.
+    """Add the contributions of y's adjoint to those of a and b, and to the gradient of v.
 
-    `first` says which of the two is the first to be written: 1 that of a, 2 that of b, 3 both.
+    `first` states which of the two is written for the first time: 1 that of a, 2 that of b, 3 both.
     """
     factor = equal(mem, c, ONE)
     summed = to >= 0 and (op == SCALE or op == SHIFT or op == FILL)
@@ -256,7 +256,7 @@ def _combine_back(
 
 @njit(cache=True, nogil=True)
 def _step(mem, x, y, z, size, adds, more, rows, S, lanes):
-    """Make z = x + size y, or y alone; with `more` that is added to what stands there."""
+    """Compute z = x + size y, or only y; with `more`, add it to the present value."""
     factor = equal(mem, size, ONE)
     for t in range(0, rows * S, lanes):
         v = load(mem, y + t, ONE)
@@ -269,11 +269,11 @@ def _step(mem, x, y, z, size, adds, more, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def forward(code, numbers, at, par, par_at, mem, rows_added, slope, adds, width, layers, S, lanes):
-    """All layers, from the state that stands in the place of layer 0.
+    """Process all layers, from the state at the position of layer 0.
 
-    A state is value 0, of `width` features; a step is the number of parameter 0. Value `slope`
-    times the step is added to the state, or takes its place. With `rows_added`, what stands in the
-    place of a later state is added to it.
+    A state is value 0, with `width` features; a step is the number of parameter 0. Value `slope`
+    times the step is added to the state, or replaces it. With `rows_added`, the numbers at the
+    position of a later state are added to it.
     """
     for n in range(layers):
         for k in range(len(code)):
@@ -299,7 +299,7 @@ def forward(code, numbers, at, par, par_at, mem, rows_added, slope, adds, width,
 
 @njit(cache=True, nogil=True)
 def _slope_back(mem, lam, y, of_y, size, adds, width, S, lanes, sums, to):
-    """The adjoint of the slope y, and the gradient of the step."""
+    """The adjoint of the slope y, and the gradient with respect to the step."""
     along, factor = zeros(mem, ONE, ONE), equal(mem, size, ONE)
     for t in range(0, width * S, lanes):
         g = load(mem, lam + t, ONE)
@@ -321,15 +321,15 @@ def backward(
     code, numbers, at, of, empty, source, after, by, turned, par, par_at, mem, sums, sums_at,
     slope, adds, width, layers, S, lanes,
 ):  # fmt: skip
-    """The adjoint from the last layer to the first, in the place of the adjoint of value 0.
+    """Compute the adjoint from the last layer to the first, at the position of value 0's adjoint.
 
-    `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros, and
-    `source`, unless it is negative, where the gradients by the states after the layers stand. Where
-    `after` is not negative, what stands there, and `by` further on for the next layer, is added to
-    the adjoint before a layer, which is then written there. The gradients of the parameters are
-    added to `sums`, in the places of `sums_at` that are not negative; numbers of a vector, or of a
-    column of a matrix, fill whole vectors there. `turned` is room for the rows of one adjoint,
-    sample after sample.
+    `of` contains the positions of adjoints like `at` those of values, and `empty` those to be set
+    to zero. `source`, unless negative, is the position of gradients with respect to states after
+    layers. If `after` is not negative, the numbers at this position, with the stride `by` per
+    layer, are added to the adjoint before a layer, which is then written there. Gradients with
+    respect to parameters are added to `sums` at the nonnegative positions in `sums_at`; the numbers
+    of a vector, or of a column of a matrix, fill whole vectors there. `turned` is space for the
+    transposed rows of one adjoint.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):
@@ -347,10 +347,10 @@ def backward(
             of_y, of_x = of[out, 0] + n * of[out, 1], of[a, 0] + n * of[a, 1]
             of_z, c = of[b, 0] + n * of[b, 1], numbers[k, 0]
             to = sums_at[p, 0] + n * sums_at[p, 1] if sums_at[p, 0] >= 0 else -1
-            if op == LINEAR:  # the matrix is there twice
+            if op == LINEAR:  # the matrix is stored twice
                 w = par_at[p + 1, 0] + n * par_at[p + 1, 1]
                 if to >= 0:
-                    for t in range(0, columns * S, lanes):  # of long ago, and not in the cache
+                    for t in range(0, columns * S, lanes):  # old values, not in the cache
                         prefetch(mem, x + t)
                 start = ALONE if first else ADDED
                 product(start, par, w, 0, mem, of_y, of_x, columns, rows, S, lanes)

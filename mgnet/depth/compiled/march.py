@@ -18,12 +18,12 @@ from mgnet.threads import share
 __all__ = ["CompiledMarch", "MarchedLayers", "PackedLayers", "Place"]
 
 BYTES = 64  # of a vector
-GROUPS = 16  # parts of a batch have the sums of so many groups; each needs memory
+GROUPS = 16  # number of groups of parts with separate sums; each needs memory
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where the parts of a block are in the memory of a pass: `size` numbers each."""
+    """Positions of the parts of a block in the memory of a pass: `size` numbers each."""
 
     block: Block
     layout: Layout
@@ -36,12 +36,13 @@ class CompiledMarch:
     Parameters
     ----------
     code : LayerCode
+        The operations of a layer.
     dtype : torch.dtype
-        float32 or float64.
+        Precision, float32 or float64.
     adds : bool
-        Whether the slope, times the step, is added to the state; else it takes its place.
+        Whether the slope, times the step, is added to the state; otherwise it replaces the state.
     of_all : bool
-        Whether adjoints of all states are asked for.
+        Whether adjoints of all states are needed.
 
     Examples
     --------
@@ -80,17 +81,11 @@ class CompiledMarch:
         counts: tuple[int, ...],
         rows: bool = False,
     ) -> Layout:
-        """Where everything stands.
+        """The positions of all values and adjoints.
 
-        Parameters
-        ----------
-        layers, S : int
-        wanted : frozenset of int or None
-            The parameters of the loops whose gradients are asked for; None: no backward pass.
-        counts : tuple of int
-            The rows of the given values, layers or 1.
-        rows : bool
-            Whether there is room for what is added to each adjoint, though not `of_all`.
+        The arguments are the numbers of layers and samples; the parameters whose gradients are
+        needed, or None without a backward pass; the numbers of rows of given values; and whether
+        there is space for terms added to each adjoint even without `of_all`.
         """
         key = layers, S, wanted, counts, rows
         found = self._layouts.get(key)
@@ -105,7 +100,7 @@ class CompiledMarch:
         return found
 
     def kept(self, wanted: Sequence[bool]) -> float:
-        """What a layer keeps for gradients by these tensors, in states."""
+        """The size of a layer's data for gradients with respect to these tensors, in states."""
         kept = kept_values(self.code, self.prepared.wanted(wanted))
         return sum(self.code.values[k].rows for k in kept) / self.width
 
@@ -117,20 +112,23 @@ class CompiledMarch:
         joint: bool = False,
         wanted: Sequence[bool] | None = None,
     ) -> MarchedLayers:
-        """Through all layers.
+        """Process all layers.
 
         Parameters
         ----------
         tensors : sequence of Tensor
-            Of the layers, `Layers.tensors()`; one that all layers share may be (1, ...).
+            Tensors of the layers, `Layers.tensors()`; one that all layers share may be (1, ...).
         u : Tensor of shape (batch, ..., features)
+            The state before the layers.
         record : bool
-            Whether gradients follow.
+            Whether gradients are needed later.
         joint : bool
-            Whether all layers share all parameters, each (1, ...), and none of them meets a tensor
-            that differs between layers. Then `backward` can go on with sums of other layers.
+            Whether all layers share all parameters, each (1, ...), and no parameter is combined
+            with a tensor that differs between layers. `backward` can then continue the sums of
+            other layers.
         wanted : sequence of bool, optional
-            Of which tensors gradients are asked for; of all that are real numbers, if not given.
+            The tensors with respect to which gradients are needed; by default all with real
+            numbers.
         """
         layers = PackedLayers(self, tensors, joint, wanted)
         return self.through(layers, 0, layers.count, u, record)
@@ -138,7 +136,7 @@ class CompiledMarch:
     def places(
         self, layers: PackedLayers, count: int, u: Tensor, record: bool
     ) -> tuple[list[Place], int]:
-        """Where the parts of a batch are, for so many layers; numbers in all."""
+        """Positions of the parts of a batch, for this number of layers; total size."""
         of_loops = self.prepared.wanted(layers.wanted) if record else None
         places, size, samples = [], 0, u.numel() // self.width
         rows = max(value.rows for value in self.code.values)
@@ -158,9 +156,9 @@ class CompiledMarch:
         record: bool,
         memory: Memory | None = None,
     ) -> MarchedLayers:
-        """Through the layers first .. last - 1, from the state before them.
+        """Process layers first .. last - 1, from the state before them.
 
-        In a memory that is large enough, or in one of its own.
+        The memory is used if it is large enough; otherwise new memory is allocated.
         """
         places, size = self.places(layers, last - first, u, record)
         with torch.no_grad():
@@ -181,18 +179,19 @@ def _loops() -> Any:
 
 
 class PackedLayers:
-    """The tensors of layers as the loops have them, and where gradients by them go.
+    """The tensors of layers in the format of the loops, and destinations of their gradients.
 
     Parameters
     ----------
     march : CompiledMarch
+        The compiled loops.
     tensors, joint, wanted
-        As in `CompiledMarch.forward`.
+        The arguments of `CompiledMarch.forward`.
 
     Attributes
     ----------
     shared : int
-        Numbers in the gradients by the parameters that all layers share.
+        Size of the gradients with respect to the parameters that all layers share.
     """
 
     def __init__(
@@ -210,11 +209,11 @@ class PackedLayers:
             self.shared = self.sums(values).shared if joint else 0
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors as leaves of a graph, and what the loops get of them."""
+        """The tensors as leaves of a graph, and the values that the loops get from them."""
         return self.march.prepared.leaves(self.tensors, self.wanted)
 
     def sums(self, values: Sequence[Tensor]) -> Sums:
-        """Where the gradients by the parameters of the loops, which these are, stand."""
+        """Positions of gradients with respect to the loops' parameters, which are `values`."""
         prepared = self.march.prepared
         pairs = [(0, self.count), *zip(prepared.slots, map(len, values), strict=True)]
         wanted = prepared.wanted(self.wanted)
@@ -228,7 +227,7 @@ class PackedLayers:
         return Sums(self.march.code, counts, self.march.lanes, shared)
 
     def pull(self, leaves: Any, sums: Sums, found: Tensor, of_given: Sequence[Tensor]) -> list[Any]:
-        """The gradients by the tensors, from sums by the parameters and those by given values."""
+        """Gradients with respect to the tensors, from those of parameters and of given values."""
         prepared, (tensors, values, given) = self.march.prepared, leaves
         total = found[0] if len(found) == 1 else found.sum(0)
         of_parameters = {p: sums.of(total, p) for p in prepared.slots if p in sums.counts}
@@ -240,7 +239,7 @@ class PackedLayers:
 
 
 class MarchedLayers:
-    """Layers that were marched through, and their adjoint."""
+    """Layers that were processed, and their adjoint."""
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class MarchedLayers:
         self.march, self.packed, self.places, self.memory = packed.march, packed, places, memory
         self.par_at = _from(packed.at, first)
         self.shape, self.first, self.layers = u.shape, first, last - first
-        self.parts = [  # the memory of each, and where things are in it
+        self.parts = [  # the memory of each, and the positions in it
             (memory.numbers[first : first + layout.size].numpy(), layout, block.S)
             for block, layout, begin in [(x.block, x.layout, x.first) for x in places]
             for first in range(begin, begin + block.parts * layout.size, layout.size)
@@ -282,8 +281,8 @@ class MarchedLayers:
             some = value[:, block.first : block.first + block.samples]
             if block.samples < block.S:
                 into[0, ..., : block.samples] = some.mT
-                # Vectors are whole. The first sample is as good as any: it overflows where it does
-                # itself. Of adjoints the rest is 0.
+                # Vectors must be full. They are filled with the first sample, which overflows only
+                # if it does so itself. For adjoints, the rest is 0.
                 rest = into[..., :1] if table == "at" else 0.0
                 into[..., block.samples :] = rest
             else:
@@ -295,10 +294,10 @@ class MarchedLayers:
         for place in self.places:
             rows = self._rows(place, table, k, count, skip).permute(1, 0, 3, 2)
             found.append(rows.flatten(1, 2)[:, : place.block.samples])
-        return torch.cat(found, 1)  # a copy: the memory may go back before the caller has read it
+        return torch.cat(found, 1)  # a copy: the memory may be reused before the caller reads it
 
     def forward(self) -> None:
-        """March from the state that was put in the place of layer 0."""
+        """March from the state at the position of layer 0."""
         march, par = self.march, self.packed.parameters.numbers.numpy()
         loop = _loops().forward
         about = march.code.slope, march.adds, march.width, self.layers
@@ -315,26 +314,26 @@ class MarchedLayers:
         return self.get("at", 0, 1, self.layers).reshape(self.shape)
 
     def states(self) -> Tensor:
-        """Those after each layer, (layers, batch, ..., features), of a recorded pass."""
+        """The states after each layer, (layers, batch, ..., features), of a recorded pass."""
         return self.get("at", 0, self.layers, 1).reshape(self.layers, *self.shape)
 
     def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
-        """The gradients by the state before all layers, and by their tensors.
+        """The gradients with respect to the state before all layers, and to their tensors.
 
         Parameters
         ----------
         gradient : Tensor
-            By the state after all layers or, if `of_all`, by the states after each of them.
+            The gradient for the state after all layers or, if `of_all`, after each of them.
         """
         start, _, found = self.returned(gradient, self.before())
         return start, found
 
     def before(self) -> Tensor:
-        """Zeros in place of the sums of the layers after these, by parameters that all share."""
+        """Zeros instead of sums of later layers, for parameters that all layers share."""
         return self.memory.numbers.new_zeros(self.groups, self.packed.shared)
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
-        """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
+        """Like `adjoint`, with the sums of later layers, and returning these layers' sums."""
         leaves = self.packed.leaves()
         sums = self.packed.sums(leaves[1])
         found = self.memory.numbers.new_zeros(self.groups, sums.size)
@@ -344,15 +343,10 @@ class MarchedLayers:
         return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
     def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:
-        """The gradient by the first state.
+        """The gradient with respect to the first state; those of parameters are added to `found`.
 
-        Parameters
-        ----------
-        gradient : as in `adjoint`
-        sums : Sums
-            Of all packed layers.
-        found : Tensor of shape (groups, sums.size)
-            To which the gradients by parameters are added, one row a group of samples.
+        The argument `gradient` is that of `adjoint`, `sums` contains the positions for all packed
+        layers, and `found`, of shape (groups, sums.size), has one row per group of samples.
         """
         march, par = self.march, self.packed.parameters.numbers.numpy()
         loop, sums_at = _loops().backward, _from(sums.at, self.first)
@@ -381,11 +375,11 @@ class MarchedLayers:
 
     @property
     def groups(self) -> int:
-        """How many rows of sums there are."""
+        """The number of rows of sums."""
         return min(len(self.parts), GROUPS)
 
     def of_given(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients by the given values, which are those of all packed layers."""
+        """The gradients with respect to the given values, which are those of all packed layers."""
         found = []
         for k, value in zip(self.march.given, given, strict=True):
             gradient = self.get("of", k, self.layers)
@@ -396,5 +390,5 @@ class MarchedLayers:
 
 
 def _from(table: np.ndarray, first: int) -> np.ndarray:
-    """Where a layer after the first of a table has what the table tells."""
+    """The offsets in a table for a layer after the first."""
     return table + table[:, 1:] * (first, 0)

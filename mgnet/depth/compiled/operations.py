@@ -1,4 +1,4 @@
-"""The operations of a layer that the compiled loops know, as numbers."""
+"""The operations of a layer that the compiled loops support, as numbers."""
 
 from __future__ import annotations
 

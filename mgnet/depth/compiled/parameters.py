@@ -1,4 +1,4 @@
-"""What the compiled loops get for a pass: memory, and parameters made of the layers' tensors."""
+"""The data of the compiled loops for a pass: memory, and parameters from the layers' tensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mgnet.depth.compiled.layer_code import LayerCode
 
 __all__ = ["Memory", "Prepared", "forget"]
 
-MOST = 2**26  # bytes of memory that wait for the next passes
+MOST = 2**26  # largest size in bytes of memory kept for later passes
 _waiting: list[Tensor] = []
 aten = torch.ops.aten
 
 
 def forget() -> None:
-    """Give back the memory that waits.
+    """Free the memory kept for later passes.
 
     Examples
     --------
@@ -36,19 +36,21 @@ def forget() -> None:
 
 
 class Memory:
-    """Numbers for one pass; they wait for another one of the same size when nobody has them.
+    """Numbers for one pass; memory that is no longer used is kept for a pass of the same size.
 
-    Fresh memory costs more than what small layers compute in it.
+    Fresh memory costs more than the computations of small layers.
 
     Parameters
     ----------
     size : int
+        Number of entries.
     dtype : torch.dtype
+        Precision.
 
     Attributes
     ----------
     lock : RLock
-        Of a thread that writes adjoints into it: several may differentiate one graph.
+        Lock of the thread that writes adjoints into it, as several may differentiate one graph.
 
     Examples
     --------
@@ -85,16 +87,17 @@ def _taken(size: int, dtype: torch.dtype) -> Tensor:
 
 
 class Prepared:
-    """The parameters of the loops, from the tensors of the layers.
+    """The parameters of the loops, computed from the tensors of the layers.
 
     Parameters
     ----------
     code : LayerCode
+        The operations.
 
     Attributes
     ----------
     slots : list of int
-        The numbers of the parameters after the step; a matrix has the next one, too.
+        Numbers of the parameters after the step; a matrix also has the next one.
     """
 
     def __init__(self, code: LayerCode):
@@ -126,7 +129,7 @@ class Prepared:
         ]
 
     def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
-        """Each (layers, ...) or, unless `whole`, (1, ...) where all layers have the same."""
+        """Each (layers, ...) or, unless `whole`, (1, ...) if all layers have the same."""
         rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):
@@ -140,7 +143,7 @@ class Prepared:
         return found
 
     def keeps_apart(self, parameters: int) -> bool:
-        """Whether what is made of the first tensors, so many, is made of nothing else."""
+        """Whether parameters computed from the first tensors depend on no others."""
         own = set(range(parameters))
         made, given = self.needs[: len(self.slots)], self.needs[len(self.slots) :]
         return all(needs <= own or not needs & own for needs in made) and not any(
@@ -148,18 +151,18 @@ class Prepared:
         )
 
     def shaped(self, tensors: Sequence[Tensor], whole: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters as the loops have them, and the given values."""
+        """The parameters in the format of the loops, and the given values."""
         values = self.values(tensors, whole)
         parameters, given = values[: len(self.slots)], values[len(self.slots) :]
         for k, slot in enumerate(self.slots):
             shape = self.shapes[slot]
-            if len(shape) == 1:  # a number may stand for each row of a vector
+            if len(shape) == 1:  # one number may represent all rows of a vector
                 rows = parameters[k].reshape(len(parameters[k]), -1)
                 parameters[k] = rows.expand(len(rows), *shape)
         return parameters, given
 
     def packed(self, steps: Tensor, values: Sequence[Tensor]) -> tuple[Memory, np.ndarray]:
-        """Steps and parameters in one array, and where each begins and goes on for a layer."""
+        """Steps and parameters in one array, with the start and stride of each."""
         parts: list[Tensor] = [steps[:1] if is_joint(steps) else steps]
         for value in values:
             parts += [value, value.mT] if value.dim() == 3 else [value]
@@ -173,16 +176,16 @@ class Prepared:
         return memory, at
 
     def wanted(self, tensors: Sequence[bool]) -> frozenset[int]:
-        """The parameters of the loops on which gradients by these tensors depend."""
+        """The parameters of the loops on which gradients with respect to these tensors depend."""
         chosen = {k for k, each in enumerate(tensors) if each}
-        pairs = zip(self.slots, self.needs, strict=False)  # given values come after them
+        pairs = zip(self.slots, self.needs, strict=False)  # followed by given values
         found = {slot for slot, needs in pairs if needs & chosen}
         return frozenset(found | {0} if tensors[-1] else found)
 
     def leaves(
         self, tensors: Sequence[Tensor], wanted: Sequence[bool]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors, the wanted ones as leaves of a graph, and what is made of them."""
+        """The tensors, wanted ones as leaves of a graph, and the parameters made from them."""
         leaves = [x.detach().requires_grad_(each) for x, each in zip(tensors, wanted, strict=True)]
         with torch.enable_grad():
             return leaves, *self.shaped(leaves, whole=True)
@@ -195,7 +198,7 @@ class Prepared:
         of_parameters: dict[int, Tensor],
         of_given: Sequence[Tensor],
     ) -> list[Tensor | None]:
-        """The gradients by the leaves; None by those that have none."""
+        """The gradients with respect to the leaves; None for those without a gradient."""
         wanted = [x for x in leaves if x.requires_grad]
         pairs = [
             (value, of_parameters[slot])

@@ -1,10 +1,10 @@
-"""Products of the compiled loops: a matrix with rows of samples, and two of these with each other.
+"""Products of the compiled loops: of a matrix with rows of samples, and of two of the latter.
 
-Eight rows of a result stay in registers until they are done, which is as fast as the machine
-multiplies while what is read stays in the cache.
+Eight rows of a result remain in registers until they are complete, which achieves the peak rate of
+the machine while the operands stay in the cache.
 """
 # pyright: reportCallIssue=false
-# (what numba calls an intrinsic takes one argument less here than where it is defined)
+# (numba's intrinsics have one argument less at the call than in their definition)
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE, TWO, FOUR, EIGHT = (0,), (0, 0), (0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)
 
 @njit(cache=True, nogil=True)
 def _tile(order, start, par, w, v, stride, mem, x, y, columns, S):
-    """As many rows of a product as `order` has entries, of one vector of samples."""
+    """Compute as many rows of a product as `order` has entries, for one vector of samples."""
     block = spread(par, v, order) if start == BIASED else zeros(mem, order, ONE)
     for j in range(columns):
         block = collect(block, spread(par, w + j * stride, order), load(mem, x + j * S, ONE))
@@ -43,7 +43,7 @@ def _tile(order, start, par, w, v, stride, mem, x, y, columns, S):
 
 @njit(cache=True, nogil=True)
 def product(start, par, w, v, mem, x, y, rows, columns, S, lanes):
-    """Y = M x, perhaps with more; number i of column j of M is par[w + j rows + i]."""
+    """Compute y = M x, or with v or y added; entry (i, j) of M is par[w + j rows + i]."""
     i = 0
     while i < rows:
         left, at = rows - i, y + i * S
@@ -70,10 +70,10 @@ def _outer_tile(order, mem, x, S, turned, wide, out, to):
 
 @njit(cache=True, nogil=True)
 def add_outer(mem, x, columns, g, rows, S, turned, out, to, bias, lanes):
-    """Add the sums over samples of x_j g_i to out[to + j wide + i], of g_i to out[bias + i].
+    """Add the sums over samples of x_j g_i to out[to + j wide + i], and of g_i to out[bias + i].
 
-    `wide` is `rows`, rounded up to whole vectors; what is added to the rest means nothing. Either
-    place may be negative: then there is none.
+    `wide` is `rows`, rounded up to whole vectors; the additional entries are meaningless. Either
+    position may be negative, and is then skipped.
     """
     wide = -(-rows // lanes) * lanes
     for s in range(0, S, lanes):

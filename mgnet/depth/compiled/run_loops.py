@@ -1,7 +1,7 @@
-"""The loops over runs of layers, compiled by numba: several calls of those of `loops.py` in one.
+"""Loops over runs of layers, compiled by numba: several calls of those of `loops.py` in one.
 
-Each part of a batch has, in each run, memory of its own, `size` numbers; those of a run follow one
-another. A task is one part of one run: number t is part t modulo `parts` of run t / parts.
+Each part of a batch has separate memory in each run, `size` numbers; runs are consecutive. A task
+is one part of one run: task t is part t modulo `parts` of run t / parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["backward_runs", "forward_runs"]
 
 @njit(cache=True, nogil=True)
 def _move(table, layers, here):
-    """Where things of a later layer are; what is nowhere, at a negative place, stays there."""
+    """Offsets for a later layer; negative positions, which mean none, do not change."""
     for k in range(len(table)):
         here[k, 0] = table[k, 0] + layers * table[k, 1]
         here[k, 1] = table[k, 1]
@@ -24,7 +24,7 @@ def _move(table, layers, here):
 
 @njit(cache=True, nogil=True)
 def _read(given, at, mem, to, samples, S, rows, repeats):
-    """Samples one after another become rows of samples, which go on with the first one, or 0."""
+    """Convert consecutive samples to rows of samples, padded with the first sample, or 0."""
     for s in range(S):
         for r in range(rows):
             if s < samples:
@@ -47,13 +47,13 @@ def forward_runs(
     tasks, block, size, runs, code, numbers, at, par, par_at, mem, given, added, out, slope, adds,
     width, lanes,
 ):  # fmt: skip
-    """`forward` of the tasks from tasks[0] to tasks[1].
+    """Run `forward` for the tasks from tasks[0] to tasks[1].
 
-    `block` are the first sample, how many there are, their parts, the samples of a part, and those
-    of the whole batch; `runs` the first layer of the first one, how far on the next one begins, how
-    many they are, and the layers of each and of the last one. `given` has the state before each
-    run, `added`, unless it is empty, what is added to those after each layer, and `out` gets the
-    last state of each run or, where it has the room, those after each layer.
+    `block` contains the first sample, the number of samples, of parts, of samples per part, and of
+    samples of the whole batch. `runs` contains the first layer of the first run, the distance to
+    the next one, the number of runs, and the numbers of layers of each and of the last one. `given`
+    has the state before each run, and `added`, unless empty, terms to be added after each layer.
+    `out` gets the last state of each run or, if it is large enough, those after each layer.
     """
     here = np.empty_like(par_at)
     sample, samples, parts, S, batch = block
@@ -86,12 +86,12 @@ def backward_runs(
     tasks, block, size, span, runs, code, numbers, at, of, empty, after, by, turned, par, par_at,
     mem, given, added, out, sums, sums_at, slope, adds, width, lanes,
 ):  # fmt: skip
-    """`backward` of the tasks from tasks[0] to tasks[1]; runs of `span` layers kept the states.
+    """Run `backward` for the tasks from tasks[0] to tasks[1]; runs with `span` layers have states.
 
-    A run begins where one of these does and lies inside it, or `span` is 1, and the strides of the
-    tables lead from one to the next. `given` has the adjoint after each run, `added`, unless it is
-    empty, what is added to those before all layers, and `out` gets the adjoint before each run or,
-    where it has the room, before each of all layers.
+    A run starts where one of these starts and lies inside it, or `span` is 1, and the strides of
+    the tables lead from one to the next. `given` has the adjoint after each run, and `added`,
+    unless empty, terms to be added before all layers. `out` gets the adjoint before each run or, if
+    it is large enough, before each of all layers.
     """
     here, sums_here = np.empty_like(par_at), np.empty_like(sums_at)
     sample, samples, parts, S, batch = block

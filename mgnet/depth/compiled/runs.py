@@ -1,4 +1,4 @@
-"""Runs of layers, each from a state of its own: all intervals of a level in one compiled call."""
+"""Runs of layers, each from its own state: all intervals of a level in one compiled call."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mgnet.threads import share
 
 __all__ = ["LayerRuns", "Runs"]
 
-SHARED = 2**15  # numbers of states from which a second thread pays
+SHARED = 2**15  # size of the states from which a second thread is useful
 
 
 def _loops() -> Any:
-    from mgnet.depth.compiled import run_loops  # numba takes a second to load
+    from mgnet.depth.compiled import run_loops  # loading numba takes a second
 
     return run_loops
 
 
 class Runs(NamedTuple):
-    """Which layers: `count` runs of `length`, the last of `last`, at `first`, `first + step`, ...
+    """Layers in `count` runs of `length` layers (the last: `last`) at `first`, `first + step`, ...
 
     Examples
     --------
@@ -44,31 +44,33 @@ class Runs(NamedTuple):
 
     @classmethod
     def of_intervals(cls, layers: int, factor: int) -> Runs:
-        """All layers, of which there is one at least, in runs of so many."""
+        """All layers, of which there is at least one, in runs of this length."""
         count, length = -(-layers // factor), min(factor, layers)
         return cls(0, factor, count, length, layers - (count - 1) * factor)
 
     @classmethod
     def of_slice(cls, which: slice, layers: int) -> Runs:
-        """A run of one layer for each of these."""
+        """One run with a single layer for each layer of a slice."""
         numbers = range(layers)[which]
         return cls(numbers.start, numbers.step, len(numbers), 1, 1)
 
 
 class LayerRuns:
-    """Memory in which runs of layers march, all in one call; and their adjoint.
+    """Memory in which runs of layers are processed, all in one call; and their adjoint.
 
     Parameters
     ----------
     layers : PackedLayers
+        The layers.
     runs : Runs
+        The runs.
     shape : tuple of int
-        Of a state, (batch, ..., features).
+        Shape of a state, (batch, ..., features).
     kept : collection of int, optional
-        The parameters of the loops whose gradients follow. With it, even if it is empty, all states
-        and what an adjoint reads are kept; else only the last state of each run.
+        The parameters of the loops whose gradients are needed. If it is given, even empty, all
+        states and the data for an adjoint are stored; otherwise only the last state of each run.
     rows : bool
-        Whether there is room for what is added to the adjoint before each layer.
+        Whether there is space for terms added to the adjoint before each layer.
 
     Examples
     --------
@@ -122,7 +124,7 @@ class LayerRuns:
         )
 
     def _give(self, k: int, value: Tensor) -> None:
-        """Write (layers or 1, batch, ..., rows) into the place of a given value."""
+        """Write (layers or 1, batch, ..., rows) to the position of a given value."""
         first, step, count, length, _ = self.runs
         if len(value) < self.packed.count or self.packed.count == 1:
             value = value[None].expand(count, *value[None].shape[1:])
@@ -142,7 +144,7 @@ class LayerRuns:
                 into.copy_(parts.permute(0, 2, 1, 4, 3))
 
     def of_layers(self, table: str, k: int = 0, skip: int = 0) -> Tensor:
-        """Value k or its adjoint, (layers, batch, rows), of runs that follow one another."""
+        """Value k or its adjoint, (layers, batch, rows), for consecutive runs."""
         found = []
         for place in self.places:
             rows = self._view(place, table, k, self.runs.length, skip).permute(0, 2, 1, 4, 3)
@@ -151,7 +153,7 @@ class LayerRuns:
         return whole[: len(whole) - self.runs.length + self.runs.last]
 
     def states(self) -> Tensor:
-        """Those after each layer, of runs that follow one another and keep them."""
+        """The states after each layer, for consecutive runs that store them."""
         found = self.of_layers("at", skip=1)
         return found.reshape(len(found), *self.shape)
 
@@ -161,10 +163,11 @@ class LayerRuns:
         Parameters
         ----------
         states : Tensor
+            The states before the runs.
         rows : Tensor of shape (runs, length, batch, ..., features), optional
-            Added to the states after layers, which must be kept.
+            Terms to be added to the states after layers, which must be stored.
         every : bool
-            Whether all states, which must be kept, are asked for.
+            Whether all states, which must be stored, are to be returned.
 
         Returns
         -------
@@ -204,27 +207,33 @@ class LayerRuns:
         every: bool = False,
         sums: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Tensor:
-        """The adjoint before runs of layers, from that after them, (runs, batch, ..., features).
+        """Compute the adjoint before runs from that after them, (runs, batch, ..., features).
 
         Parameters
         ----------
         adjoint : Tensor
+            The adjoint after the runs.
         runs : Runs, optional
-            All by default; others lie inside them, or these are of single layers.
+            All runs by default; others must lie inside these, or these must be of single layers.
         rows : Tensor of shape (layers, batch, ..., features), optional
-            Added to the adjoint before each layer.
+            Terms to be added to the adjoint before each layer.
         every : bool
-            Whether the adjoints before all layers are asked for, (layers, batch, ..., features);
-            those of layers that take no part mean nothing.
+            Whether to return the adjoints before all layers, (layers, batch, ..., features); those
+            of layers that take no part are undefined.
         sums : (ndarray, ndarray), optional
-            Gradients by the parameters are added to the first, in places that the second tells.
+            Gradients of parameters are added to the first array, at positions from the second.
+
+        Returns
+        -------
+        Tensor
+            The adjoint before each run, or before each layer.
         """
         chosen = self.runs if runs is None else runs
         out = adjoint.new_empty(self.packed.count if every else chosen.count, *self.shape)
         given = _flat(adjoint), _flat(adjoint[:0] if rows is None else rows), _flat(out)
         inner = every or rows is not None
         for place in self.places:
-            # Parts of a run add to the same sums, and so belong to one thread.
+            # Parts of a run contribute to the same sums, so one thread must process them.
             whole = 1 if sums is None else place.block.parts
             some = partial(self._backward, place, chosen, given, inner, sums, whole)
             share(some, chosen.count * place.block.parts // whole, self._threads(chosen))
@@ -251,13 +260,13 @@ class LayerRuns:
         )  # fmt: skip
 
     def _nowhere(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sums that nobody asked for."""
+        """Empty sums, if none are needed."""
         places = np.zeros_like(self.packed.at)
         places[:, 0] = -1
         return np.zeros(1, self.march.numbers.dtype), places
 
     def _tables(self, place: Place, skip: int, inner: bool) -> tuple[Any, ...]:
-        """at, of, empty, after, by, turned: as seen from the layer `skip` of a run."""
+        """The tables at, of, empty, after, by, turned, relative to the layer `skip` of a run."""
         layout = place.layout
         at, of, by = layout.at, layout.of, self.march.width * place.block.S
         empty = layout.empty
@@ -282,7 +291,7 @@ class LayerRuns:
         return torch.get_num_threads() if work >= SHARED else 1
 
     def gradients(self, adjoint: Tensor, rows: Tensor | None) -> tuple[Tensor, list[Any]]:
-        """As `backward` of all runs, and the gradients by the tensors of the layers."""
+        """Run `backward` for all runs, and compute the gradients with respect to the tensors."""
         leaves = self.packed.leaves()
         sums = self.packed.sums(leaves[1])
         found = adjoint.new_zeros(1, sums.size)
@@ -297,7 +306,7 @@ class LayerRuns:
 
 
 def _moved(table: np.ndarray, layers: int) -> np.ndarray:
-    """Where things are for a later layer."""
+    """The offsets for a later layer."""
     moved = table.copy()
     moved[:, 0] += layers * table[:, 1]
     return moved

@@ -1,7 +1,7 @@
 """C-layers: the points of a trajectory that the next coarser level keeps.
 
 A level with n layers has the points 0..n; its C-points are 0, c, 2c, ... and n, so the last
-interval may be short and the coarser level has ceil(n / c) layers. The other points are F-points.
+interval may be short, and the coarser level has ceil(n / c) layers. All other points are F-points.
 """
 
 from __future__ import annotations
@@ -19,33 +19,39 @@ from mgnet.transfer import Transfer
 __all__ = ["CLayers", "Intervals", "intervals", "level_factors", "level_sizes"]
 
 State = Any
-MOST_LEVELS = 64  # each has at most half of the layers of the one before
+MOST_LEVELS = 64  # each level has at most half as many layers as the next finer one
 
 
 class BatchedStep(NamedTuple):
-    """One batched call of the propagator: the layers, and the points it reads and writes.
+    """One batched call of the propagator: the layers, and the points that it reads and writes.
 
-    `read = None`: the points that the call before wrote. Writes of a C-relaxation count C-points.
+    `read = None` stands for the points that the previous call wrote. In a C-relaxation, `write`
+    numbers the C-points.
     """
 
     which: slice
     read: slice | None
     write: slice
-    count: int  # of the layers
+    count: int  # number of layers
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """The intervals of a level between its C-points, and the batched calls that relax all of them.
+    """The intervals of a level between C-points, and the batched calls that relax all of them.
 
     Parameters
     ----------
     layers : int
-        n; 0 where other processes hold them all.
+        Number of layers, n; 0 if other processes hold all of them.
     factor : int
-        c, at least 2.
+        Coarsening factor c, at least 2.
     reverse : bool
-        Whether the equation runs from point n to point 0, as the adjoint does.
+        Whether the equation runs from point n to point 0, like the adjoint.
+
+    Raises
+    ------
+    ValueError
+        If `layers` is negative, or `factor` is less than 2.
 
     Examples
     --------
@@ -74,10 +80,10 @@ class Intervals:
 
     @cached_property
     def f_steps(self) -> tuple[BatchedStep, ...]:
-        """One call per offset, in the order of the sweep."""
+        """The calls of F-relaxation: one call per offset, in the order of the sweep."""
         n, c = self.layers, self.factor
-        # Layer n - 1 ends in the C-point n, also where the last interval is short.
-        offsets = range(min(c, n + 1))  # further ones have no layers, whatever the factor
+        # Layer n - 1 ends at the C-point n, even if the last interval is short.
+        offsets = range(min(c, n + 1))  # larger offsets have no layers
         which = [slice(j, n, c) if self.reverse else slice(j, n - 1, c) for j in offsets]
         which = which[:0:-1] if self.reverse else which[:-1]
         calls, before = [], -1
@@ -92,7 +98,7 @@ class Intervals:
 
     @cached_property
     def c_steps(self) -> tuple[BatchedStep, ...]:
-        """The calls of the layers that end in C-points; two when the last interval is short."""
+        """The calls of the layers that end at C-points; two if the last interval is short."""
         n, c = self.layers, self.factor
         if not n:
             return ()
@@ -109,12 +115,17 @@ class Intervals:
         return tuple(calls)
 
 
-# Propagators may keep what belongs to a slice object: all hierarchies of a depth share these.
+# Propagators may store data for a slice object, so all hierarchies of a depth share these.
 intervals = lru_cache(maxsize=256)(Intervals)
 
 
 def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ...]:
-    """The coarsening factor of every level but the coarsest.
+    """The coarsening factor of every level except the coarsest.
+
+    Raises
+    ------
+    ValueError
+        If the number of levels or a factor is invalid, or their numbers do not match.
 
     Examples
     --------
@@ -137,21 +148,26 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
 
 
 def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tuple[int, ...]:
-    """Number of layers of every level, finest first: ceil(n / c) follows n.
+    """The number of layers of every level, finest first; ceil(n / c) follows n.
 
     Parameters
     ----------
     layers : int
+        Number of layers of the finest level.
     factors : sequence of int
-        From each level to the next, as `level_factors` gives them.
+        Coarsening factor of every level except the coarsest, from `level_factors`.
     part : bool
-        Whether these are some of the layers, and other processes hold the others; there may be
-        none.
+        Whether these are only some of the layers, or none, and other processes hold the others.
+
+    Returns
+    -------
+    tuple of int
+        The number of layers per level.
 
     Raises
     ------
     ValueError
-        If there are too many levels; names the largest possible number.
+        If there are too many levels; the message contains the largest possible number.
 
     Examples
     --------
@@ -178,18 +194,20 @@ def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tupl
 class CLayers(Transfer):
     """Injection at the C-layers, in both directions.
 
-    `inject` and `restrict` pick the C-points; `prolong` and `interpolate` put coarse values there
-    and zeros between, for F-relaxation to fill. Source: Falgout et al., SIAM J. Sci. Comput. 36
-    (2014), section 2.
+    `inject` and `restrict` select the C-points; `prolong` and `interpolate` put coarse values there
+    and zeros between them, which F-relaxation replaces. Source: Falgout et al., SIAM J. Sci.
+    Comput. 36 (2014), section 2.
 
-    A transfer remembers from which coarse state the C-points of its last fine state came, and
-    `inject` gives that very object back. So a coarse solver sees that it solved for a state before.
+    A transfer remembers the coarse state from which it set the C-points of its last fine state, and
+    `inject` returns that same object, so a coarse solver can recognize a state that it has solved
+    for.
 
     Parameters
     ----------
     intervals : Intervals
+        The intervals between the C-points.
     c_points_only : bool
-        Whether a fine state is stored as its C-points alone: the same array as the coarse one.
+        Whether a fine state is stored as its C-points alone, the same array as the coarse state.
 
     Examples
     --------
@@ -203,7 +221,7 @@ class CLayers(Transfer):
 
     intervals: Intervals
     c_points_only: bool = False
-    # A reference to the last fine state that was made of a coarse one, and that one.
+    # A reference to the last fine state made from a coarse state, and that coarse state.
     _last: list[Any] = field(default_factory=lambda: [lambda: None, None], init=False, repr=False)
 
     def inject(self, state: State) -> State:  # type: ignore[override]
@@ -220,7 +238,7 @@ class CLayers(Transfer):
         return points
 
     def restrict(self, residual: State) -> State:
-        # After F-relaxation a residual lives on the C-points, and comes as those alone.
+        # After F-relaxation, a residual is zero except at C-points and contains only those.
         if len(residual) == self.intervals.count + 1:
             return residual
         return self.inject(residual)
@@ -243,7 +261,7 @@ class CLayers(Transfer):
         return self._remember(self._put(coarse, fine), coarse)
 
     def spread(self, coarse: State) -> State:
-        """A fine state with the C-points of `coarse`, its F-points not set."""
+        """A fine state with the C-points of `coarse`; its F-points are not set."""
         fine = vector.empty_like(coarse, self._fine_shape(coarse))
         return self._remember(self._put(coarse, fine), coarse)
 
@@ -257,7 +275,7 @@ class CLayers(Transfer):
         return fine
 
     def forget(self) -> None:
-        """Let go of the state that `inject` would give back."""
+        """Drop the state that `inject` would return."""
         self._last[:] = lambda: None, None
 
     def _fine_shape(self, coarse: State) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A propagator of the user: one that edits its states, or gives others, is refused."""
+"""Checks of a user's propagator: edited arguments and unsuitable results are refused."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ State = Any
 
 
 class CheckedPropagator:
-    """Stands around a propagator that is not of mgnet; the rest of it is reached through this one.
+    """Wraps a propagator from outside mgnet; all its other attributes remain accessible.
 
     Parameters
     ----------
     inner : Propagator
+        The user's propagator.
 
     Examples
     --------
@@ -35,7 +36,7 @@ class CheckedPropagator:
 
     def __init__(self, inner: Any):
         self.inner = inner
-        self._watched: dict[int, Watched] = {}  # by level
+        self._watched: dict[int, Watched] = {}  # per level
         march = getattr(inner, "march", None)
         if march is not None:
             self.march = march
@@ -43,7 +44,7 @@ class CheckedPropagator:
             self.linearize = self._linearized
 
     def advance(self, level: int, which: slice, states: State) -> State:
-        """What the propagator gives, as a state of its own: it may give one array each time."""
+        """The propagator's result, copied because it may return the same array each time."""
         watched = self._watched.setdefault(level, Watched(self.inner, "a propagator"))
         new = watched.method("advance", "layer_hierarchy", level, which, states)
         if unfit(new, states):
@@ -63,6 +64,6 @@ class CheckedPropagator:
         return duplicate(new), duplicate(jacobian)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # before it is there, as in a copy that is being made
+        if name == "inner":  # not yet set, for example while a copy is being made
             raise AttributeError(name)
         return getattr(self.inner, name)

@@ -1,4 +1,4 @@
-"""A step function of the user: what it may edit, and what is refused of its results."""
+"""Checks of a user's step function: edits that it may make, and results that are refused."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ __all__ = ["CheckedStep", "StepFunction", "check_step", "check_unequal"]
 
 StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# The words of NumPy about shapes that do not fit; any other error of a step is its own affair.
+# NumPy's phrases about shapes that do not match; other errors are those of the step itself.
 _SHAPES = re.compile(r"broadcast|mismatch|dimension|shape|size-1|length-1|aligned|sequence|index")
 
 
 class CheckedStep:
     """A step that may edit its arguments, and whose results are new states of the right shape.
 
-    It works on a copy of the states, so it may edit them as XBraid's Step does. Copies of times and
-    of results take as long as a small step; they are made for steps that were seen to need them.
+    It gets a copy of the states, so it may edit them, as XBraid's Step does. Copies of the times
+    and results take as long as a small step, so they are made only for steps that were observed to
+    need them.
 
     Parameters
     ----------
     step : callable
-        `(t, dt, states) -> states`.
+        The user's function `(t, dt, states) -> states`.
 
     Attributes
     ----------
     edits_times, reuses_results : bool
-        Whether the step was seen to edit t or dt, or to give an array that it gave before; unknown
-        as yet, they count as true.
+        Whether the step was observed to edit t or dt, or to return the same array again. They are
+        true until this is known.
 
     Examples
     --------
@@ -63,7 +64,7 @@ class CheckedStep:
         return new.copy() if self.reuses_results else new
 
     def observe(self, initial: np.ndarray, times: np.ndarray, steps: np.ndarray) -> None:
-        """Find out what the step does to its arguments; raise unless it takes each row on its own.
+        """Observe how the step treats its arguments; raise an error unless rows are independent.
 
         See `check_step`.
         """
@@ -86,7 +87,7 @@ class CheckedStep:
 
 
 def _fitted(new: Any, states: np.ndarray) -> np.ndarray:
-    """Another precision is the step's own affair."""
+    """Check a result; a different precision is allowed."""
     if callbacks.unfit(new, states):
         raise TypeError(
             f"OneStep got a step that takes the states, {vector.describe(states)}, to "
@@ -100,9 +101,9 @@ def _remedy(new: Any, states: np.ndarray) -> str:
     if not isinstance(new, np.ndarray) or isinstance(new, np.matrix | np.ma.MaskedArray):
         return f"it must give a plain NumPy array of the shape of the states, {many}"
     if new.shape == states.shape and new.dtype.kind == "c":
-        return "give a complex initial state, as initial.astype(complex), and begin with guess()"
+        return "give a complex initial state, initial.astype(complex), and begin with guess()"
     if new.shape == states.shape:
-        return f"it must give numbers of {states.dtype}, as with new.astype({states.dtype})"
+        return f"it must give numbers of {states.dtype}, such as new.astype({states.dtype})"
     return f"it must keep their shape, {many}: {_index(states)}"
 
 
@@ -116,23 +117,26 @@ def _index(states: np.ndarray) -> str:
 def check_step(
     step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Raise unless a checked step takes several states at once, each on its own.
+    """Raise an error unless a checked step processes several states independently in one call.
 
-    A wrong shape broadcasts unseen where there are as many steps as unknowns, so this takes another
-    number of them. It then compares states taken together with the same ones taken one by one;
-    they are scaled, each by another factor, and put at times far apart, since those of one
-    trajectory hardly differ.
+    If there are as many steps as unknowns, a wrong shape may broadcast silently, so another number
+    of steps is used. States processed together are compared with the same states one by one. They
+    are scaled by different factors and placed at distant times, because states of one trajectory
+    hardly differ.
 
     Parameters
     ----------
     step : callable
+        The checked step.
     initial : array of shape (...)
+        Initial state.
     times, steps : arrays of shape (N,)
-        At the left of every step, and its length.
+        The time at the start of every step, and its length.
 
     Raises
     ------
     TypeError, ValueError
+        If the step fails for several states, mixes them, or returns another shape or type.
 
     Examples
     --------
@@ -143,7 +147,7 @@ def check_step(
     not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
-    # Unequal steps first, where there are any: a step may take dt[0] for all, or t[0].
+    # Unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
     unequal = np.unique(steps, return_index=True)[1]
     which = np.r_[unequal, np.arange(count) % len(steps)][:count]
     t, dt = times[which], steps[which]
@@ -169,7 +173,7 @@ def check_step(
         with np.errstate(all="ignore"):
             together = step(*far)
             parts = [step(*(part[k : k + 1] for part in far)) for k in range(count)]
-    except Exception as error:  # the scaled states may lie where the equation has no meaning
+    except Exception as error:  # the scaled states may be outside the domain of the equation
         if _says_ours(error):
             raise
         _check_together(step, t, dt, states)
@@ -180,13 +184,19 @@ def check_step(
 def check_unequal(
     step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Raise unless a step of the user takes unequal steps together; it may stand within others.
+    """Raise an error unless a user's step handles unequal steps together, even inside wrappers.
 
     Parameters
     ----------
     step : callable
-        A `CheckedStep`, or what has one as its `inner`; any other one is taken as it is.
-    initial, times, steps : as in `check_step`
+        A `CheckedStep`, or an object that contains one as `inner`; other steps are not checked.
+    initial, times, steps
+        The arguments of `check_step`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the step does not handle them; see `check_step`.
 
     Examples
     --------
@@ -194,8 +204,8 @@ def check_unequal(
     >>> check_unequal(step, np.ones(1), np.zeros(2), np.ones(2))
     >>> check_unequal(step, np.ones(1), np.zeros(2), np.array([0.1, 0.9]))
     Traceback (most recent call last):
-    ValueError: OneStep got a step that gives 2 states at once other values than one by one, apart
-    by 0.52; it must take each row on its own: give sums, norms and rolls an axis, write u @ A.T for
+    ValueError: OneStep got a step whose values for 2 states at once differ from those one by one by
+    0.52; it must take each row on its own: give sums, norms and rolls an axis, write u @ A.T for
     A @ u, and take all of t in place of t[0]
     """
     part: Any = step
@@ -218,7 +228,7 @@ def _check_together(step: StepFunction, t: np.ndarray, dt: np.ndarray, states: n
 
 
 def _says_ours(error: Exception) -> bool:
-    """Whether it is a sentence of `_fitted`."""
+    """Whether the error was raised by `_fitted`."""
     return isinstance(error, TypeError) and str(error).startswith("OneStep got a step")
 
 
@@ -231,14 +241,14 @@ def _together(states: np.ndarray, error: Exception) -> str:
 
 
 def _compare(states: np.ndarray, together: np.ndarray, single: np.ndarray) -> None:
-    """Refuse a step that mixes states; a step's own iterations may stop a little earlier."""
+    """Refuse a step that mixes states; small differences from inner iterations are allowed."""
     if not (np.isfinite(together).all() and np.isfinite(single).all()):
-        return  # whatever it is, a solve says so
+        return  # values that are not finite are reported by a solve
     difference = abs(together - single).max(initial=0.0)
     change = abs(single - states).max(initial=0.0)
     if difference > 0.01 * change + 1e-6 * abs(states).max(initial=0.0):
         raise ValueError(
-            f"OneStep got a step that gives {len(states)} states at once other values than one by "
-            f"one, apart by {difference:.2g}; it must take each row on its own: give sums, norms "
+            f"OneStep got a step whose values for {len(states)} states at once differ from those "
+            f"one by one by {difference:.2g}; it must take each row on its own: give sums, norms "
             "and rolls an axis, write u @ A.T for A @ u, and take all of t in place of t[0]"
         )

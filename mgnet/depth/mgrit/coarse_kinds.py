@@ -1,4 +1,4 @@
-"""What a coarse layer may be."""
+"""The kinds of coarse layers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from mgnet.limits import is_one_of, shown
 
 __all__ = ["COARSE", "check_coarse"]
 
-COARSE = "mean", "first", "fused", "identity"  # what a coarse layer is, see `LayerParallel`
+COARSE = "mean", "first", "fused", "identity"  # see `LayerParallel`
 
 
 def check_coarse(owner: str, coarse: str) -> None:
-    """Raise a ValueError unless there are such coarse layers.
+    """Raise an error unless this is a kind of coarse layer.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What a process must know of the others, where several hold the layers of one network.
+"""Communication with other processes if several hold the layers of one network.
 
-Each holds consecutive layers, and the points 0..n of its own part of a trajectory. The point at
-which its layers begin is a copy: it belongs to the process upstream, where it is the last one.
-Upstream is left, and right for the adjoint (`reverse`).
+Each process holds consecutive layers and the points 0..n of its part of a trajectory. The point at
+which its layers start is a copy: it belongs to the process upstream, where it is the last point.
+Upstream means left, or right for the adjoint (`reverse`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ State = Any
 
 
 class Gathered(NamedTuple):
-    """The place of a process in a level whose layers all processes hold.
+    """The place of a process in a level whose layers are gathered on all processes.
 
     Attributes
     ----------
     first : int
-        The first own layer.
+        Number of the first layer of this process.
     layers : int
-        Of all processes.
+        Number of layers of all processes.
 
     Examples
     --------
@@ -48,18 +48,19 @@ class Gathered(NamedTuple):
 
 
 class Communicator(Protocol):
-    """The other processes, as one of them sees them.
+    """The other processes, as seen by one of them.
 
-    All of them call `broadcast_from_last`, `broadcast` and what gathers or scatters, together.
+    All processes must call `broadcast_from_last`, `broadcast` and all gather and scatter methods
+    together.
 
     Attributes
     ----------
     rank : int
-        0 is the first.
+        Number of this process; 0 is the first one.
     ranks : int
-        How many there are.
+        Number of processes.
     batches : Communicator, or None
-        Those with the same layers as this one, for other microbatches of each batch.
+        The processes with the same layers, for other microbatches of each batch.
     """
 
     rank: int
@@ -67,41 +68,41 @@ class Communicator(Protocol):
     batches: Communicator | None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """The place in a coarsest level that all hold, of so many bytes per layer; None: in parts.
+        """The place in a coarsest level held by all, for this many bytes per layer, or None.
 
-        Each then marches over the whole of it, with the same bits, and waits for nobody.
+        Each process then marches over the whole level with the same bits, without waiting.
         """
         ...
 
     def allgather(self, rows: State) -> list[State]:
-        """The rows of each process that has layers, in their order.
+        """The rows of each process that has layers, in the order of the processes.
 
-        One row for each own layer of the coarsest level, or everywhere equally many more.
+        There is one row per layer of the coarsest level, or the same number more on every process.
         """
         ...
 
     def is_first(self, reverse: bool) -> bool:
-        """Whether the equation begins here: upstream there are no layers."""
+        """Whether the equation starts on this process: there are no layers upstream."""
         ...
 
     def receive(self, start: State, reverse: bool) -> State:
-        """The first point, from upstream, like `start`; `start` itself where there is none."""
+        """Receive the first point, like `start`, from upstream; return `start` if there is none."""
         ...
 
     def send(self, point: State, reverse: bool) -> None:
-        """Give a point to the process downstream."""
+        """Send a point to the process downstream."""
         ...
 
     def shift(self, points: State, reverse: bool) -> State:
-        """The same points, the first replaced by what is the last one upstream."""
+        """The same points, except that the first one is the last one upstream."""
         ...
 
     def broadcast_from_last(self, point: State, reverse: bool) -> State:
-        """The point where the equation ends, from the process that has it, like `point`."""
+        """The point at which the equation ends, like `point`, from the process that has it."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """Values (rows, own points) of all processes, in the order of the layers."""
+        """Values (rows, points of a process) of all processes, in the order of the layers."""
         ...
 
     def broadcast(self, value: Any) -> Any:
@@ -109,20 +110,20 @@ class Communicator(Protocol):
         ...
 
     def gather_layers(self, part: Tensor) -> Tensor | None:
-        """Rows, one for each layer, of all processes, on rank 0."""
+        """Rows of all processes, one per layer, on rank 0."""
         ...
 
     def scatter_layers(self, whole: Tensor | None) -> Tensor:
-        """The own rows of what rank 0 gives."""
+        """The rows of this process, from the tensor that rank 0 passes."""
         ...
 
     def allgather_layers(self, part: Tensor) -> Tensor:
-        """Rows, one for each layer, of all processes, on every one."""
+        """Rows of all processes, one per layer, on every process."""
         ...
 
 
 class SerialCommunicator:
-    """One process holds all layers.
+    """A communicator for one process, which holds all layers.
 
     Examples
     --------
@@ -134,50 +135,50 @@ class SerialCommunicator:
     batches: Communicator | None = None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """None: it holds everything anyway."""
+        """Return None, because this process holds all layers anyway."""
         return None
 
     def allgather(self, rows: State) -> list[State]:
-        """`rows`."""
+        """Return `[rows]`."""
         return [rows]
 
     def is_first(self, reverse: bool) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def receive(self, start: State, reverse: bool) -> State:
-        """`start`."""
+        """Return `start`."""
         return start
 
     def send(self, point: State, reverse: bool) -> None:
-        """Nobody is there."""
+        """Do nothing, because there is no other process."""
 
     def shift(self, points: State, reverse: bool) -> State:
-        """`points`."""
+        """Return `points`."""
         return points
 
     def broadcast_from_last(self, point: State, reverse: bool) -> State:
-        """`point`."""
+        """Return `point`."""
         return point
 
     def gather(self, values: Tensor) -> Tensor:
-        """`values`."""
+        """Return `values`."""
         return values.cpu()
 
     def broadcast(self, value: Any) -> Any:
-        """`value`."""
+        """Return `value`."""
         return value
 
     def gather_layers(self, part: Any) -> Any:
-        """`part`."""
+        """Return `part`."""
         return part
 
     def scatter_layers(self, whole: Any) -> Any:
-        """`whole`."""
+        """Return `whole`."""
         return whole
 
     def allgather_layers(self, part: Tensor) -> Tensor:
-        """`part`."""
+        """Return `part`."""
         return part
 
 
@@ -185,7 +186,7 @@ SERIAL_COMMUNICATOR = SerialCommunicator()
 
 
 def of_first(communicator: Communicator, value: Any) -> Any:
-    """The value of the first process of all; all of them call this.
+    """The value of the first process; all processes must call this.
 
     Examples
     --------
@@ -197,7 +198,7 @@ def of_first(communicator: Communicator, value: Any) -> Any:
 
 
 def largest(communicator: Communicator, number: int) -> int:
-    """The largest number of all processes; all of them call this.
+    """The largest number on any process; all processes must call this.
 
     Examples
     --------
@@ -211,7 +212,7 @@ def largest(communicator: Communicator, number: int) -> int:
 
 
 def own_points(points: State, reverse: bool) -> State:
-    """All points but the one at which the layers begin.
+    """All points except the one at which the layers start.
 
     Examples
     --------
@@ -222,7 +223,7 @@ def own_points(points: State, reverse: bool) -> State:
 
 
 def squares(points: Tensor) -> Tensor:
-    """The sum of squares of every point, in float64; the same bits however many points there are.
+    """The sum of squares of every point, in float64, with bits independent of the number of points.
 
     Examples
     --------
@@ -232,13 +233,13 @@ def squares(points: Tensor) -> Tensor:
     """
     own = points.detach()
     exact = own.to(float64)
-    # In place, where `exact` is a copy.
+    # In place if `exact` is a copy.
     squared = exact.square() if exact is own else exact.mul_(exact)
     return squared.flatten(1).sum(1)
 
 
 def gathered_norm(communicator: Communicator, points: Tensor, reverse: bool) -> float:
-    """Of the points of all processes: the same bits on all of them, and for any number of them.
+    """The norm of the points of all processes, with the same bits for any number of processes.
 
     Examples
     --------

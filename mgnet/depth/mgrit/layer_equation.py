@@ -5,8 +5,8 @@ The unknown of a level with n layers is the trajectory u, one array with the poi
     forward   u[0] = f[0],   u[i + 1] - Phi_i(u[i])  = f[i + 1]
     reverse   u[n] = f[n],   u[i] - Phi_i(u[i + 1])  = f[i]
 
-The adjoint is the reverse equation, with `Phi_i(v) = v + s_i (d slope_i / du)^T v`. `f = None` on
-the finest level stands for the initial value and zeros. Source: Falgout, Friedhoff, Kolev,
+The adjoint is the reverse equation, with `Phi_i(v) = v + s_i (d slope_i / du)^T v`. On the finest
+level, `f = None` stands for the initial value and zeros. Source: Falgout, Friedhoff, Kolev,
 MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. Comput. 36 (2014).
 """
 
@@ -28,14 +28,14 @@ State = Any
 
 
 class Propagator(Protocol):
-    """What carries states through layers: the only part that knows what a layer is.
+    """Computes the states after layers; the only object that depends on the kind of layers.
 
-    Layer i of the level l stands for the layers `i c^l .. (i + 1) c^l - 1` of level 0, of which it
-    is one large step.
+    Layer i of level l represents the layers `i c^l .. (i + 1) c^l - 1` of level 0 by one large
+    step.
 
-    A propagator with a method `march(level, layers, start, rows, reverse)` replaces
-    `march_by_advance`, with the same arguments after the propagator, the same counts and results.
-    One that is derived from `AtOnce` may march over all intervals in one call.
+    If a propagator has a method `march(level, layers, start, rows, reverse)`, it replaces
+    `march_by_advance`. It must have the same arguments after the propagator, and the same counts
+    and results. A propagator derived from `AtOnce` may march over all intervals in one call.
 
     Examples
     --------
@@ -45,71 +45,73 @@ class Propagator(Protocol):
     """
 
     def advance(self, level: int, which: slice, states: State) -> State:
-        """One step over the layers `which` of a level, all in one batched call.
+        """Compute one step over the layers `which` of a level, all in one batched call.
 
         Parameters
         ----------
         level : int
-            0 is the finest.
+            Number of the level; 0 is the finest.
         which : slice
-            Layers in ascending order, stride at least 1. All hierarchies of one depth share these
-            objects.
+            Layers in ascending order, with a stride of at least 1. All hierarchies of one depth
+            share these objects.
         states : state
-            At the left of the layers (at the right, for the reverse equation), on axis 0.
+            States at the left ends of the layers (for the reverse equation, right ends), on axis 0.
 
         Returns
         -------
         state
-            At the other side; it is not edited, and `states` must not be.
+            States at the other ends. The result will not be edited, and `states` must not be.
         """
         ...
 
 
 class _Results:
-    """The last results of an equation, and for which states they are."""
+    """The last results of an equation, with the states for which they were computed."""
 
     __slots__ = ("arrivals", "relaxed", "residual", "solved", "unrelaxed")
 
     def __init__(self) -> None:
         self.solved: tuple[State, State] = (None, None)  # u, A(u)
-        self.unrelaxed: Any = lambda: None  # a reference to what became the next one
+        self.unrelaxed: Any = lambda: None  # a reference to the state before relaxation
         self.relaxed: tuple[State, State] = (None, None)  # u, f
-        self.arrivals: tuple[Any, State, State] = (self.unrelaxed, None, None)  # of u, f
+        self.arrivals: tuple[Any, State, State] = (self.unrelaxed, None, None)  # for u, f
         self.residual: State | None = None
 
 
 class LayerEquation:
-    """The layer equation of one level; called with a trajectory u, it gives A(u).
+    """The layer equation of one level; a call with a trajectory u returns A(u).
 
-    Relaxations and residuals remember their last result, so that none is evaluated twice for the
-    same state object. States must therefore not be edited, as everywhere in mgnet. An equation may
-    be posed anew, with another propagator and another initial value, and then remembers nothing.
+    Relaxations and residuals remember their last result, so none is evaluated twice for the same
+    state object. As everywhere in mgnet, states must therefore not be edited. An equation can be
+    posed again, with another propagator and initial value, which clears the stored results.
 
     Parameters
     ----------
     propagator : Propagator or None
-        None until the equation is posed.
+        The steps over layers; None until the equation is posed.
     level : int
+        Number of the level; 0 is the finest.
     layers : int
-        n.
+        Number of layers, n.
     initial : state or None
-        One point: the value at the left end (at the right end, for the reverse equation).
+        One point: the value at the left end (for the reverse equation, the right end).
     transfer : CLayers or None
-        To the next coarser level; its intervals are those of the relaxation.
+        The transfer to the next coarser level; its intervals are used by the relaxation.
     reverse : bool
+        Whether the equation runs from right to left.
     communicator : Communicator
-        The processes that hold the layers before and after these n.
+        The processes that hold the layers before and after these.
     gathered : Gathered, optional
-        The place of these n where all processes hold all layers of this level, and each marches
-        over them; for the propagator they are the next level.
+        The place of these layers if all processes hold all layers of this level, so that each
+        marches over them; for the propagator, they form the next level.
 
     Attributes
     ----------
     tally : list of float
-        Evaluations of all n layers so far, in one entry. What is remembered is not counted, which
-        is why a `Level` leaves the counting to its equation.
+        Work so far in evaluations of all n layers, as one entry. Remembered results are not
+        counted, so a `Level` leaves the counting to its equation.
     costs : array of shape (n,) or None
-        What each layer costs, where they differ: the tally then counts shares of the whole cost.
+        The cost of each layer if costs differ; the tally then counts fractions of the total cost.
 
     Examples
     --------
@@ -149,7 +151,7 @@ class LayerEquation:
         self._results = _Results()
 
     def pose(self, propagator: Propagator | None, initial: State | None) -> None:
-        """Change what may differ from one solution to the next, and forget the last results."""
+        """Set the data that change from one solution to the next, and clear the stored results."""
         self.propagator, self.initial = propagator, initial
         self._results = _Results()
         if self.transfer is not None:
@@ -168,14 +170,19 @@ class LayerEquation:
         return image
 
     def check_layers(self, u: State) -> None:
-        """Raise unless layers that are taken together give what each gives alone.
+        """Check that layers give the same results together as alone.
 
-        Their states are those of u, each scaled by another factor: where they are alike, as those
-        of a first guess, a propagator that mixes them would go unseen.
+        The states of u are scaled by different factors. If they were alike, as in an initial guess,
+        a propagator that mixes them would not be detected.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
         """
         n, reverse = self.layers, self.reverse
         if len(u) != n + 1:
-            return  # the C-points alone
+            return  # only the C-points
         factors = [1.0 + 0.5 * i / n for i in range(n)]
         states = vector.join([c * u[i + reverse : i + reverse + 1] for i, c in enumerate(factors)])
         together = self.propagator.advance(self.level, slice(0, n), states)
@@ -184,19 +191,19 @@ class LayerEquation:
             change, apart = (vector.norm(alone - part[i : i + 1]) for part in (states, together))
             if apart > 0.01 * change + 1e-6 * vector.norm(alone):
                 raise ValueError(
-                    f"the layer equation of level {self.level} has a propagator that gives layer "
-                    f"{i} another state beside others than alone, {apart:.2g} apart; it must take "
+                    f"the layer equation of level {self.level} has a propagator whose state for "
+                    f"layer {i} differs with and without other layers by {apart:.2g}; it must take "
                     "each layer on its own: give sums, norms and rolls an axis"
                 )
 
     def start_value(self, f: State | None) -> State:
-        """The first point of the march, with axis 0: `f[0]` (`f[n]` in reverse), or `initial`."""
+        """The first point of the march, with axis 0: `f[0]` (in reverse, `f[n]`), or `initial`."""
         if f is None:
             return self.initial[None]
         return f[self.layers :] if self.reverse else f[:1]
 
     def march(self, f: State | None) -> State:
-        """The solution of `A(u) = f`, layer by layer."""
+        """The solution of `A(u) = f`, computed layer by layer."""
         place = self.gathered
         u = self._march_in_turn(f) if place is None else self._march_everywhere(place, f)
         self.tally[0] += 1.0
@@ -240,7 +247,7 @@ class LayerEquation:
         return f
 
     def trajectory(self, u: State, f: State | None = None) -> State:
-        """F-relaxation: march from every C-point to the next one, all intervals at once."""
+        """F-relaxation: march from every C-point to the next one, for all intervals at once."""
         transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
         new = transfer.spread(transfer.inject(u))
         found = self._at_once(transfer.inject(u), f, inner=True)
@@ -257,7 +264,7 @@ class LayerEquation:
         return new
 
     def relax(self, u: State, f: State | None) -> State:
-        """`trajectory`, once for every state; put off where only C-points are stored."""
+        """Compute `trajectory` once per state; deferred if only C-points are stored."""
         if self._coarsened().c_points_only:
             return u
         results = self._results
@@ -269,7 +276,7 @@ class LayerEquation:
         return new
 
     def arrivals(self, u: State, f: State | None) -> State:
-        """What arrives at the C-points after F-relaxation of u; at the first one, its value."""
+        """The values at the C-points after F-relaxation of u; at the first one, the given value."""
         transfer, u = self._coarsened(), self.relax(u, f)
         of, rhs, ends = self._results.arrivals
         if of() is u and rhs is f:
@@ -294,14 +301,14 @@ class LayerEquation:
         return ends
 
     def _at_once(self, points: State, f: State | None, inner: bool) -> State | None:
-        """What `relax` of the propagator gives, if it has one that knows this level."""
+        """The result of the propagator's `relax` if it has one that supports this level."""
         if not isinstance(self.propagator, AtOnce):
             return None
         left = points[1:] if self.reverse else points[:-1]
         return self.propagator.relax(self.level, self._coarsened().intervals, left, f, inner)
 
     def share(self, *calls: slice) -> float:
-        """What calls of some layers cost, relative to all n layers."""
+        """The cost of calls of some layers, relative to all n layers."""
         if self.costs is None:
             return sum(len(range(self.layers)[which]) for which in calls) / max(self.layers, 1)
         return sum(self.costs[which].sum() for which in calls) / (self.costs.sum() or 1.0)
@@ -310,7 +317,7 @@ class LayerEquation:
         self.tally[0] += self.share(*[call.which for call in calls])
 
     def _first(self, u: State, f: State | None) -> State:
-        """The first point of a trajectory that arrived; upstream gives it, if it is there."""
+        """The first point of a computed trajectory, received from upstream if it is there."""
         if self.communicator.is_first(self.reverse):
             return self.start_value(f)
         return u[-1:] if self.reverse else u[:1]
@@ -318,9 +325,9 @@ class LayerEquation:
     def _march_all(self, points: State, f: State | None) -> list[State]:
         """The states before the last layer of all intervals, from their C-points; not stored."""
         advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
-        if not self.layers:  # other processes hold them all
+        if not self.layers:  # other processes hold all layers
             return []
-        beside: State = None  # of the last interval: a short one takes part in some calls only
+        beside: State = None  # of the last interval: a short one has fewer layers
         value = points[1:] if self.reverse else points[:-1]
         for which, _, write, count in own.f_steps:
             if count < value.shape[0]:
@@ -336,9 +343,9 @@ class LayerEquation:
         return [value] if beside is None else [value, beside]
 
     def residual(self, u: State, f: State | None) -> State:
-        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere.
+        """`f - A(u)` after F-relaxation of u, at the C-points, because it vanishes elsewhere.
 
-        On the coarsest level, which has none, at all points.
+        The coarsest level has no C-points, so there the residual is computed at all points.
         """
         if self.transfer is None:
             start = vector.zeros_like(u)
@@ -349,7 +356,7 @@ class LayerEquation:
         return found
 
     def begun(self, u: State, f: State | None) -> State:
-        """The C-points of u, or all its points where there are none, with the first one given."""
+        """The C-points of u, or all points if there are none, with the given first one."""
         points = u if self.transfer is None else self.transfer.inject(u)
         if not self.communicator.is_first(self.reverse):
             return points
@@ -357,16 +364,16 @@ class LayerEquation:
         return vector.join([points[:-1], start] if self.reverse else [start, points[1:]])
 
     def keep_residual(self, found: State) -> None:
-        """Let `last_residual` be this one, of a smoother that computes its own."""
+        """Store the residual that a smoother has computed as `last_residual`."""
         self._results.residual = found
 
     @property
     def last_residual(self) -> State | None:
-        """What `residual` gave last; None since the equation was posed."""
+        """The last residual; None if there is none since the equation was posed."""
         return self._results.residual
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:
-        """C-relaxation after F-relaxation of u; `weight` is that of the new value."""
+        """C-relaxation after F-relaxation of u, with the given weight of the new value."""
         transfer, new = self._coarsened(), self.arrivals(u, f)
         if weight != 1.0:
             old = transfer.inject(self.relax(u, f))
@@ -374,7 +381,7 @@ class LayerEquation:
         return transfer.interpolate(self.communicator.shift(new, self.reverse))
 
     def advise(self) -> list[str]:
-        """How errors grow, for a solve that has not converged; marches over the layers anew."""
+        """Describe the growth of errors after a failed solve, by a march over the layers."""
         if self.reverse or self.communicator is not SERIAL_COMMUNICATOR:
             return []
         count = min(self.layers, MOST_LAYERS)

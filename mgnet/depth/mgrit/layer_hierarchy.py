@@ -50,44 +50,52 @@ def layer_hierarchy(
     solver: Smoother = SerialSweep(),  # noqa: B008
     costs: Sequence[float] | None = None,
 ) -> Hierarchy:
-    """The layer equation on every level: the forward one, or the adjoint with `reverse`.
+    """Build the layer equation on every level: the forward one or, with `reverse`, the adjoint.
 
     Parameters
     ----------
     propagator : Propagator
-        Steps over layers of any level.
+        The steps over layers of any level.
     layers : int
-        N, at least 1; the last interval of a level may be short.
+        Number of layers, N, at least 1; the last interval of a level may be short.
     initial : state
-        One point, without the axis of the layers: the value at the left end of the layers (at the
-        right end, with `reverse`). Used where a run is given `f = None`.
+        One point, without the axis of the layers: the value at the left end of the layers (with
+        `reverse`, the right end). It is used if a run gets `f = None`.
     levels : int
+        Number of levels.
     coarsening : int or sequence of int
-        Factor between a level and the next, one for all or one each, finest first.
+        Coarsening factor between a level and the next: one for all, or one each, finest first.
     relaxation : sequence of str
-        Before the coarse correction, finest level first; the last word serves all further levels.
-        After it every level has F-relaxation.
+        Relaxation before the coarse correction, finest level first; the last word is used for all
+        further levels. After the correction, every level has F-relaxation.
     reverse : bool
+        Whether the equation runs from right to left.
     weight : float
-        Of C-relaxation, dimensionless.
+        Weight of C-relaxation, dimensionless.
     c_points_only : bool
         Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
-        N + 1 points by default). Cycles then neither allocate nor copy a trajectory, at the same
-        count of evaluations; `hierarchy[0].operator.trajectory(u)` gives the whole one.
+        N + 1 points by default). Cycles then neither allocate nor copy a trajectory, with the same
+        number of evaluations; `hierarchy[0].operator.trajectory(u)` returns the whole trajectory.
     communicator : Communicator, optional
-        The processes that hold other layers; `layers` and states are then this one's own part, and
-        norms are those of all.
+        The processes that hold other layers; `layers` and states are then the part of this process,
+        and norms are over all processes.
     solver : Smoother
-        On the coarsest level, which is the only one where `levels` is 1: the serial march, or
+        Solver on the coarsest level, which is the only one if `levels` is 1: the serial march, or
         `NewtonSweep`.
     costs : sequence of float, optional
-        What each layer costs, in any unit, where they differ; a coarse layer costs the mean of
-        those that it stands for. Work is counted in it: a work unit is the cost of all layers once.
+        Cost of each layer, in any unit, if costs differ; a coarse layer costs the mean of the
+        layers it represents. One work unit is the cost of all layers once.
+
+    Returns
+    -------
+    Hierarchy
+        The levels, with relaxation, transfers and the coarse solver.
 
     Raises
     ------
     ValueError
-        If there are too many levels; names the largest possible number. If costs do not fit.
+        If there are too many levels (the message contains the largest possible number), or if
+        another argument is invalid.
 
     Examples
     --------
@@ -142,22 +150,30 @@ def layer_levels(
     finest: Smoother | None = None,
     costs: np.ndarray | None = None,
 ) -> list[Level]:
-    """The levels of `layer_hierarchy`, whose equations are posed later: see `posed`.
+    """The levels of `layer_hierarchy`, whose equations are posed later; see `posed`.
 
     Parameters
     ----------
     layers : int
+        Number of layers of the finest level.
     shape : sequence of int
-        Of a state at one point.
+        Shape of a state at one point.
     factors : sequence of int
-        From each level to the next.
-    relaxation, reverse, weight, c_points_only, communicator, solver : as in `layer_hierarchy`
+        Coarsening factor of every level except the coarsest.
+    relaxation, reverse, weight, c_points_only, communicator, solver
+        The arguments of `layer_hierarchy`.
     finest : Smoother, optional
-        Before the coarse correction of the finest level, in place of relaxation.
+        Smoother before the coarse correction on the finest level, instead of relaxation.
     costs : array of shape (layers,), optional
-        As in `layer_hierarchy`.
+        Cost of each layer, as in `layer_hierarchy`.
     gathered : Gathered, optional
-        Where all processes hold the coarsest layers of all: for the propagator, one more level.
+        The place of this process if all processes hold all coarsest layers; for the propagator,
+        these form one more level.
+
+    Returns
+    -------
+    list of Level
+        The levels, finest first.
 
     Examples
     --------
@@ -199,17 +215,24 @@ def layer_levels(
 
 
 def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]:
-    """The words of the relaxation, which are then read by `Relaxation`.
+    """The words of the relaxation for each level, to be parsed by `Relaxation`.
 
     Parameters
     ----------
     relaxation : sequence of str, or one
+        One word for all levels, or one per level, finest first.
     factors : int
-        Number of levels but the coarsest.
+        Number of levels except the coarsest.
+
+    Returns
+    -------
+    tuple of str
+        One word for each level except the coarsest.
 
     Raises
     ------
     ValueError
+        If the number of words does not match.
 
     Examples
     --------
@@ -228,15 +251,16 @@ def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]
 
 @contextmanager
 def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Iterator[Hierarchy]:
-    """A hierarchy that is kept, with the propagator and the initial value of one solution.
+    """Provide a stored hierarchy with the propagator and the initial value of one solution.
 
-    After it the hierarchy holds nothing of that solution any more.
+    Afterwards the hierarchy does not refer to data of that solution.
 
     Parameters
     ----------
     hierarchy : Hierarchy
-        Of `layer_levels`.
+        The levels made by `layer_levels`.
     propagator : Propagator
+        The steps over layers.
     initial : state
         One point, as in `layer_hierarchy`.
 
@@ -264,24 +288,32 @@ def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Itera
 
 
 def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Schedule]:
-    """The schedules of MGRIT: the opening, if any, and the cycle that is repeated.
+    """The schedules of MGRIT: the opening, if there is one, and the cycle to be repeated.
 
-    On the finest level F-relaxation comes first and nothing follows the coarse correction: the next
-    cycle relaxes anyway, and the caller who wants the F-points closes with one F-relaxation. A
-    cascade solves on the coarsest level and carries its solution up (the "skipped" first descent of
-    XBraid); then a cycle begins.
+    On the finest level, F-relaxation comes first and nothing follows the coarse correction, because
+    the next cycle relaxes anyway; callers who need the F-points add one F-relaxation at the end. A
+    cascade solves on the coarsest level and interpolates the solution (the "skipped" first descent
+    of XBraid), followed by a cycle.
 
     Parameters
     ----------
     levels : int
+        Number of levels.
     text : str
-        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other texts of `newton_of` are
-        a sweep on the finest level, whose smoother is then the `NewtonSweep`.
+        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other texts of `newton_of`
+        mean a sweep on the finest level, whose smoother is then the `NewtonSweep`.
+
+    Returns
+    -------
+    tuple of (Schedule or None, Schedule)
+        The opening and the cycle.
 
     Raises
     ------
     ValueError
-        One sentence with the position, for any other text.
+        If the text has another form; the message contains the position.
+    TypeError
+        If `text` is not a string.
 
     Examples
     --------
@@ -295,7 +327,7 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     ValueError: cycle 'cascade V', character 9: got 'V'; expected '+'
     """
     if not isinstance(text, str):
-        raise TypeError(f"mgrit got a {type(text).__name__}; it reads a text as 'cascade + V'")
+        raise TypeError(f"mgrit got a {type(text).__name__}; give a text such as 'cascade + V'")
     scanner = Scanner(text)
     cascaded = scanner.take(r"cascade\b") is not None
     if cascaded:

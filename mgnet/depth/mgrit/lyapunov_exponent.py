@@ -1,4 +1,4 @@
-"""How errors grow along layers or steps, and what that says of methods parallel in them.
+"""Growth of errors along layers or steps, and its consequences for parallel methods.
 
 Source: Gonzalez et al., "Predictability enables parallelization of nonlinear state space models"
 (arXiv 2508.16817): the conditioning of the problem that such methods solve is exponential in the
@@ -18,24 +18,25 @@ from mgnet import vector
 __all__ = ["HARMLESS", "MOST_LAYERS", "Lyapunov", "exponents_along"]
 
 State = Any
-HARMLESS = math.log(1e3)  # growth over all layers up to which a few more cycles make up for it
-MOST_LAYERS = 4096  # that a message looks at
+HARMLESS = math.log(1e3)  # growth over all layers that a few more cycles can compensate
+MOST_LAYERS = 4096  # largest number of layers examined for a message
 
 
 @dataclass(frozen=True)
 class Lyapunov:
-    """The largest Lyapunov exponent of some layers or steps, around given states.
+    """The largest Lyapunov exponent of layers or steps along given states.
 
     Attributes
     ----------
     exponents : tuple of float
-        Of each sample: the mean growth of the logarithm of a small error, per layer or step.
+        Exponent of each sample: the mean increase of the logarithm of a small error, per layer or
+        step.
     layers : int
-        How many there are.
+        Number of layers or steps.
     unit : str
         "layer" or "step".
     time : float or None
-        That all steps take together, where they are steps in time.
+        Total time of all steps if they are steps in time.
 
     Examples
     --------
@@ -51,7 +52,7 @@ class Lyapunov:
 
     @property
     def exponent(self) -> float:
-        """The mean over the samples, per layer or step."""
+        """The mean exponent over the samples, per layer or step."""
         return math.fsum(self.exponents) / len(self.exponents)
 
     @property
@@ -68,13 +69,13 @@ class Lyapunov:
     def converges(self) -> bool:
         """Whether methods parallel in the layers should converge in few iterations.
 
-        Where errors shrink, or grow a thousandfold at most over all layers.
+        This is the case if errors shrink, or grow at most by a factor of 1000 over all layers.
         """
         return self.log_growth <= HARMLESS
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The conclusion in one sentence."""
         per = f"exponent {self.exponent:.2g} per {self.unit}"
         if math.isnan(self.exponent):
             return f"{per}: states are not finite along the {self.unit}s, one by one, too"
@@ -99,28 +100,29 @@ class Lyapunov:
 def exponents_along(
     propagator: Any, points: State, samples: bool, directions: int = 2, level: int = 0
 ) -> list[float]:
-    """The exponents of each sample, by products of Jacobians with vectors that are renormalized.
+    """Compute the exponents of each sample from products of Jacobians with renormalized vectors.
 
-    Products are central differences of single layers, two evaluations each.
+    Products are central differences of single layers, with two evaluations each.
 
     Parameters
     ----------
     propagator : Propagator
-        Forward.
+        The forward propagator.
     points : states of shape (n + 1, ...)
-        Where the layers are linearized.
+        States at which the layers are linearized.
     samples : bool
-        Whether axis 1 has samples, each with an exponent; else there is one.
+        Whether axis 1 contains samples, each with an exponent; otherwise there is one exponent.
     directions : int
-        Random vectors that are followed, of which the largest growth counts. Before they turn into
-        the fastest direction some logarithms of its growth are lost, at most half that of the
-        number of unknowns in all.
+        Number of random vectors; the largest growth counts. Until the vectors have turned into the
+        fastest-growing direction, part of the logarithm of its growth is lost, in total at most
+        half the logarithm of the number of unknowns.
     level : int
+        Number of the level.
 
     Returns
     -------
     list of float
-        NaN where states are not finite, minus infinity where errors vanish.
+        The exponents; NaN if states are not finite, minus infinity if errors vanish.
 
     Examples
     --------
@@ -148,7 +150,7 @@ def exponents_along(
 
 
 def _product(propagator: Any, level: int, i: int, u: State, w: State, step: float) -> State:
-    """The Jacobian of layer i times w."""
+    """The product of the Jacobian of layer i with w."""
     which = slice(i, i + 1)
     ahead = propagator.advance(level, which, u + step * w)
     behind = propagator.advance(level, which, u - step * w)
@@ -156,7 +158,7 @@ def _product(propagator: Any, level: int, i: int, u: State, w: State, step: floa
 
 
 def _sizes(u: State, samples: bool) -> np.ndarray:
-    """Norms of the samples, or of the whole."""
+    """Norms of the samples, or of the whole state."""
     numbers = vector.as_numpy(u)
     flat = numbers.reshape(numbers.shape[1] if samples else 1, -1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -176,7 +178,7 @@ def _unit(w: State, samples: bool) -> tuple[State, np.ndarray]:
 
 
 def _power(logarithm: float) -> str:
-    """Of e, also where it overflows.
+    """A power of e as text, even if it overflows.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a layer and a message cost on some machine, for plans."""
+"""The cost of a layer and of a message on some machine, for plans."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ __all__ = ["Machine"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a layer and a message cost.
+    """The cost of a layer and of a message.
 
     Parameters
     ----------
     layer_seconds : float
-        Time of one forward evaluation of a layer, in seconds; with the default all times are in
-        evaluations.
+        Time of one forward evaluation of a layer, in seconds; with the default, the unit of all
+        times is one evaluation.
     latency : float
         Time of an empty message, in seconds.
     bandwidth : float
-        Of messages, in bytes per second.
+        Bandwidth of messages, in bytes per second.
     backward_ratio : float
-        Time of a backward layer over that of a forward one, dimensionless: 2, or 3 with
+        Time of a backward layer relative to a forward layer, dimensionless: 2, or 3 with
         recomputation.
     state_bytes : float
-        Size of the state at one point, in bytes: what a message carries.
+        Size of the state at one point, which is the content of a message, in bytes.
     layer_bytes : float
-        Size of the parameters of a layer with all that belongs to them, gradients and moments, in
-        bytes; for the memory alone.
+        Size of the parameters of a layer, including gradients and moments, in bytes; used only for
+        the memory.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range.
 
     Examples
     --------

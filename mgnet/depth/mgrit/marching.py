@@ -1,4 +1,4 @@
-"""A march over layers one by one, for propagators that have none; those that march at once."""
+"""A layer-by-layer march for propagators without one; propagators that march in one call."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ State = Any
 
 
 class Advancing(Protocol):
-    """What is asked of a propagator."""
+    """The part of a propagator that is used here."""
 
     def advance(self, level: int, which: slice, states: State) -> State:
-        """One step over some layers."""
+        """Compute one step over some layers."""
         ...
 
 
 class AtOnce(ABC):
     """A propagator that marches over a level, or over all its intervals, in one call.
 
-    It is told by this class, not by the names of its methods, which those of users may have with
-    another meaning.
+    It is recognized by this class, not by the names of its methods, because a user's methods with
+    these names may have another meaning.
 
     Examples
     --------
@@ -37,25 +37,32 @@ class AtOnce(ABC):
 
     @abstractmethod
     def trajectory(self, level: int, layers: int, start: State, f: State | None) -> State | None:
-        """All points of a march from `start`; None for a level that it does not know."""
+        """All points of a march from `start`; None if the level is not supported."""
 
     @abstractmethod
     def relax(
         self, level: int, parts: Intervals, points: State, f: State | None, inner: bool
     ) -> State | None:
-        """March over all intervals from the C-points where they begin; None as above.
+        """March over all intervals from the C-points at which they start.
 
         Parameters
         ----------
         level : int
+            Number of the level.
         parts : Intervals
+            The intervals of the level.
         points : state
-            Those C-points.
+            The C-points.
         f : state or None
-            The right-hand side, at all points.
+            The right-hand side at all points.
         inner : bool
-            Whether the F-points are wanted, of shape (intervals, factor - 1, ...); else what
-            arrives at the ends.
+            Whether to return the F-points, of shape (intervals, factor - 1, ...); otherwise the
+            values at the ends of the intervals are returned.
+
+        Returns
+        -------
+        state or None
+            The points; None if the level is not supported.
         """
 
 
@@ -72,20 +79,27 @@ def march_by_advance(
     rows: Sequence[State] | None,
     reverse: bool,
 ) -> list[State]:
-    """All points of a march over the layers of a level one by one, in the order of the march.
+    """March over the layers of a level one by one; return all points in the order of the march.
 
     Parameters
     ----------
     propagator : Propagator
+        The steps over layers.
     level : int
+        Number of the level.
     layers : int
-        n.
+        Number of layers, n.
     start : state
         The first point, with axis 0.
     rows : sequence of state, optional
-        What is added after each layer, in the order of the march; nothing by default.
+        Terms to be added after each layer, in the order of the march; none by default.
     reverse : bool
-        From the last layer to the first.
+        Whether to march from the last layer to the first.
+
+    Returns
+    -------
+    list of state
+        The n + 1 points, each with axis 0.
 
     Examples
     --------
@@ -107,15 +121,16 @@ def march_by_advance(
 
 
 def filled(points: State, found: State, parts: Intervals) -> State:
-    """A trajectory whose F-points are set, in place; those of a short last interval are fewer.
+    """Set the F-points of a trajectory in place; a short last interval has fewer.
 
     Parameters
     ----------
     points : state
-        All of a level, the C-points set.
+        All points of a level, with the C-points set.
     found : state
         The F-points, of shape (intervals, factor - 1, ...).
     parts : Intervals
+        The intervals of the level.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Newton's method for the layer equation: all layers linearized, the corrections by one scan.
+"""Newton's method for the layer equation: linearize all layers, compute corrections by one scan.
 
 Sources: DEER, Lim et al. (arXiv 2309.12252), with dense Jacobians; quasi-DEER and ELK, Gonzalez et
-al. (arXiv 2407.19115), with their diagonals, and damped; Picard's running sum with the identity.
+al. (arXiv 2407.19115), with diagonals of the Jacobians and damping; Picard's running sum, with the
+identity.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ __all__ = ["STRUCTURES", "NewtonSweep", "newton_of"]
 
 State = Any
 STRUCTURES = "dense", "diagonal", "identity"
-# Corrections may be so many times the largest state, once a full step has made matters worse.
+# Largest correction relative to the largest state, after a full step has increased the residual.
 TRUSTED = 3.0
-WORSE = 2.0  # a residual that is so many times larger than the last one
-MOST_DAMPING = 0.999  # from here on a step is Jacobi's: what arrives
+WORSE = 2.0  # factor by which a residual must exceed the last one
+MOST_DAMPING = 0.999  # from here on, a step is Jacobi's, without Jacobians
 
 
 @dataclass(frozen=True)
@@ -39,30 +40,33 @@ class NewtonSweep(Smoother):
     """One Newton step for the states of all layers at once: a smoother, or a solver on one level.
 
     All layers are evaluated and linearized in one batched call. The linearized equation is a
-    recurrence of affine maps, which a scan solves exactly. On a level with C-layers the unknowns
-    are the C-points: all intervals are marched through at once, with the products of the Jacobians.
+    recurrence of affine maps, which a scan solves exactly. On a level with C-layers, the unknowns
+    are the C-points: a march over all intervals at once computes the products of the Jacobians.
 
-    Every sweep makes at least one more point exact, whatever the Jacobians, so N sweeps suffice; a
-    full Newton step doubles the correct digits of all of them where the layers are contracting.
-    Where they are chaotic, linearized errors grow without bound along the layers. So a full step is
-    evaluated once more, and undone if the residual is larger; from then on Jacobians are scaled by
-    1 - k, with the least k for which no correction is longer than three times the largest state
-    (scale-ELK with a trust region). The scan alone is repeated for this, and no layer evaluated.
+    Every sweep makes at least one more point exact, for any Jacobians, so N sweeps suffice. If
+    layers are contracting, a full Newton step doubles the number of correct digits of all points.
+    If they are chaotic, linearized errors grow without bound along the layers. A full step is
+    therefore evaluated once more, and undone if the residual is larger. From then on, Jacobians are
+    scaled by 1 - k, with the smallest k for which no correction is larger than three times the
+    largest state (scale-ELK with a trust region). For this, only the scan is repeated, without
+    evaluating layers.
 
     Parameters
     ----------
     structure : {"dense", "diagonal", "identity"}
-        Of the Jacobians: all of them (DEER), the diagonals (quasi-DEER), or none, where the scan is
-        a running sum (Picard). Other than dense ones converge linearly.
+        Which Jacobians to use: complete ones (DEER), their diagonals (quasi-DEER), or the identity,
+        for which the scan is a running sum (Picard). The last two converge linearly.
     damping : float
-        The least k, dimensionless, below 1: Jacobians are always scaled by 1 - k. This is scale-ELK
-        of Gonzalez et al. (arXiv 2407.19115); the Levenberg-Marquardt damping of their ELK proper
-        would need a Kalman smoother in place of the scan.
+        Smallest k, dimensionless, below 1: Jacobians are always scaled by 1 - k. This is scale-ELK
+        of Gonzalez et al. (arXiv 2407.19115); the Levenberg-Marquardt damping of their ELK itself
+        would need a Kalman smoother instead of the scan.
 
     Raises
     ------
     TypeError
         In a sweep, if the propagator cannot linearize its layers.
+    ValueError
+        If `structure` or `damping` is invalid.
 
     Examples
     --------
@@ -79,7 +83,7 @@ class NewtonSweep(Smoother):
 
     structure: str = "dense"
     damping: float = 0.0
-    fixed_work: ClassVar[bool] = False  # Jacobians cost what the propagator says
+    fixed_work: ClassVar[bool] = False  # the propagator determines the cost of Jacobians
 
     def __post_init__(self) -> None:
         if not is_one_of(self.structure, STRUCTURES):
@@ -94,7 +98,7 @@ class NewtonSweep(Smoother):
             )
 
     def start(self, level: Level, u: State) -> float:
-        """No correction is longer: infinite until a full step has made matters worse."""
+        """The bound on corrections: infinite until a full step has increased the residual."""
         return math.inf
 
     def smooth(
@@ -133,7 +137,7 @@ class NewtonSweep(Smoother):
         every: _Linearized,
         radius: float,
     ) -> State:
-        """The new points: what arrives, and what the corrections before it add."""
+        """The new points: the propagated values plus the effect of the preceding corrections."""
         reverse, shift = equation.reverse, equation.communicator.shift
         start = points[-1:] if reverse else points[:1]
         if not len(own.rows):  # other processes hold all layers
@@ -160,14 +164,14 @@ class NewtonSweep(Smoother):
 
 
 def newton_of(text: str) -> NewtonSweep | None:
-    """The sweep of a cycle such as "newton", "newton(dense, 0.1)", "cascade + newton(diagonal)".
+    """Parse the sweep of "newton", "newton(dense, 0.1)", "cascade + newton(diagonal)" and so on.
 
-    None for the text of another cycle.
+    The result is None if the text describes another cycle.
 
     Raises
     ------
     ValueError
-        One sentence with the position, if it goes on otherwise.
+        If the text continues in another way; the message contains the position.
 
     Examples
     --------
@@ -190,22 +194,22 @@ def newton_of(text: str) -> NewtonSweep | None:
 
 
 class _Linearized(NamedTuple):
-    """Layers, or intervals, around the states in which they begin.
+    """Layers, or intervals, linearized at the states at which they start.
 
-    `rows` is what arrives less what is there, shaped to be multiplied by the Jacobians.
+    `rows` is the propagated value minus the current one, shaped for products with the Jacobians.
     """
 
     arrivals: State
     jacobian: State | None
     rows: State
-    place: slice  # among those of all processes
-    largest: float  # absolute value of what arrives
+    place: slice  # among the rows of all processes
+    largest: float  # largest absolute value of `arrivals`
 
 
 def _linearized(
     equation: LayerEquation, points: State, f: State | None, structure: str
 ) -> _Linearized:
-    """All layers at their states, or all intervals marched through from their C-points at once."""
+    """Linearize all layers at their states, or march over all intervals from their C-points."""
     n, reverse, transfer = equation.layers, equation.reverse, equation.transfer
     factor = 1 if transfer is None else transfer.intervals.factor
     value = points[1:] if reverse else points[:-1]
@@ -217,12 +221,12 @@ def _linearized(
         new, of_new = _of_layers(equation, which, value[:count], structure)
         if f is not None:
             new = new + (f[which] if reverse else f[j + 1 :: factor])
-        if count < whole:  # the short last interval has ended, or has not begun
+        if count < whole:  # the short last interval has ended, or has not started
             new = vector.join([new, value[count:]])
             of_new = _padded(of_new, whole, structure)
         value, jacobian = new, composed(of_new, jacobian, structure == "dense")
     rows = value - (points[:-1] if reverse else points[1:])
-    if not whole and structure != "identity":  # of no layers, with the shape that others have
+    if not whole and structure != "identity":  # no layers, with the shape that others have
         _, jacobian = _of_layers(equation, slice(0, 0), value, structure)
     elif jacobian is not None and structure == "dense":
         rows = rows.reshape(jacobian.shape[:-1])
@@ -232,7 +236,7 @@ def _linearized(
 def _of_layers(
     equation: LayerEquation, which: slice, states: State, structure: str
 ) -> tuple[State, State | None]:
-    """Values and Jacobians of some layers; counted."""
+    """Values and Jacobians of some layers; the evaluations are counted."""
     propagator, level = equation.propagator, equation.level
     share = equation.share(which)
     if structure == "identity":
@@ -261,7 +265,7 @@ def _of_layers(
 
 
 def _padded(jacobian: State | None, whole: int, structure: str) -> State | None:
-    """With the identity for intervals that take no part."""
+    """Add the identity for intervals that do not take part."""
     if jacobian is None:
         return None
     rest = vector.zeros_like(jacobian, (whole - len(jacobian), *jacobian.shape[1:]))
@@ -274,7 +278,7 @@ def _padded(jacobian: State | None, whole: int, structure: str) -> State | None:
 
 
 def _residual(own: _Linearized, points: State, reverse: bool) -> State:
-    """At the points; without bound where it is not finite, so that no estimate trusts it."""
+    """The residual at the points; infinity if it is not finite, so no estimate uses it."""
     rows = own.rows.reshape(own.arrivals.shape)
     if not vector.is_finite(rows):
         rows = math.inf + vector.zeros_like(rows)
@@ -282,7 +286,7 @@ def _residual(own: _Linearized, points: State, reverse: bool) -> State:
 
 
 def _of_all(equation: LayerEquation, own: _Linearized, points: State) -> _Linearized:
-    """The same of all processes, on each of them, in the order of the layers: one message."""
+    """The data of all processes, on each of them, in the order of the layers, by one message."""
     communicator = equation.communicator
     if communicator is SERIAL_COMMUNICATOR:
         return own
@@ -312,7 +316,7 @@ def _of_all(equation: LayerEquation, own: _Linearized, points: State) -> _Linear
 
 
 def _finite(own: _Linearized, every: _Linearized, start: State) -> tuple[State, State, State]:
-    """Arrivals, and the affine maps of all; what is not finite begins anew, as DEER does."""
+    """Arrivals and all affine maps; values that are not finite are replaced, as in DEER."""
     arrivals, jacobian, rows = own.arrivals, every.jacobian, every.rows
     if not vector.is_finite(arrivals):
         arrivals = _where_finite(arrivals, start)
@@ -324,7 +328,7 @@ def _finite(own: _Linearized, every: _Linearized, start: State) -> tuple[State, 
 
 
 def _where_finite(values: State, other: State) -> State:
-    """Rows, of tensors those of each sample, that are finite; `other` in place of the rest."""
+    """The finite rows (for tensors, samples); the others are replaced by `other`."""
     axes = tuple(range(1, values.ndim))
     if is_tensor(values):
         kept = min(2, values.ndim)
@@ -347,7 +351,7 @@ def _norm(rows: State) -> float:
 
 
 def _largest(values: State) -> float:
-    """Of the finite ones."""
+    """The largest absolute finite value."""
     if not math.prod(values.shape):
         return 0.0
     sizes = abs(values)
@@ -357,5 +361,5 @@ def _largest(values: State) -> float:
 
 
 def _with_row(reverse: bool, rows: State, row: State) -> State:
-    """Points: those of the rows, and the one at which the equation begins."""
+    """The points: the rows, and the point at which the equation starts."""
     return vector.join([rows, row] if reverse else [row, rows])

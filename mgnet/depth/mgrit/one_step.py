@@ -1,6 +1,6 @@
 """Initial-value problems in NumPy, solved in parallel in time: steps of a one-step method.
 
-For those who come from XBraid and pyMGRIT: the grid is the time grid, a layer is one time step.
+For users of XBraid and pyMGRIT: the grid is the time grid, and a layer is one time step.
 """
 
 from __future__ import annotations
@@ -36,30 +36,38 @@ __all__ = ["OneStep", "dahlquist", "heat"]
 
 @dataclass(frozen=True, eq=False)
 class OneStep:
-    """An initial-value problem, discretised by a one-step method.
+    """An initial-value problem, discretized by a one-step method.
 
     Parameters
     ----------
     step : callable
-        `(t, dt, states) -> states`: many steps at once, from the times t, shape (k,), by the steps
-        dt, shape (k,), of states of shape (k, ...). Coarser levels take larger steps by the same
-        method, so it should be stable for them. It may edit what it gets, and give the same array
-        each time. Before the first solution a few states are stepped together and one by one, to
-        see that it keeps shapes and takes each row on its own.
+        The function `(t, dt, states) -> states`, which computes many steps at once: from the times
+        t, shape (k,), with the step sizes dt, shape (k,), for states of shape (k, ...). Coarser
+        levels take larger steps with the same method, so it should be stable for them. The function
+        may edit its arguments, and return the same array each time. Before the first solution, a
+        few states are stepped together and one by one, to check that it keeps shapes and handles
+        each row independently.
     initial : array of shape (...)
-        The state at the start; complex where a step makes complex numbers of it.
+        The initial state; complex if the steps produce complex numbers.
     steps : array of shape (N,)
-        dt of every step, in units of time.
+        Step sizes dt, in units of time.
     start : float
-        Time at the start.
+        Initial time.
     jacobian : callable, optional
-        `(t, dt, states) -> array of shape (k, n, n)`: for `NewtonSweep`, the derivative of the step
-        by the state, whose n entries are in the order of `ravel`. Without it central differences
-        are taken, 2 n steps for each, of states with at most 64 entries.
+        A function `(t, dt, states) -> array of shape (k, n, n)` for `NewtonSweep`: the derivative
+        of the step with respect to the state, whose n entries are in the order of `ravel`. Without
+        it, central differences are used, with 2 n steps each, for states with at most 64 entries.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is not one-dimensional.
+    TypeError
+        If `step` or `jacobian` is not callable, or `initial` or `steps` are not numbers.
 
     Examples
     --------
-    Pendulum, by the explicit Euler method:
+    A pendulum, with the explicit Euler method:
 
     >>> import mgnet
     >>> def euler(t, dt, u):
@@ -84,7 +92,7 @@ class OneStep:
         if np.ndim(self.steps) != 1 or not len(self.steps):
             raise ValueError(
                 f"OneStep got steps of shape {np.shape(self.steps)}; "
-                "give one dt per step, as np.full(100, 0.01)"
+                "give one dt per step, such as np.full(100, 0.01)"
             )
         if not callable(self.step):
             raise TypeError(
@@ -103,52 +111,53 @@ class OneStep:
             kind = np.asarray(values).dtype
             if kind.kind not in kinds:
                 raise TypeError(
-                    f"OneStep got {name} of {kind}; give numbers of float64, as with "
+                    f"OneStep got {name} of {kind}; give numbers of float64, such as "
                     f"{name}.astype(float)"
                 )
 
     @property
     def _initial(self) -> np.ndarray:
-        """The state at the start, as floating-point numbers."""
+        """The initial state as floating-point numbers."""
         initial = np.asarray(self.initial)
         return initial.astype(float) if initial.dtype.kind in "iu" else initial
 
     @cached_property
     def checked_step(self) -> StepFunction:
-        """The step, once it is known to take many states at once."""
+        """The step, after checking that it handles many states at once."""
         return _checked(self.step, self._initial, self.times[:-1], np.asarray(self.steps))
 
     @property
     def times(self) -> np.ndarray:
-        """The N + 1 points of time of a trajectory; those of equal steps are rounded once each."""
+        """The N + 1 times of a trajectory; with equal steps, each is rounded only once."""
         steps = np.asarray(self.steps)
         if (steps == steps[0]).all():
             return self.start + steps[0] * np.arange(len(steps) + 1)
         return self.start + np.concatenate([[0.0], np.cumsum(steps)])
 
     def guess(self) -> np.ndarray:
-        """A trajectory to begin with: the initial state at all times, shape (N + 1, ...)."""
+        """An initial guess of the trajectory: the initial state at all times, (N + 1, ...)."""
         return np.repeat(self._initial[None], len(self.steps) + 1, axis=0)
 
     def serial(self) -> np.ndarray:
-        """The trajectory step by step, shape (N + 1, ...)."""
+        """The trajectory computed step by step, shape (N + 1, ...)."""
         return self.hierarchy(levels=1)[0].operator.march(None)
 
     def grids(self, factors: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The time at the left of every step, and its length, on every level.
+        """The time at the start of every step, and the step size, on every level.
 
         Parameters
         ----------
         factors : sequence of int
-            From each level to the next, finest first.
+            Coarsening factor of each level except the coarsest, finest first.
+
         """
         grids = [(self.times[:-1], np.asarray(self.steps))]
         for factor in factors:
             times, steps = grids[-1]
-            # Sums of equal steps are equal to the last bit, as differences of times are not.
+            # Sums of equal steps are equal to the last bit, while differences of times are not.
             grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
         equal = [bool((steps == steps[0]).all()) for _, steps in grids]
-        if equal[0] and not all(equal):  # a last interval is short
+        if equal[0] and not all(equal):  # the last interval is short
             times, steps = grids[equal.index(False)]
             check_unequal(self.checked_step, self._initial, times, steps)
         return grids
@@ -164,18 +173,22 @@ class OneStep:
         solver: Smoother = SerialSweep(),  # noqa: B008
         costs: Sequence[float] | None = None,
     ) -> Hierarchy:
-        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
+        """Build the levels of MGRIT for `mgnet.Solver`.
 
         `levels=1, solver=NewtonSweep()` is Newton's method for all steps at once.
 
         Parameters
         ----------
-        levels, coarsening, relaxation, weight, solver, costs : as in `layer_hierarchy`
+        levels, coarsening, relaxation, weight, solver, costs
+            The arguments of `layer_hierarchy`.
         spatial : sequence of (SpatialCoarsening or None)
-            From each level to the next, where coarser levels have coarser states, too.
+            The spatial coarsening from each level to the next, if states of coarser levels have
+            fewer unknowns.
         c_points_only : bool
-            Whether a state of level 0 is its C-points alone, `guess()[::c]` and the last point to
-            begin with; `observed` then makes functionals of the whole trajectory.
+            Whether a state of level 0 consists of its C-points alone; the initial guess is then
+            `guess()[::c]` with the last point. `observed` computes functionals of the whole
+            trajectory in this case.
+
         """
         step, grids = self.checked_step, self.grids(level_factors(levels, coarsening))
         parts = check_spatial(spatial, len(grids))
@@ -205,7 +218,7 @@ class OneStep:
 def _checked(
     step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
 ) -> StepFunction:
-    """The step, once it is known to take many states at once."""
+    """The step, after checking that it handles many states at once."""
     if ours(step):
         return step
     checked = CheckedStep(step)
@@ -215,7 +228,7 @@ def _checked(
 
 @dataclass(frozen=True)
 class _Steps:
-    steps: tuple[StepFunction, ...]  # of each level
+    steps: tuple[StepFunction, ...]  # one per level
     grids: tuple[tuple[np.ndarray, np.ndarray], ...]
     jacobian: StepFunction | None = None
 
@@ -229,14 +242,14 @@ class _Steps:
         """The next states, and the Jacobians of the steps; see `NewtonSweep`."""
         times, steps = (grid[which] for grid in self.grids[level])
         step = self.steps[level]
-        # Steps of coarser states are others than the one whose Jacobian the user gave.
+        # Steps for coarser states differ from the step whose Jacobian the user gave.
         jacobian = self.jacobian if step is self.steps[0] else None
         return step(times, steps, states), step_jacobian(
             step, jacobian, times, steps, states, structure
         )
 
     def linearization_work(self, structure: str, states: np.ndarray) -> float:
-        """Of one step with its Jacobian, in steps; that of the user counts as one."""
+        """The cost of a step with its Jacobian, in steps; a user's Jacobian counts as one."""
         return 2.0 if self.jacobian is not None else 1.0 + 2.0 * math.prod(states.shape[1:])
 
 
@@ -271,16 +284,23 @@ def _check_counts(name: str, counts: dict[str, int]) -> None:
 def dahlquist(
     rate: complex = -1.0, steps: int = 64, final_time: float = 1.0, theta: float = 1.0
 ) -> OneStep:
-    """Dahlquist's test equation `u' = rate u`, `u(0) = 1`, by the theta method.
+    """Dahlquist's test equation `u' = rate u`, `u(0) = 1`, with the theta method.
 
     Parameters
     ----------
     rate : float or complex
-        In 1 / unit of time.
+        Coefficient of the equation, in 1 / time.
     steps : int
+        Number of time steps.
     final_time : float
+        Final time.
     theta : float
-        1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler.
+        Parameter of the method: 1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
 
     Examples
     --------
@@ -309,20 +329,28 @@ def heat(
 ) -> OneStep:
     """The heat equation `u_t = a u_xx` on the unit interval, `u = 0` at its ends.
 
-    Second-order differences in space, the theta method in time.
+    Second-order differences are used in space, and the theta method in time.
 
     Parameters
     ----------
     points : int
-        Interior points in space.
+        Number of interior points in space.
     steps : int
+        Number of time steps.
     final_time : float
+        Final time.
     theta : float
-        1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler (whose large steps are unstable).
+        Parameter of the method: 1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler (whose
+        large steps are unstable).
     initial : array of shape (points,), optional
-        A hat of height 1 by default.
+        Initial values at the interior points; a hat function of height 1 by default.
     conductivity : float
-        a, in length^2 / time.
+        Diffusivity a, in length^2 / time.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or `initial` has another shape.
 
     Examples
     --------

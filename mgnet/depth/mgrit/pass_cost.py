@@ -1,4 +1,4 @@
-"""What one pass costs: evaluations and messages, in all and on the longest way."""
+"""The cost of one pass: evaluations and messages, in total and on the critical path."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Cost", "cost_of", "with_gatherings"]
 
 
 class Cost(NamedTuple):
-    """Of one direction, in layer evaluations of that direction and in messages.
+    """The cost of one direction, in layer evaluations of that direction and in messages.
 
     Attributes
     ----------
     evaluations : int
-        Of single layers, on all ranks together; with `costs`, what they cost.
+        Evaluations of single layers on all ranks together; with `costs`, their total cost.
     critical : int
-        Of those, the ones that follow each other: the largest number on any rank, call by call.
+        Evaluations on the critical path: the largest number on any rank, summed over the calls.
     messages : int
-        States of one point, sent to a neighbouring rank, by all ranks together.
+        Number of messages, each with the state at one point, from all ranks together.
     critical_messages : int
-        Of those, the ones that follow each other.
+        Number of messages on the critical path.
 
     Examples
     --------
@@ -48,22 +48,29 @@ def cost_of(
     cascaded: bool,
     weights: list[np.ndarray] | None,
 ) -> Cost:
-    """The cost of some calls in their order.
+    """Compute the cost of calls in their order.
 
     Parameters
     ----------
     calls : list of Call
+        The calls of the propagator.
     owned : list of array
-        For each level where the layers of each rank begin, and where the last ones end.
+        For each level, the first layer of each rank, followed by the end of the last block.
     strides : sequence of int
-        How many evaluations a layer of each level costs.
+        Number of evaluations per layer of each level.
     reverse : bool
+        Whether the pass runs from right to left.
     everywhere : int, optional
         The coarsest level, if every rank marches over all of it.
     cascaded : bool
         Whether a cascade comes first.
     weights : list of array, optional
-        What each layer of each level costs, where they differ.
+        The cost of each layer of each level, if costs differ.
+
+    Returns
+    -------
+    Cost
+        The sum over the calls.
 
     Examples
     --------
@@ -89,11 +96,11 @@ def cost_of(
         each = stride * np.diff(before)
         if weights is not None:
             each = times * np.diff(np.cumsum([0.0, *weights[level][which]])[before])
-        elif strides[level] > 1 and layers and layers[-1] == begins[-1] - 1:  # for fewer, maybe
+        elif strides[level] > 1 and layers and layers[-1] == begins[-1] - 1:  # maybe fewer
             each[-1] -= stride * begins[-1] - owned[0][-1]
         evaluations += each.sum().item()
         critical += each.max().item()
-        # The state at the beginning of a block is the end of the layer before it.
+        # The state at the start of a block is the end of the layer before it.
         crossing = begins[1:-1] - (0 if reverse else 1)
         within = (crossing >= layers.start) & (crossing < layers.stop)
         sent = sends * int((within & ((crossing - layers.start) % layers.step == 0)).sum())
@@ -101,7 +108,7 @@ def cost_of(
         critical_messages += sent > 0
     if marched:
         # Each march gathers its right-hand side (a cascade has none, recording gathers states), and
-        # the forward pass the parameters.
+        # the forward pass gathers the parameters.
         gatherings = marched // int(owned[-1][-1]) - cascaded + (not reverse)
         found = Cost(evaluations, critical, messages, critical_messages)
         return with_gatherings(found, gatherings, ranks)
@@ -109,7 +116,7 @@ def cost_of(
 
 
 def with_gatherings(cost: Cost, gatherings: int, ranks: int) -> Cost:
-    """With so many messages from all ranks to all.
+    """Add a number of messages from all ranks to all.
 
     Examples
     --------

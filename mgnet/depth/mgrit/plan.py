@@ -1,4 +1,4 @@
-"""What MGRIT will cost, before anything runs: evaluations, critical path, messages, seconds."""
+"""Prediction of the cost of MGRIT: evaluations, critical path, messages, seconds."""
 
 from __future__ import annotations
 
@@ -29,21 +29,28 @@ class Plan:
     Attributes
     ----------
     layers, ranks : int
+        Number of layers and of ranks.
     levels : int
+        Number of levels.
     coarsening : int or tuple of int
+        Coarsening factor, or one factor per level except the coarsest.
     coarse : str
+        Kind of coarse layers.
     cycle : str
+        The cycle as text.
     cycles : tuple of (int or None)
-        Forward and backward; None is a serial pass. One entry when there is no backward pass.
+        Number of cycles forward and backward; None is a serial pass. There is one entry if there is
+        no backward pass.
     forward : Cost
+        Cost of the forward pass.
     backward : Cost or None
-        In vector-Jacobian products.
+        Cost of the backward pass, in vector-Jacobian products.
     critical_path : float
-        Of both passes, in forward layer evaluations.
+        Length of the critical path of both passes, in forward layer evaluations.
     seconds, serial_seconds : float
-        Predicted time of this plan and of the serial passes on one rank.
+        Predicted time of this plan, and of the serial passes on one rank.
     memory : float
-        Bytes on the rank with the most layers.
+        Memory on the rank with the most layers, in bytes.
 
     Examples
     --------
@@ -67,7 +74,7 @@ class Plan:
 
     @property
     def speedup(self) -> float:
-        """Serial seconds over predicted ones."""
+        """The serial time divided by the predicted time."""
         return self.serial_seconds / self.seconds
 
     def __str__(self) -> str:
@@ -111,43 +118,56 @@ def plan(
     jacobian: int = 1,
     costs: Sequence[float] | None = None,
 ) -> Plan:
-    """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
+    """Predict the cost of a layer-parallel pass; the numbers of evaluations are exact.
 
-    The schedule is walked with a propagator that only notes its calls. Every rank owns a block of
-    whole intervals of the coarsest level, as equal as they go; ranks beyond those stay idle.
+    The schedule is run with a propagator that only records its calls. Every rank owns a block of
+    whole coarsest-level intervals, as equal as possible; surplus ranks stay idle.
 
     Parameters
     ----------
     layers, ranks : int
+        Number of layers and of ranks.
     coarsening : int or sequence of int
+        Coarsening factor between a level and the next: one for all, or one each, finest first.
     cycle : str
-        A text for `mgrit`; a Newton sweep counts as a cycle.
+        The cycle in the notation of `mgrit`; a Newton sweep counts as a cycle.
     machine : Machine
-        By default a layer takes a unit of time and messages take none.
+        Costs of the machine; by default, a layer takes a unit of time and messages take none.
     levels : int
-        1 is serial.
+        Number of levels; 1 is serial.
     relaxation : sequence of str
+        Words of relaxation, as in `layer_hierarchy`.
     cycles : sequence of (int or None)
         Number of cycles forward and backward, after the cascade if `cycle` begins with one; None is
-        a serial pass. One entry for a forward pass alone.
+        a serial pass. Give one entry for a forward pass alone.
     record : bool
-        Whether the closing sweep takes all layers, as in training, and not only those that end in
-        F-points; a backward pass then also evaluates each coarse level once, for its products.
+        Whether the closing sweep takes all layers, as in training, instead of only those that end
+        at F-points; a backward pass then also evaluates each coarse level once, for its products.
     gathered : bool
-        Whether every rank marches over the whole coarsest level, as those of
-        `mgnet.petsc.distribute_layers` do where it is small: more evaluations in all, none more in
-        a row, and in place of a message from each rank to the next a gathering, `log2(ranks)` in a
-        row.
+        Whether every rank marches over the whole coarsest level, as in
+        `mgnet.petsc.distribute_layers` if it is small. This needs more evaluations in total but
+        none more on the critical path, where `log2(ranks)` messages of a gathering replace one
+        message from each rank to the next.
     coarse : str
-        What coarse layers are, as in `LayerParallel`: "fused" ones cost as much as the layers that
-        they stand for (and are never gathered), "identity" nothing.
+        Kind of coarse layers, as in `LayerParallel`: "fused" layers cost as much as the layers that
+        they represent (and are never gathered), "identity" layers cost nothing.
     jacobian : int
-        In Newton sweeps, evaluations (products, backward) that the Jacobian of a layer costs: as
-        many as a sample's state has entries, with `LayerParallel`. The scan is not counted.
+        In Newton sweeps, the cost of a layer's Jacobian in evaluations (backward, products); with
+        `LayerParallel`, it is the number of entries of a sample's state. The scan is not counted.
     costs : sequence of float, optional
-        Of every layer, in evaluations, where they differ: steps of a time grid that take more
-        iterations, say. A coarse layer costs the mean of those that it stands for, and the blocks
-        of the ranks cost about the same.
+        Cost of every layer, in evaluations, if costs differ, for example because steps of a time
+        grid take more iterations. A coarse layer costs the mean of the layers that it represents,
+        and the blocks of the ranks have about the same cost.
+
+    Returns
+    -------
+    Plan
+        The predicted cost.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid, or the plan is too large to be counted.
 
     Examples
     --------
@@ -189,7 +209,7 @@ def plan(
     ]
     sweep = newton_of(cycle) if levels > 1 else None
     if sweep is not None:
-        tries = 1 if sweep.structure == "identity" else 2  # gatherings of a sweep, forward
+        tries = 1 if sweep.structure == "identity" else 2  # gatherings per forward sweep
         for reverse, count in enumerate(cycles):
             gatherings = (count or 0) * (1 if reverse else tries)
             told[reverse] = with_gatherings(told[reverse], gatherings, len(owned[0]) - 1)
@@ -227,8 +247,8 @@ def _check(ranks: int, cycles: Sequence[int | None], machine: Machine, jacobian:
         )
     if not isinstance(machine, Machine):
         raise TypeError(
-            f"plan got machine {shown(machine)}; give Machine(layer_seconds=1e-3, latency=1e-5), "
-            "say"
+            f"plan got machine {shown(machine)}; give, for example, "
+            "Machine(layer_seconds=1e-3, latency=1e-5)"
         )
     if not is_whole(jacobian):
         raise ValueError(
@@ -250,30 +270,43 @@ def best_plan(
     record: bool = False,
     coarse: str = "mean",
 ) -> Plan:
-    """The plan of least predicted time over levels and factors, or the serial one on one rank.
+    """Find the plan with the least predicted time over levels and factors; it may be serial.
 
-    It compares costs of equal numbers of cycles: errors grow with the factor and with the levels.
+    Plans with equal numbers of cycles are compared, although errors grow with the factor and with
+    the number of levels.
 
     Parameters
     ----------
     layers : int
+        Number of layers.
     ranks : int
-        How many there are.
+        Number of available ranks.
     cycle : str
-        A text for `mgrit`.
+        The cycle in the notation of `mgrit`.
     machine : Machine
+        Costs of the machine.
     coarsenings : sequence of int
-        The factors that are tried, each between all levels.
+        Factors to try, each between all levels.
     coarsest : int
         Least number of layers of the coarsest level, at least 2.
     relaxation : sequence of str
-        Words for `layer_hierarchy`.
+        Words of relaxation, as in `layer_hierarchy`.
     cycles : sequence of (int or None)
-        Number of cycles forward and backward, such as in `plan`.
+        Number of cycles forward and backward, as in `plan`.
     record : bool
         Whether the closing sweep takes all layers, as in training.
     coarse : str
-        What coarse layers are, as in `plan`.
+        Kind of coarse layers, as in `plan`.
+
+    Returns
+    -------
+    Plan
+        The fastest plan; the serial one is for one rank.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid.
 
     Examples
     --------
@@ -321,7 +354,7 @@ def best_plan(
 def _owned(
     sizes: Sequence[int], factors: Sequence[int], ranks: int, costs: np.ndarray | None
 ) -> list[np.ndarray]:
-    """Of every level, where the blocks of the ranks begin, and where the last one ends."""
+    """For every level, the first layer of each rank, followed by the end of the last block."""
     busy = min(ranks, sizes[-1])
     if costs is None:
         begins = np.linspace(0, sizes[-1], busy + 1).round().astype(int)
@@ -334,7 +367,7 @@ def _owned(
 
 
 def _strides(factors: Sequence[int], coarse: str) -> list[int]:
-    """How many layers of the finest level one layer of each level evaluates."""
+    """The number of finest layers that one layer of each level evaluates."""
     if coarse == "identity":
         return [1] + [0] * len(factors)
     return list(accumulate(factors if coarse == "fused" else [1] * len(factors), mul, initial=1))

@@ -1,4 +1,4 @@
-"""The calls of the propagator in a plan: counted first, then noted one by one."""
+"""The propagator calls of a plan: counted first, then recorded one by one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mgnet.schedule import Schedule
 
 __all__ = ["Call", "check_calls", "plan_calls"]
 
-# A plan walks over its calls: so many take seconds, and ten million numbers a state.
+# A plan loops over its calls, so this many take seconds, as do ten million numbers in a state.
 MOST_CALLS, MOST_LAYERS = 300_000, 10**7
 
 
 class Call(NamedTuple):
-    """A batched call: the layers `which` of a level, so many times as costly as an evaluation.
+    """A batched call of the layers `which` of a level, each costing `times` evaluations.
 
-    `sends`: whether what it gives is sent on where the layers of the next rank begin.
+    `sends` states whether the result is sent on where the layers of the next rank start.
     """
 
     level: int
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class _Note:
-    """A propagator that evaluates nothing and notes the calls."""
+    """A propagator that records calls without evaluating anything."""
 
     def __init__(self, jacobian: int, reverse: bool) -> None:
         self.calls: list[Call] = []
@@ -47,7 +47,7 @@ class _Note:
     def linearize(
         self, level: int, which: slice, states: np.ndarray, structure: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        # Forward the step is then tried, by further calls.
+        # In a forward pass, the step is then tested, by further calls.
         self.calls.append(Call(level, which, 1 + self.jacobian, sends=self.reverse))
         return states, np.ones((*states.shape, 1) if structure == "dense" else states.shape)
 
@@ -62,20 +62,29 @@ def plan_calls(
     reverse: bool,
     jacobian: int = 1,
 ) -> list[Call]:
-    """The calls of `count` cycles, what opens them and the closing sweep: levels and layers.
+    """The calls of an opening, `count` cycles and the closing sweep: levels and layers.
 
     Parameters
     ----------
     layers : int
+        Number of layers.
     factors : sequence of int
-        None: a serial pass.
+        Coarsening factors; none for a serial pass.
     relaxation : sequence of str
+        Words of relaxation.
     text : str
-        For `mgrit`.
+        The cycle in the notation of `mgrit`.
     count : int
+        Number of cycles.
     record, reverse : bool
+        Whether the closing sweep is recorded, and whether the pass runs from right to left.
     jacobian : int
-        Evaluations that the Jacobian of a layer costs, in Newton sweeps.
+        Cost of a layer's Jacobian in evaluations, in Newton sweeps.
+
+    Returns
+    -------
+    list of Call
+        The calls in order.
 
     Examples
     --------
@@ -114,17 +123,19 @@ def check_calls(
     cycles: Sequence[int | None],
     ranks: int,
 ) -> None:
-    """Refuse a plan that would take minutes: its calls are counted before one is walked.
+    """Refuse a plan that would take minutes; its calls are counted before looping over them.
 
     Parameters
     ----------
     sizes, factors : sequence of int
-        Of the levels.
-    relaxation, text, cycles, ranks : as in `plan`
+        Sizes of the levels, and the factors between them.
+    relaxation, text, cycles, ranks
+        The arguments of `plan`.
 
     Raises
     ------
     ValueError
+        If there are too many layers or calls.
 
     Examples
     --------
@@ -134,7 +145,7 @@ def check_calls(
     opening, cycle = mgrit(len(sizes), text)
 
     def calls(schedule: Schedule | None) -> int:
-        """At least as many as there are: each F-relaxation has a call per offset, and one more."""
+        """A lower bound: each F-relaxation has a call per offset, and one more."""
         counted = 0
         for _, level, _ in schedule or ():
             coarsest = level == len(factors)
@@ -157,7 +168,7 @@ def check_calls(
         else calls(opening) + count * calls(cycle) + closing
         for count in cycles
     )
-    crossed = total * min(ranks, sizes[-1])  # each call is looked at for every rank
+    crossed = total * min(ranks, sizes[-1])  # each call is examined for every rank
     if sizes[0] > MOST_LAYERS or total > MOST_CALLS or crossed > 1000 * MOST_CALLS:
         told = shown(total).removeprefix("about ")
         raise ValueError(

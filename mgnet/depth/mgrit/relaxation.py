@@ -21,18 +21,23 @@ MOST_LETTERS = 64
 class Relaxation(Smoother):
     """Relaxation over F- and C-layers, in an order given as a word.
 
-    F marches from every C-point to the next one, C replaces the C-points by what arrives there;
-    all intervals go in one batched call. F after F changes nothing and costs nothing. A word that
-    ends in C leaves stale F-points. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014),
-    section 2; weights: Sugiyama, Schroder, Southworth, Friedhoff, "Weighted relaxation for
-    multigrid reduction in time", Numer. Linear Algebra Appl. 30 (2023).
+    F marches from every C-point to the next one, and C replaces the C-points by the values that
+    arrive there; all intervals are processed in one batched call. F after F changes and costs
+    nothing. A word that ends in C leaves stale F-points. Source: Falgout et al., SIAM J. Sci.
+    Comput. 36 (2014), section 2; weights: Sugiyama, Schroder, Southworth, Friedhoff, "Weighted
+    relaxation for multigrid reduction in time", Numer. Linear Algebra Appl. 30 (2023).
 
     Parameters
     ----------
     order : str
-        As "F", "FCF", "FCFCF".
+        The word, such as "F", "FCF", "FCFCF".
     weight : float
-        Of the new value in C-relaxation, dimensionless; 1 is unweighted.
+        Weight of the new value in C-relaxation, dimensionless; 1 is unweighted.
+
+    Raises
+    ------
+    ValueError
+        If the order or the weight is invalid.
 
     Examples
     --------
@@ -42,7 +47,7 @@ class Relaxation(Smoother):
 
     order: str = "F"
     weight: float = 1.0
-    fixed_work: ClassVar[bool] = False  # a state that is relaxed already costs nothing
+    fixed_work: ClassVar[bool] = False  # a state that is already relaxed costs nothing
 
     def __post_init__(self) -> None:
         word = isinstance(self.order, str) and 0 < len(self.order) <= MOST_LETTERS
@@ -75,7 +80,7 @@ class Relaxation(Smoother):
 
 @dataclass(frozen=True)
 class SerialSweep(Smoother):
-    """The exact solution, layer by layer: the coarse solver of MGRIT.
+    """The exact solution, computed layer by layer: the coarse solver of MGRIT.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Recurrences of affine maps, `d[i + 1] = J[i] d[i] + r[i]`, for many i at once.
 
-An affine map after another one is an affine map, so the steps of an interval become one: all
-intervals at once, then from interval to interval, then within all intervals at once. Source:
-Blelloch, "Prefix sums and their applications" (1990), in the blocked form that suits a CPU.
+The composition of affine maps is an affine map, so the steps of an interval become one step: first
+within all intervals at once, then from interval to interval, then within all intervals again.
+Source: Blelloch, "Prefix sums and their applications" (1990), in a blocked form suited to CPUs.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from mgnet import vector
 __all__ = ["affine_scan", "composed", "pushed"]
 
 State = Any
-# Numbers in the matrices of one step from which products of matrices cost more than they save:
-# one step after another then, whose products are with vectors.
+# Size of the matrices of one step from which products of matrices cost more than they save. Then
+# the steps are computed one after another, with matrix-vector products.
 DENSE_NUMBERS = 512
-SHORTEST = 16  # steps from which intervals pay
+SHORTEST = 16  # number of steps from which intervals are faster
 
 
 def affine_scan(jacobian: State | None, rows: State, start: State, reverse: bool = False) -> State:
-    """All values of the recurrence, `d[0] = start` and `d[i + 1] = J[i] d[i] + r[i]`.
+    """Compute all values of the recurrence `d[0] = start` and `d[i + 1] = J[i] d[i] + r[i]`.
 
-    The order of all operations depends on the shapes alone. Where a product of matrices overflows
-    though the recurrence itself does not, the steps are taken one by one.
+    The order of all operations depends only on the shapes. If a product of matrices overflows
+    although the recurrence itself does not, the steps are computed one by one.
 
     Parameters
     ----------
     jacobian : state or None
-        J: dense matrices, shape (k, ..., H, H); diagonal ones, of the shape of the rows; None for
-        the identity, where the recurrence is a running sum.
+        The matrices J: dense ones, shape (k, ..., H, H); diagonals, with the shape of the rows; or
+        None for the identity, for which the recurrence is a running sum.
     rows : state of shape (k, ..., H)
-        r, a NumPy array or a tensor.
+        The vectors r, a NumPy array or a tensor.
     start : state of shape (..., H)
+        The first value, or in reverse the last one.
     reverse : bool
-        `d[k] = start` and `d[i] = J[i] d[i + 1] + r[i]`.
+        If true, the recurrence is `d[k] = start` and `d[i] = J[i] d[i + 1] + r[i]`.
 
     Returns
     -------
     state of shape (k + 1, ..., H)
+        The values d.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
 
     Examples
     --------
@@ -62,7 +64,7 @@ def affine_scan(jacobian: State | None, rows: State, start: State, reverse: bool
     count = len(rows)
     dense = jacobian.ndim > rows.ndim
     large = dense and math.prod(jacobian.shape[1:]) > DENSE_NUMBERS
-    with np.errstate(over="ignore", invalid="ignore"):  # who asks looks at the values
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the values
         if count >= SHORTEST and not large:
             values = _by_intervals(jacobian, rows, start, reverse)
             if vector.is_finite(values):
@@ -71,7 +73,7 @@ def affine_scan(jacobian: State | None, rows: State, start: State, reverse: bool
 
 
 def pushed(jacobian: State | None, states: State) -> State:
-    """`J d` of every step, for states of shape (k, ..., H).
+    """The products `J d` of every step, for states of shape (k, ..., H).
 
     Examples
     --------
@@ -86,7 +88,7 @@ def pushed(jacobian: State | None, states: State) -> State:
 
 
 def composed(later: State | None, earlier: State | None, dense: bool) -> State | None:
-    """The Jacobians of one step after another; None is the identity.
+    """The Jacobians of consecutive steps; None is the identity.
 
     Examples
     --------
@@ -135,11 +137,11 @@ def _in_turn(jacobian: State, rows: State, start: State, reverse: bool) -> State
 
 
 def _by_intervals(jacobian: State, rows: State, start: State, reverse: bool) -> State:
-    """Intervals of about sqrt(k) steps, then what is left over, one by one."""
+    """Process intervals of about sqrt(k) steps, then the remaining steps one by one."""
     count = len(rows)
     length = math.isqrt(count)
     parts = count // length
-    if reverse:  # the left-over steps come last, too
+    if reverse:  # the remaining steps come last, too
         whole = slice(count - parts * length, count)
         rest = slice(0, count - parts * length)
     else:

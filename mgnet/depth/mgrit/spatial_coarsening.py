@@ -1,10 +1,10 @@
-"""Coarser states on coarser levels: the grid in space is coarsened with that in time.
+"""Coarser states on coarser levels: the spatial grid is coarsened together with the time grid.
 
-FAS wants three things of a transfer in space. States go down by `inject`, residuals by an average,
-corrections go up by `prolong`; the coarse solution is not put into the fine one, only its change
-is. Where the fine equation is solved the coarse one then changes nothing, whatever the transfer.
-Source: Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
-SIAM J. Sci. Comput. 36 (2014), section 4.
+FAS needs three spatial transfer operators. States are restricted by `inject`, residuals by an
+average, and corrections are interpolated by `prolong`. Only the change of the coarse solution is
+added to the fine one, so if the fine equation is solved, the coarse one changes nothing, for any
+transfer. Source: Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with
+multigrid", SIAM J. Sci. Comput. 36 (2014), section 4.
 """
 
 from __future__ import annotations
@@ -29,19 +29,25 @@ Rows = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class SpatialCoarsening:
-    """From one level to the next coarser one: how states become smaller, and the step for them.
+    """The transfer of states from one level to the next coarser one, and the step on that level.
 
     Parameters
     ----------
     step : callable
-        `(t, dt, states) -> states` for the coarser states, as in `OneStep`.
+        The function `(t, dt, states) -> states` for the coarser states, as in `OneStep`.
     transfer : Transfer, or tuple of two or three functions
-        A `Transfer` between single states. Its `restrict` is divided by the sums of its rows where
-        it is the transpose of `prolong`, since residuals are states here and must be averaged;
-        states go by its `inject`, or by that average. Or `(restrict, prolong)` or `(restrict,
-        prolong, inject)`, functions of many states, shape (k, ...), each on its own; without
-        `inject` states go by `restrict`. An average does not undo `prolong`, which slows nothing
-        down but is no law of FAS: `Hierarchy.check` then says so.
+        A `Transfer` between single states. If its `restrict` is the transpose of `prolong`, it is
+        divided by its row sums, because residuals are states here and must be averaged; states are
+        restricted by `inject`, or by that average. Alternatively `(restrict, prolong)` or
+        `(restrict, prolong, inject)`: functions of many states, shape (k, ...), which process each
+        state separately; without `inject`, states are restricted by `restrict`. An average is not
+        a left inverse of `prolong`. This does not slow down convergence but violates a law of FAS,
+        which `Hierarchy.check` reports.
+
+    Raises
+    ------
+    TypeError
+        If `step` or `transfer` has another form.
 
     Examples
     --------
@@ -86,13 +92,13 @@ class SpatialCoarsening:
         return coarse
 
     def prolong(self, rows: np.ndarray) -> np.ndarray:
-        """Corrections, shape (k, ...), to the finer states."""
+        """Corrections, shape (k, ...), interpolated to the finer states."""
         if isinstance(self.transfer, tuple):
             return self.transfer[1](rows.copy())
         return _each(self.transfer, "prolong", rows)
 
     def inject(self, rows: np.ndarray) -> np.ndarray:
-        """States, shape (k, ...), to coarser ones."""
+        """States, shape (k, ...), restricted to coarser ones."""
         if isinstance(self.transfer, tuple):
             return self.transfer[-1 if len(self.transfer) == 3 else 0](rows.copy())
         if self.transfer.inject is None:
@@ -100,12 +106,12 @@ class SpatialCoarsening:
         return _each(self.transfer, "inject", rows)
 
     def coarse(self, state: np.ndarray) -> np.ndarray:
-        """One state on the coarser level, whose shape all states there have.
+        """One state on the coarser level, which defines the shape of all states there.
 
         Raises
         ------
         TypeError
-            Unless many states give as many, with as many axes.
+            If the transfer changes the number of states, of axes, or the dtype.
         """
         rows = self.inject(np.stack([state, state]))
         fits = isinstance(rows, np.ndarray) and rows.dtype == state.dtype
@@ -119,7 +125,7 @@ class SpatialCoarsening:
 
 
 def _each(transfer: Transfer, method: str, rows: np.ndarray) -> np.ndarray:
-    """A method of a transfer between single states, for many."""
+    """Apply a method of a transfer between single states to many states."""
     if isinstance(transfer, MatrixTransfer) and rows.ndim == 2:
         along = AxisTransfer(transfer.P, 1, transfer.R, transfer.injection, transfer.interpolation)
         return getattr(along, method)(rows)
@@ -128,14 +134,16 @@ def _each(transfer: Transfer, method: str, rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class SpaceTimeTransfer(Transfer):
-    """A transfer to the C-points in time, and of their states in space.
+    """A transfer to the C-points in time and to coarser states in space.
 
     Parameters
     ----------
     time : CLayers
+        The transfer in time.
     space : SpatialCoarsening
+        The transfer in space.
     fine, coarse : tuple of int
-        Shapes of a state.
+        Shapes of a fine and of a coarse state.
 
     Examples
     --------
@@ -197,7 +205,12 @@ def _fitted(method: str, new: np.ndarray, rows: np.ndarray, shape: tuple[int, ..
 def check_spatial(
     spatial: Sequence[SpatialCoarsening | None], levels: int
 ) -> tuple[SpatialCoarsening | None, ...]:
-    """One entry for each level but the coarsest, or an error.
+    """One entry for each level except the coarsest, or an error.
+
+    Raises
+    ------
+    ValueError
+        If the entries do not match the levels.
 
     Examples
     --------
@@ -231,11 +244,16 @@ def coarsened_in_space(
     Parameters
     ----------
     hierarchy : Hierarchy
-        Of `layer_hierarchy`.
+        The levels made by `layer_hierarchy`.
     spatial : sequence of (SpatialCoarsening or None)
-        From each level to the next.
+        The spatial coarsening from each level to the next.
     initials : sequence of array
         The initial state on each level.
+
+    Returns
+    -------
+    Hierarchy
+        The levels with their spatial transfers.
 
     Examples
     --------

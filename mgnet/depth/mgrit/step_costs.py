@@ -1,4 +1,4 @@
-"""Layers or steps of different cost, for plans: what coarse ones cost, and even blocks of ranks."""
+"""Layers or steps of different cost in plans: costs of coarse layers, and balanced blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ LARGEST = 1e30  # how often a cost may be counted
 
 
 def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
-    """The costs as an array with an entry for each layer, or an error; None stays None.
+    """Return the costs as an array with an entry per layer; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If there is another number of costs, or they are negative, not finite, or all zero.
 
     Examples
     --------
@@ -30,7 +35,7 @@ def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
         found = np.asarray(costs, dtype=float)
     except (TypeError, ValueError):
         found = np.empty(0)
-    with np.errstate(over="ignore"):  # cycles count them many times
+    with np.errstate(over="ignore"):  # cycles count costs many times
         fits = found.shape == (layers,) and np.isfinite(LARGEST * found.sum())
     if not fits or not (found >= 0.0).all() or not found.any():
         raise ValueError(
@@ -41,17 +46,22 @@ def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
 
 
 def level_costs(costs: np.ndarray, factors: Sequence[int], coarse: str) -> list[np.ndarray]:
-    """What every layer of every level costs.
+    """The cost of every layer on every level.
 
     Parameters
     ----------
     costs : array of shape (N,)
-        Of the layers of level 0.
+        Costs of the layers of level 0.
     factors : sequence of int
-        From each level to the next.
+        Coarsening factor from each level to the next.
     coarse : str
-        A coarse layer costs what those that it stands for cost in the mean; all of them if it is
-        "fused"; nothing if it is "identity".
+        Kind of coarse layers. A coarse layer costs the mean of the layers that it represents; all
+        of them if it is "fused"; nothing if it is "identity".
+
+    Returns
+    -------
+    list of array
+        The costs, finest level first.
 
     Examples
     --------
@@ -68,18 +78,24 @@ def level_costs(costs: np.ndarray, factors: Sequence[int], coarse: str) -> list[
 
 
 def even_blocks(costs: np.ndarray, factor: int, ranks: int) -> np.ndarray:
-    """Where the blocks of the ranks begin on the coarsest level, and where the last one ends.
+    """The first layer of each rank's block on the coarsest level, and the end of the last block.
 
-    Each gets whole layers of the coarsest level, at least one, whose fine ones cost about the same.
+    Each rank gets at least one whole layer of the coarsest level, such that the costs of the fine
+    layers are about the same on all ranks.
 
     Parameters
     ----------
     costs : array of shape (N,)
-        Of the layers of level 0.
+        Costs of the layers of level 0.
     factor : int
-        From level 0 to the coarsest level.
+        Number of layers of level 0 per coarsest layer.
     ranks : int
-        At most the size of the coarsest level.
+        Number of ranks, at most the size of the coarsest level.
+
+    Returns
+    -------
+    array of shape (ranks + 1,)
+        The boundaries of the blocks.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The derivative of a one-step method by its state: given by the user, or by differences."""
+"""The derivative of a one-step method with respect to the state, given or by differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgnet.depth.mgrit.checked_step import StepFunction
 
 __all__ = ["MOST_DIFFERENCES", "step_jacobian"]
 
-MOST_DIFFERENCES = 64  # entries of a state up to which differences are taken
+MOST_DIFFERENCES = 64  # largest number of entries of a state for which differences are used
 
 
 def step_jacobian(
@@ -24,25 +24,29 @@ def step_jacobian(
 ) -> np.ndarray:
     """The Jacobians of k steps.
 
-    Central differences have a relative error of about 1e-10 in float64; it slows the last sweeps of
-    Newton's method a little, and changes no result.
+    Central differences have a relative error of about 1e-10 in float64. This slightly slows the
+    last sweeps of Newton's method but does not change results.
 
     Parameters
     ----------
     step, jacobian : callable
-        As in `OneStep`.
+        The step and its derivative, as in `OneStep`.
     times, steps : arrays of shape (k,)
+        Times at the start of the steps, and step sizes.
     states : array of shape (k, ...)
+        States at the start of the steps.
     structure : {"dense", "diagonal"}
+        Structure of the Jacobians.
 
     Returns
     -------
-    array of shape (k, n, n); of the shape of the states, if diagonal
+    array
+        Shape (k, n, n); the shape of the states if diagonal.
 
     Raises
     ------
     ValueError
-        If there is no Jacobian and states are large, or it has another shape.
+        If a given Jacobian has another shape, or if none is given and states have too many entries.
 
     Examples
     --------
@@ -57,14 +61,14 @@ def step_jacobian(
             raise ValueError(
                 f"OneStep got a jacobian that gives {vector.describe(found)} for the states "
                 f"{vector.describe(states)}; it must give an array of shape {(count, n, n)}, the "
-                "derivative of entry i of the next state by entry j of the state at [:, i, j]"
+                "derivative of entry i of the next state with respect to entry j at [:, i, j]"
             )
         found = found.astype(states.dtype, copy=False)
     elif n > MOST_DIFFERENCES:
         raise ValueError(
             f"OneStep has no jacobian and states of {n} entries, whose derivatives by differences "
-            f"would take {2 * n} steps each; give jacobian=, for at most {MOST_DIFFERENCES} are "
-            "differences taken, or use NewtonSweep('identity')"
+            f"would take {2 * n} steps each; give jacobian=, because differences are used only for "
+            f"at most {MOST_DIFFERENCES} entries, or use NewtonSweep('identity')"
         )
     else:
         found = _differences(step, times, steps, states.reshape(count, n), states.shape)

@@ -1,4 +1,4 @@
-"""Copies of modules, and what torch cannot copy."""
+"""Copies of modules, with a clear error for modules that torch cannot copy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ __all__ = ["copied"]
 
 
 def copied(modules: Any, owner: str) -> Any:
-    """A deep copy of a module, or of a list of them; one sentence where torch cannot copy it.
+    """Return a deep copy of a module or of a list of modules.
+
+    Parameters
+    ----------
+    modules : torch.nn.Module, or list of torch.nn.Module
+        The modules to copy.
+    owner : str
+        Name of the caller, for the error message.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot copy a module because one of its tensors is computed from others.
 
     Examples
     --------
@@ -18,7 +30,7 @@ def copied(modules: Any, owner: str) -> Any:
     >>> copied(l1_unstructured(torch.nn.Linear(2, 2), "weight", 0.5), "ODENet")
     Traceback (most recent call last):
     ValueError: ODENet got a module that torch cannot copy, since one of its tensors is computed \
-from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), or use \
+from others, as after torch.nn.utils.prune; make that permanent (prune.remove), or use \
 torch.nn.utils.parametrize
     """
     try:
@@ -28,6 +40,6 @@ torch.nn.utils.parametrize
             raise
         raise ValueError(
             f"{owner} got a module that torch cannot copy, since one of its tensors is computed "
-            "from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), "
+            "from others, as after torch.nn.utils.prune; make that permanent (prune.remove), "
             "or use torch.nn.utils.parametrize"
         ) from error

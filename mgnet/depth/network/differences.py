@@ -1,4 +1,4 @@
-"""What is not the same in two modules that should have one architecture."""
+"""Differences between two modules that should have the same architecture."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 __all__ = ["difference", "named_tensors", "plain_tensors"]
 
 PLAIN = bool, int, float, complex, str, type(None), torch.dtype
-# The number of a layer, by which Hugging Face layers find their part of a cache.
+# The layer number, with which Hugging Face layers find their part of a cache.
 NOT_COMPARED = {*vars(torch.nn.Module()), "layer_idx"}
 
 
 def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers with their names.
+    """Yield parameters and buffers with their names.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
 
 
 def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
-    """What is not the same in two architectures, in words; empty where nothing.
+    """Describe a difference between two architectures; the text is empty if there is none.
 
     Examples
     --------
@@ -49,12 +49,12 @@ def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
                 f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
             )
     theirs = dict(plain_tensors(other))
-    for name, tensor in plain_tensors(first):  # a stack keeps those of the first layer alone
+    for name, tensor in plain_tensors(first):  # a stack keeps only those of the first layer
         got = theirs.get(name)
         if got is None or (not tensor.is_meta and not torch.equal(got, tensor)):
-            return f"{name}, a tensor that is no buffer, has other values; use register_buffer"
+            return f"{name}, a tensor that is not a buffer, has other values; use register_buffer"
     values = dict(_plain_values(other))
-    for name, value in _plain_values(first):  # the same holds for what printing does not show
+    for name, value in _plain_values(first):  # the same applies to values that are not printed
         if values.get(name, value) != value:
             return f"{name} is {values[name]!r} instead of {value!r}"
     return ""
@@ -68,7 +68,7 @@ def _plain_values(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def plain_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors that are attributes, but neither parameters nor buffers, with their names.
+    """Yield tensors that are attributes but neither parameters nor buffers, with their names.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def plain_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
     """
     for prefix, part in module.named_modules():
         for name, value in vars(part).items():
-            # Hooks before `forward` make such tensors anew: `torch.nn.utils.spectral_norm`.
+            # Hooks before `forward`, such as `torch.nn.utils.spectral_norm`, recreate such tensors.
             if isinstance(value, torch.Tensor) and not part._forward_pre_hooks:
                 yield f"{prefix}.{name}" if prefix else name, value
 

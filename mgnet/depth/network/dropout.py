@@ -1,11 +1,12 @@
-"""Dropout whose masks are functions of a key, so that every evaluation of a layer has the same.
+"""Dropout whose masks are functions of a key, so all evaluations of a layer use the same mask.
 
-PyTorch's dropout draws a new mask each time a layer is evaluated; an iteration over the layers then
-has no solution. Here the mask is a hash of the key and the number of the entry: the same in serial
-and batched evaluation, in the adjoint and on every device, at the cost of some integer operations.
+PyTorch's dropout draws a new mask each time a layer is evaluated, so an iteration over the layers
+would have no solution. Here the mask is a hash of the key and the number of the entry. It is the
+same in serial and batched evaluation, in the adjoint and on every device, at the cost of a few
+integer operations.
 
-`torch.nn.Dropout` is replaced by a module. A block whose modules may call functions that draw, such
-as attention and all that is not PyTorch's own, has a key for these: see `batched/draws.py`.
+`torch.nn.Dropout` is replaced by a module. Blocks whose modules may call random functions, such as
+attention and all modules outside PyTorch, have a key for those calls: see `batched/draws.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
     "use_torch",
 ]
 
-# Of PyTorch's own modules, those that call functions that draw.
+# PyTorch's own modules that call random functions.
 DRAWING = torch.nn.MultiheadAttention, torch.nn.RNNBase, torch.nn.RReLU
 DRAWING += torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout
 OWN = "torch.nn.modules.", "mgnet."
@@ -38,16 +39,17 @@ KINDS = torch.nn.Dropout, *WHOLE_CHANNELS
 
 
 class KeyedDropout(torch.nn.Module):
-    """Stands for `torch.nn.Dropout` in the stacked block of an `ODENet`.
+    """Replaces `torch.nn.Dropout` in the stacked block of an `ODENet`.
 
     Parameters
     ----------
     p : float, or LayerRate
         Probability that an entry is set to 0.
     channels : bool
-        Whether all entries of a channel, axes 2 and up, have the same fate.
+        Whether all entries of a channel (axes 2 and higher) are dropped together.
     layers : int
-        The buffer `key` has one number per layer; an evaluation sees that of its layer.
+        Number of layers. The buffer `key` has one number per layer, and an evaluation uses that
+        of its layer.
 
     Examples
     --------
@@ -67,7 +69,7 @@ class KeyedDropout(torch.nn.Module):
         self.register_buffer("key", torch.zeros(layers, dtype=torch.int64), persistent=False)
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """The state with some entries 0 and the others larger; as it is in evaluation."""
+        """Set some entries of the state to 0 and scale the others; no change in evaluation mode."""
         if not self.training or self.p == 0.0:
             return u
         shape = u.shape
@@ -82,7 +84,7 @@ class KeyedDropout(torch.nn.Module):
 
 
 def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
-    """The block with `KeyedDropout` for PyTorch's own classes, and a key if it may draw otherwise.
+    """Replace PyTorch's dropout classes by `KeyedDropout`; add a key if other modules may draw.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def _with_modules(block: torch.nn.Module, layers: int) -> torch.nn.Module:
 
 
 def _may_draw(part: torch.nn.Module) -> bool:
-    """Whether a module itself may call functions that draw; its parts are asked for themselves."""
+    """Whether a module itself may call random functions; its submodules are checked separately."""
     changed = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
     return bool(changed) or isinstance(part, DRAWING) or not _is_known(type(part))
 
@@ -125,7 +127,7 @@ def _is_known(kind: type) -> bool:
 
 
 def use_torch(block: torch.nn.Module) -> torch.nn.Module:
-    """The block of one layer with PyTorch's dropout again, and plain numbers as rates.
+    """Restore PyTorch's dropout, with plain numbers as rates, in the block of one layer.
 
     Examples
     --------
@@ -146,11 +148,11 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
 
 
 def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> bool:
-    """New masks: keys from the seed, the number of the call, and the numbers of layer and module.
+    """Draw new masks: keys from the seed, the number of the call, the layer and the module.
 
-    Other tensors take the place of the old keys, which a backward pass may still need. `first` is
-    the number of the first layer here: other processes may hold those before it. False where there
-    is no `KeyedDropout`.
+    New tensors replace the old keys, which a backward pass may still need. `first` is the number of
+    the first layer of this process, because other processes may hold earlier layers. The result is
+    False if there is no `KeyedDropout`.
 
     Examples
     --------
@@ -166,7 +168,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
         old = getattr(part, name)
         with _outside_of_transforms():
             layers = first + torch.arange(len(old), device=old.device)
-            key = torch.tensor(seed, device=old.device)
+            key = torch.full((), seed, device=old.device)
             for each in (call, number, layers):
                 key = mixed(mixed(key) + 0x9E3779B + each)
         setattr(part, name, key)
@@ -174,13 +176,13 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
 
 
 def _outside_of_transforms() -> AbstractContextManager[Any]:
-    """Keys outlive a transform of `torch.func` that they are drawn in."""
+    """Leave transforms of `torch.func`: keys outlive the transform in which they are drawn."""
     disable: Any = torch._C._DisableFuncTorch  # type: ignore[attr-defined]
     return nullcontext() if torch.compiler.is_compiling() else disable()
 
 
 def drops(block: torch.nn.Module) -> bool:
-    """Whether a dropout module is in training, be the block as a whole in evaluation.
+    """Whether a dropout module is in training mode, even if the whole block is in evaluation mode.
 
     Examples
     --------
@@ -192,9 +194,9 @@ def drops(block: torch.nn.Module) -> bool:
 
 
 def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) -> None:
-    """Begin a pass in training: new masks for a block that draws, and it counts.
+    """Begin a training pass: draw new masks if the block uses random numbers, and count the pass.
 
-    A block that was not seen to draw keeps its keys, for a first draw in this pass.
+    A block that has not yet drawn random numbers keeps its keys, for a first draw in this pass.
 
     Examples
     --------
@@ -214,9 +216,14 @@ def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) 
 
 
 def refuse_in_backward(block: torch.nn.Module, draws: Draws) -> None:
-    """Raise a RuntimeError if a backward pass goes on, for which new masks would be other ones.
+    """Raise a RuntimeError if a backward pass is in progress, as new masks would be different.
 
-    `torch.utils.checkpoint` calls its function again there; which call it repeats is not known.
+    `torch.utils.checkpoint` repeats a forward call there, and it is unknown which one.
+
+    Raises
+    ------
+    RuntimeError
+        If a backward pass is in progress and the block uses dropout.
 
     Examples
     --------
@@ -227,7 +234,7 @@ def refuse_in_backward(block: torch.nn.Module, draws: Draws) -> None:
     )
     if drops and torch._C._current_graph_task_id() >= 0:
         raise RuntimeError(
-            "ODENet was called inside of a backward pass, as torch.utils.checkpoint does, where "
+            "ODENet was called inside a backward pass, as torch.utils.checkpoint does, where "
             "its dropout would have other masks than in the forward pass; checkpoint the modules "
             "around it, or use a dropout of 0"
         )

@@ -1,4 +1,4 @@
-"""Weights from the layers of another model into an ODE net, and from the net into such layers."""
+"""Transfer of weights between the layers of another model and an ODE net."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
-    """See `ODENet.load_layers`; `layers` are those of the net.
+    """Implement `ODENet.load_layers`, which describes the errors; `layers` are those of the net.
+
+    Raises
+    ------
+    ValueError
+        If the net has no separate weights for each layer, or the layers do not match.
 
     Examples
     --------
@@ -49,7 +54,12 @@ def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
 
 
 def to_layers(net: StackedNetwork, layers: Layers, into: Any = None) -> Any:
-    """See `ODENet.to_layers`; `layers` are those of the net.
+    """Implement `ODENet.to_layers`, which describes the errors; `layers` are those of the net.
+
+    Raises
+    ------
+    ValueError
+        If a step is not 1, the scheme is not Euler's, or the layers do not match.
 
     Examples
     --------
@@ -83,8 +93,8 @@ def to_layers(net: StackedNetwork, layers: Layers, into: Any = None) -> Any:
             other = written.setdefault(id(tensor), source[name])
             if not torch.equal(other, source[name]):
                 raise ValueError(
-                    f"to_layers got layer {n} whose {name} is that of a layer before, but those "
-                    "of the ODENet differ; give layers with tensors of their own, such as copies"
+                    f"to_layers got layer {n} whose {name} is shared with an earlier layer, but "
+                    "those of the ODENet differ; give layers with separate tensors, such as copies"
                 )
     _copy(ours, theirs)
     return into
@@ -109,7 +119,7 @@ def _inner(block: torch.nn.Module) -> torch.nn.Module:
 
 
 def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
-    """By name, of every layer in the order of depth; views of those that the net keeps."""
+    """The tensors of every layer by name, in the order of depth; views of the net's own tensors."""
     inner, slots = _inner(net.block), LayerSlots(net.block)
     names, tensors = [*slots.parameters, *slots.buffers], [*layers.parameters, *layers.buffers]
     stacked = dict(zip(names, tensors, strict=True))
@@ -126,7 +136,7 @@ def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
 
 
 def _checked(owner: str, net: StackedNetwork, given: Any) -> list[torch.nn.Module]:
-    """The modules, one for each layer."""
+    """Return the modules, one per layer, after checking type and number."""
     known = isinstance(given, (torch.nn.ModuleList, torch.nn.Sequential, Sequence))
     if not known or not all(isinstance(each, torch.nn.Module) for each in given):
         raise TypeError(
@@ -158,12 +168,12 @@ def _check_plain(owner: str, n: int, block: torch.nn.Module, module: torch.nn.Mo
         if not (tensor.is_meta or got.is_meta or torch.equal(tensor.cpu(), got.to(tensor).cpu())):
             raise ValueError(
                 f"{owner} got layer {n} with another {name} than the block of the ODENet; it is "
-                "no buffer, so it would not be copied: use register_buffer"
+                "not a buffer, so it would not be copied: use register_buffer"
             )
 
 
 def _check_alike(owner: str, n: int, theirs: Tensors, ours: Tensors) -> None:
-    """Raise unless tensors of layer n, those that a user gave, can be exchanged with ours."""
+    """Raise an error unless the user's tensors for layer n can be exchanged with the net's."""
     missing, more = ([*a.keys() - b.keys()] for a, b in ((ours, theirs), (theirs, ours)))
     if missing or more:
         told = [f"without {', '.join(sorted(missing))}"] * bool(missing)
@@ -183,7 +193,7 @@ def _check_alike(owner: str, n: int, theirs: Tensors, ours: Tensors) -> None:
 
 
 def _kind(tensor: torch.Tensor) -> Any:
-    """Numbers of one kind are converted, as `load_state_dict` does; others are not."""
+    """The kind of number: numbers of the same kind are converted, as by `load_state_dict`."""
     if tensor.is_floating_point():
         return "floating"
     return "complex" if tensor.is_complex() else tensor.dtype
@@ -194,7 +204,7 @@ def _check_there(owner: str, tensors: Tensors) -> None:
         if tensor.is_meta:
             raise ValueError(
                 f"{owner} whose {name} is on the meta device and has no numbers; load the model's "
-                "weights first, or make room for them by to_empty"
+                "weights first, or allocate them with to_empty"
             )
 
 

@@ -1,4 +1,4 @@
-"""Calls of the block of an `ODENet` for one layer after another, as PyTorch does them."""
+"""Calls of the block of an `ODENet` for one layer after another in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Slope = Callable[[Any, Tensor], Tensor]
 
 
 class LayerCalls:
-    """Calls of a block, into which the tensors of a layer have been put.
+    """Calls of a block in which the tensors of one layer have been placed.
 
-    In training its masks are functions of the key of the layer. Whether it draws any, and whether
-    it uses `torch.utils.checkpoint`, is looked for in the first layer of each pass, since to look
-    at every operation takes time; and nowhere in a block that can do neither. `torch.compile` looks
-    for neither, and leaves calls of which it is known as they are.
+    In training, masks are functions of the key of the layer. Detecting random numbers and
+    `torch.utils.checkpoint` means intercepting every operation, which takes time, so it is done
+    only in the first layer of each pass, and not at all in blocks that can use neither. Under
+    `torch.compile`, nothing is detected, and calls known to use them are left unchanged.
 
     Parameters
     ----------
     kernel : StackedBlock
-        Of the block.
+        The compiled calls of the stacked block.
     side : mapping, optional
-        Side inputs, by name.
+        Side inputs by name.
     layered : sequence of str
-        The names of those that have a row for each layer.
+        Names of the side inputs that have one row per layer.
     first : int
-        The row of layer 0.
+        Row of layer 0 in these side inputs.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class LayerCalls:
         self.plain: Slope = block if self.kernel.takes_time else lambda t, u: block(u)
 
     def of_layer(self, n: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Slope:
-        """`(time, state) -> slope` of layer n of those at hand, with its tensors."""
+        """Return `(time, state) -> slope` of layer n of this process, with its tensors."""
         if self.layered:
             self._take(inputs_of_layer(self.given, self.layered, self.first + n))
         if not self.watched:
@@ -95,7 +95,7 @@ def in_turn(
     layered: Sequence[str] = (),
     first: int = 0,
 ) -> Tensor:
-    """The state after boundary layers, each with the side inputs; `layered` as in `LayerCalls`.
+    """The state after boundary layers with these side inputs; see `LayerCalls` for `layered`.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def _as_it_is(*given: Any) -> Tensor:
 
 
 def refuse_proxy(block: torch.nn.Module, x: Any) -> None:
-    """Raise a TypeError under `torch.fx.symbolic_trace`, which gives side inputs as a proxy, too.
+    """Refuse `torch.fx.symbolic_trace`, which also replaces side inputs by proxies.
 
     Examples
     --------

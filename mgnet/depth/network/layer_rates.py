@@ -1,4 +1,4 @@
-"""Layers that differ in rates of dropout only: a linear rise in depth, as stochastic depth has."""
+"""Layers that differ only in dropout rates, such as the linear increase of stochastic depth."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from mgnet.depth.network.dropout import KINDS, OWN
 
 __all__ = ["but_for_rates", "first_difference", "place_rates"]
 
-NAMES = "drop_prob", "p"  # of the attributes of what drops paths: timm, torchvision, Hugging Face
-DROPS = "drop", "stochasticdepth"  # in the names of classes whose `p` is a rate
+NAMES = "drop_prob", "p"  # attributes of modules that drop paths: timm, torchvision, Hugging Face
+DROPS = "drop", "stochasticdepth"  # parts of the names of classes whose `p` is a rate
 Rates = Mapping[str, tuple[str, Sequence[Any]]]
 
 
 def but_for_rates(modules: Sequence[torch.nn.Module]) -> tuple[list[Any], Rates]:
-    """The modules with rates that differ made equal, and these rates by name of the submodule.
+    """Return the modules with equal rates, and the original rates by name of the submodule.
 
-    An `Identity` in the place of dropout is one of rate 0. Where no rate differs, the modules are
-    those that were given; else they are copies with the same tensors.
+    An `Identity` in place of dropout has rate 0. If no rates differ, the given modules are
+    returned; otherwise, the result consists of copies that share their tensors.
 
     Parameters
     ----------
     modules : sequence of torch.nn.Module
+        The layers.
 
     Returns
     -------
     list of torch.nn.Module, dict of str to (name of the attribute, list of float)
-        None for a layer that has neither there; it then differs in more than rates.
+        The modules, and the rates of all layers. A rate is None if a layer has neither dropout nor
+        an identity there; the layers then differ in more than rates.
 
     Examples
     --------
@@ -56,7 +58,7 @@ def but_for_rates(modules: Sequence[torch.nn.Module]) -> tuple[list[Any], Rates]
 
 
 def _rate_name(part: torch.nn.Module | None) -> str:
-    """The attribute with the rate of a module that drops something; empty if there is none."""
+    """The name of the attribute that holds a module's drop rate; empty if there is none."""
     if part is None or (type(part).__module__.startswith(OWN) and not isinstance(part, KINDS)):
         return ""
     name = next((name for name in NAMES if _is_rate(vars(part).get(name))), "")
@@ -76,7 +78,7 @@ def _rate(part: torch.nn.Module | None, typical: torch.nn.Module) -> float | Non
 
 
 def _stands_for(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
-    """Whether a module is none in the place of one that does nothing at rate 0."""
+    """Whether a module is missing or an identity where the typical module has rate 0."""
     return type(part) is torch.nn.Identity and not [*named_tensors(typical)]
 
 
@@ -85,7 +87,7 @@ def _is_same(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
 
 
 def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module]) -> Any:
-    """A copy, with the same tensors, that has typical submodules at these places."""
+    """A copy with the same tensors and with the typical submodules at these places."""
     tensors = [x for _, x in (*named_tensors(module), *plain_tensors(module))]
     made = copy.deepcopy(module, {id(x): x for x in tensors})
     for path, part in typical.items():
@@ -103,7 +105,7 @@ def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module])
 
 
 def first_difference(modules: Sequence[torch.nn.Module]) -> tuple[int, str] | None:
-    """Which module is the first that is not of the architecture of number 0, rates aside, and why.
+    """Find the first module that differs from module 0 in more than rates, and the reason.
 
     Examples
     --------
@@ -116,12 +118,12 @@ def first_difference(modules: Sequence[torch.nn.Module]) -> tuple[int, str] | No
 
 
 def place_rates(block: torch.nn.Module, rates: Rates) -> None:
-    """Give the submodules of a stacked block the rates of all layers.
+    """Store the rates of all layers in the submodules of a stacked block.
 
     Raises
     ------
     ValueError
-        On the meta device: rates would be lost when the block leaves it, as they are not saved.
+        If the block is on the meta device: rates are not saved, so they would be lost later.
 
     Examples
     --------

@@ -35,7 +35,7 @@ Tensors = Sequence[torch.Tensor]
 
 
 class StackedNetwork(Protocol):
-    """A network whose layers are kept in one stacked block: what refinement asks of an `ODENet`."""
+    """A network with its layers in one stacked block: the part of `ODENet` that refinement uses."""
 
     depth: int
     final_time: float
@@ -55,19 +55,19 @@ class StackedNetwork(Protocol):
 
     @property
     def times(self) -> torch.Tensor:
-        """The time at the left of each layer."""
+        """The start time of each layer."""
         ...
 
     def layer(self, n: int) -> Any:
-        """Layer n as an ordinary module."""
+        """A copy of layer n as an ordinary module."""
         ...
 
     def get_parameter(self, target: str, /) -> torch.nn.Parameter:
-        """A parameter by its name."""
+        """Return a parameter by its name."""
         ...
 
     def train(self, mode: bool = True, /) -> Any:
-        """Set the mode."""
+        """Set training or evaluation mode."""
         ...
 
 
@@ -79,19 +79,28 @@ def draw_layers(
     count: int,
     start: str = "independent",
 ) -> list[Any]:
-    """A module per layer: copies of a template with parameters of their own, or `block(n)`.
+    """Create one module per layer: copies of a template with their own parameters, or `block(n)`.
 
-    The parameters of each copy are drawn by `reset_parameters` of its submodules, PyTorch's
-    convention, or by `_reset_parameters` where there is no such method, as in attention: those of
-    a module after those of its parts, as constructors do. A submodule that has parameters but
-    neither method keeps the template's; see `warn_of_copies`.
+    The parameters of each copy are drawn by `reset_parameters` of its submodules (PyTorch's
+    convention), or by `_reset_parameters` if there is no such method, as in attention. A module
+    is reset after its submodules, as in constructors. A submodule with parameters but neither
+    method keeps the template's values; see `warn_of_copies`.
 
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
+        The template, or a function that returns the module of layer n.
     count : int
+        Number of layers.
     start : "independent" or "identical"
-        "identical": nothing is drawn, all are copies of a template.
+        "identical" makes all layers exact copies of the template.
+
+    Raises
+    ------
+    TypeError
+        If `block` is neither a module nor a function that returns modules.
+    ValueError
+        If `start` is "identical" but `block` is a function.
 
     Examples
     --------
@@ -105,8 +114,8 @@ def draw_layers(
     if not isinstance(block, torch.nn.Module):
         if start == "identical":
             raise ValueError(
-                "ODENet got start='identical' and a function n -> module, which says itself how "
-                "each layer starts; give one module instead"
+                "ODENet got start='identical' and a function n -> module, which itself determines "
+                "how each layer starts; give one module instead"
             )
         return [drawn_layer(block, n, count) for n in range(count)]
     check_layer_count(block, count)
@@ -126,15 +135,16 @@ def _reset(module: torch.nn.Module, done: set[torch.nn.Module]) -> None:
 
 
 def warn_of_copies(template: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> None:
-    """Warn of parameters that begin alike in all layers, because nothing draws them.
+    """Warn about parameters that start with the same values in all layers because none draws them.
 
-    Those that are one number throughout are meant so: scales of 1, biases of 0.
+    Parameters with equal entries, such as scales of 1 and biases of 0, are considered intended.
 
     Parameters
     ----------
     template : torch.nn.Module
+        The module from which the layers were made.
     layers : sequence of torch.nn.Module
-        From `draw_layers`.
+        The layers made by `draw_layers`.
 
     Examples
     --------
@@ -143,8 +153,8 @@ def warn_of_copies(template: torch.nn.Module, layers: Sequence[torch.nn.Module])
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warn_of_copies(template, draw_layers(template, 2))
     >>> print(caught[0].message)
-    ODENet draws each layer anew, but all begin with the template's 0 (of the ParameterList), \
-which no reset_parameters draws; write one, or give a function n -> module
+    ODENet draws each layer separately, but all start with the template's 0 (of the \
+ParameterList), which no reset_parameters draws; write one, or give a function n -> module
     """
     others = [dict(layer.named_parameters()) for layer in layers[1:]]
     alike = {}
@@ -156,14 +166,14 @@ which no reset_parameters draws; write one, or give a function n -> module
     if alike:
         named = ", ".join(f"{name} (of the {kind})" for name, kind in alike.items())
         warnings.warn(
-            f"ODENet draws each layer anew, but all begin with the template's {named}, which no "
-            "reset_parameters draws; write one, or give a function n -> module",
+            f"ODENet draws each layer separately, but all start with the template's {named}, which "
+            "no reset_parameters draws; write one, or give a function n -> module",
             stacklevel=3,
         )
 
 
 def _left_alone(template: torch.nn.Module, names: Mapping[str, Any]) -> list[str]:
-    """Those of the parameters that resetting does not touch, even to give them fixed values."""
+    """The names of those parameters that a reset leaves untouched."""
     if not names:
         return []
     probe = copy.deepcopy(template)
@@ -175,17 +185,17 @@ def _left_alone(template: torch.nn.Module, names: Mapping[str, Any]) -> list[str
 
 
 def stack(modules: Sequence[torch.nn.Module]) -> Any:
-    """One module whose parameters and buffers are those of all, stacked on axis 0.
+    """Stack modules: the result has the parameters and buffers of all of them on axis 0.
 
     Parameters
     ----------
     modules : sequence of torch.nn.Module
-        Of one architecture; rates of dropout may differ.
+        Modules of one architecture; only their dropout rates may differ.
 
     Raises
     ------
     ValueError
-        Names the first that differs from number 0.
+        If a module differs from number 0; the message names the first one.
 
     Examples
     --------
@@ -214,7 +224,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
 
 
 def share(stacked: torch.nn.Module, weights: str | DepthSpline, layers: int) -> None:
-    """Keep the parameters of the first layers alone: one, or as many as control points.
+    """Keep only the parameters of the first layers: one, or as many as there are control points.
 
     Examples
     --------
@@ -235,7 +245,7 @@ def share(stacked: torch.nn.Module, weights: str | DepthSpline, layers: int) -> 
 
 
 def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) -> Any:
-    """An ordinary module with the tensors of one layer, copies.
+    """Return an ordinary module with copies of the tensors of one layer.
 
     Examples
     --------
@@ -248,21 +258,23 @@ def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) ->
         memo[id(old)] = torch.nn.Parameter(value.detach().clone(), old.requires_grad)
     for old, value in zip(own[1], buffers, strict=True):
         memo[id(old)] = value.detach().clone()
-    return use_torch(copy.deepcopy(stacked, memo))  # which does not copy those of all layers
+    return use_torch(copy.deepcopy(stacked, memo))  # without copying the tensors of all layers
 
 
 def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
-    """The state, if precision, device and, where the block begins with a Linear, width fit.
+    """Return the state if its precision, device and, before a Linear, its width match the block.
 
     Parameters
     ----------
     block : torch.nn.Module
-        With the parameters of all layers, stacked on axis 0.
+        The stacked block, with the parameters of all layers on axis 0.
     u : tensor of shape (batch, ...)
+        The state to check.
 
     Raises
     ------
     TypeError, ValueError
+        If the state is not a tensor, or does not match the block.
 
     Examples
     --------
@@ -297,11 +309,12 @@ def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
 
 
 class LayerSlots:
-    """The places in a module where its tensors are kept, tied ones together.
+    """The places where a module stores its tensors; tied tensors form one entry.
 
     Parameters
     ----------
     module : torch.nn.Module
+        The module whose tensors are replaced temporarily.
 
     Examples
     --------
@@ -320,7 +333,7 @@ class LayerSlots:
         self._buffers = list(self.buffers.values())
 
     def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """What the module has now: parameters and buffers."""
+        """The current parameters and buffers of the module."""
         with lending():
             return (
                 [holder[name] for ((holder, name), *_) in self._parameters],
@@ -329,7 +342,7 @@ class LayerSlots:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Inside, `put` may be called; after, the module has its own tensors again."""
+        """Allow `put` inside; restore the module's own tensors afterwards."""
         with lending():
             kept = self.tensors()
             try:
@@ -338,25 +351,25 @@ class LayerSlots:
                 self.put(*kept)
 
     def put(self, parameters: Tensors, buffers: Tensors) -> None:
-        """Make these the tensors of the module."""
+        """Place these tensors in the module."""
         for value, places in zip(parameters, self._parameters, strict=True):
             _fill(places, value)
         for value, places in zip(buffers, self._buffers, strict=True):
             _fill(places, value)
 
     def renew_buffers(self, before: Sequence[Tensors], after: Sequence[Tensors]) -> None:
-        """Stack the buffers that stand after each layer, where a call put others in their place.
+        """Stack the buffers of all layers after a call if the call replaced them.
 
-        Those of before may be needed by a backward pass, so they are not written to.
+        The old buffers may be needed by a backward pass, so they are not overwritten.
         """
         rows = zip(*before, strict=True), zip(*after, strict=True)
-        for old, new, places in zip(*rows, self._buffers, strict=False):  # no layers, no rows
+        for old, new, places in zip(*rows, self._buffers, strict=False):  # no rows without layers
             if any(a is not b for a, b in zip(old, new, strict=True)):
                 _fill(places, torch.stack([each.detach() for each in new]))
 
 
 def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """For each of `count` layers its tensors; one `unbind`, whose gradient is one stack.
+    """Return the tensors of each of `count` layers by one `unbind`, whose gradient is one stack.
 
     Examples
     --------
@@ -370,7 +383,7 @@ Places = list[tuple[dict, str]]
 
 
 def _slots(module: torch.nn.Module, kind: str) -> dict[str, Places]:
-    """Name -> where it is kept; the order is that of `named_parameters`, `named_buffers`."""
+    """Places of the tensors by name, in the order of `named_parameters` and `named_buffers`."""
     found: dict[int, tuple[str, Places]] = {}
     for prefix, part in module.named_modules():
         holder = getattr(part, kind)

@@ -1,4 +1,4 @@
-"""The arguments of an ODE net, checked before anything of their size is built."""
+"""Checks of an ODE net's arguments before anything of that size is built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgnet.limits import check_memory, is_count, is_number, shown, written
 
 __all__ = ["check_layer_count", "check_net_options", "check_refined", "drawn_layer"]
 
-MODULE = 2000  # bytes that a module takes beside its numbers, at least
+MODULE = 2000  # lower bound for the bytes of a module besides its numbers
 
 
 def check_net_options(
@@ -25,11 +25,12 @@ def check_net_options(
     boundary_layers: Any,
     start: Any = "independent",
 ) -> None:
-    """Raise unless these can be the options of an ODE net.
+    """Raise an error unless these are valid options of an ODE net.
 
     Raises
     ------
     ValueError
+        If an option is invalid.
 
     Examples
     --------
@@ -62,17 +63,19 @@ def check_net_options(
 
 
 def check_layer_count(block: torch.nn.Module | None, count: int) -> None:
-    """Raise unless memory holds so many layers.
+    """Raise an error unless this number of layers fits into memory.
 
     Parameters
     ----------
     block : torch.nn.Module or None
-        One of them, where there is one yet.
+        One of the layers, or None if none has been built yet.
     count : int
+        Number of layers.
 
     Raises
     ------
     ValueError
+        If the layers would need more memory than the machine has.
 
     Examples
     --------
@@ -81,20 +84,21 @@ def check_layer_count(block: torch.nn.Module | None, count: int) -> None:
     one, what = MODULE, f"ODENet got {written(count)} layers"
     if block is not None:
         numbers = [p.numel() * p.element_size() for p in block.parameters()]
-        one = MODULE * len(list(block.modules())) + 2 * sum(numbers)  # and stacked
+        one = MODULE * len(list(block.modules())) + 2 * sum(numbers)  # also stacked
         size = sum(p.numel() for p in block.parameters())
         what += f" of {size} parameters, {written(size * count)} in all"
     check_memory(one * int(count), what, "use fewer layers or a smaller block")
 
 
 def drawn_layer(block: Callable[[int], Any], n: int, count: int) -> torch.nn.Module:
-    """What the function gives as layer n, the first time with a look at the memory for all.
+    """Call the function for layer n; the first time, check the memory for all layers.
 
     Raises
     ------
     TypeError
-        If it gives no module.
+        If the function does not return a module.
     ValueError
+        If the layers would need more memory than the machine has.
 
     Examples
     --------
@@ -114,20 +118,23 @@ def drawn_layer(block: Callable[[int], Any], n: int, count: int) -> torch.nn.Mod
 
 
 def check_refined(owner: str, factor: int, rows: int, parameters: int) -> None:
-    """Raise unless memory holds the matrices of a refinement and what they make.
+    """Raise an error unless the matrices of a refinement and the refined net fit into memory.
 
     Parameters
     ----------
     owner : str
+        Name of the caller, for the message.
     factor : int
+        Refinement factor.
     rows : int
-        Coarse layers, or control points.
+        Number of coarse layers or control points.
     parameters : int
-        Of the coarse net, over these rows.
+        Number of parameters of the coarse net in these rows.
 
     Raises
     ------
     ValueError
+        If the refined net would need more memory than the machine has.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Residual networks whose layers are the steps of an ordinary differential equation."""
+"""Residual networks whose layers are time steps of an ordinary differential equation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layer_inputs import check_layer_inputs, input_names
 from mgnet.depth.batched.layers import Layers
@@ -45,8 +46,8 @@ from mgnet.transfer import AxisTransfer
 
 __all__ = ["GRID", "PASS", "ODENet"]
 
-# What makes the layers of a net, and what leads through them. Derived classes may have their own,
-# but whoever puts other code in the place of these names asks `check_calls` first.
+# Methods that define the layers of a net and the propagation through them. Derived classes may
+# override them, but code that bypasses one of them must call `check_calls` first.
 GRID = "layers", "own_layers", "steps", "times", "_states"
 PASS = "__call__", "forward", "encode", "propagate", "decode", "_states"
 
@@ -54,56 +55,61 @@ PASS = "__call__", "forward", "encode", "propagate", "decode", "_states"
 class ODENet(torch.nn.Module):
     """`u' = F(t, u; theta(t))` in N layers: `u[n+1] = u[n] + s_n F(t_n, u[n]; theta_n)`, s_n = T/N.
 
-    Every parameter of the block is kept for all layers at once, the layers on axis 0, so that
-    `net.block` is the block with parameters of shape (layers, ...). Source: Guenther et al., SIAM
-    J. Math. Data Sci. 2 (2020), section 2; learnable_steps: `docs/design.md`.
+    The parameters of all layers are stored together, with the layers on axis 0, so `net.block` is
+    the block with parameters of shape (layers, ...). Source: Guenther et al., SIAM J. Math. Data
+    Sci. 2 (2020), section 2; for learnable_steps see `docs/design.md`.
 
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
-        F(u), or F(t, u) whose first argument is called t or time, of a state of any shape
-        (batch, ...), which it keeps; it may give (F, None, ...). A module is a template: each layer
-        draws parameters of its own by the submodules' `reset_parameters` (or `_reset_parameters`);
-        a warning names those that have neither and begin as copies. A function is called for every
-        layer, those of `boundary_layers` included, in the order of depth.
+        F(u), or F(t, u) with a first argument named t or time, for a state of any shape
+        (batch, ...), which F preserves; it may return (F, None, ...). A module is a template: each
+        layer draws its own parameters with the submodules' `reset_parameters` (or
+        `_reset_parameters`); a warning lists submodules with neither, whose layers start as copies.
+        A function is called for every layer, including `boundary_layers`, in the order of depth.
     layers : int
-        N.
+        Number of layers, N.
     final_time : float
-        T, dimensionless.
+        Final time T, dimensionless.
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
-        1, 2, 2, 3, 4 or 4 evaluations of F per layer; "rk4_38" is the 3/8 rule.
+        Runge-Kutta scheme with 1, 2, 2, 3, 4 or 4 evaluations of F per layer; "rk4_38" is the 3/8
+        rule.
     learnable_steps : bool
-        Whether the steps s_n are parameters, `net.learnable_steps`. Refinement is then exact.
+        Whether the steps s_n are parameters, `net.learnable_steps`. If so, refinement is exact.
     weights : "per layer", "shared" or DepthSpline
-        "shared": one theta for all layers.
+        "per layer": separate weights in each layer; "shared": one theta for all layers; a
+        `DepthSpline`: weights are splines in depth.
     before, after : torch.nn.Module, optional
-        From the input to the state, and from the state to the output.
+        Modules that map the input to the state, and the state to the output.
     boundary_layers : (int, int)
-        Layers of step 1 from the same block, before and after the N others, with weights of their
-        own; they are never solved in parallel. Source: Jiang et al., arXiv 2601.09026.
+        Numbers of layers with step 1 and the same block architecture before and after the N
+        layers, each with its own weights; they are never solved in parallel. Source: Jiang et al.,
+        arXiv 2601.09026.
     start : "independent" or "identical"
-        "identical": all layers begin as copies of the template, so that coarse layers are better
-        approximations of them; at first the training loss is a little higher. Not of a function.
+        "identical": all layers start as copies of the template. Coarse layers then approximate them
+        better, but the training loss is slightly higher at first. Not available for a function.
     shared_buffers : sequence of str
         Names of buffers of the block, such as a causal mask, that are the same in all layers and
-        are kept once, with shape (1, ...). No layer may change them.
+        are stored once, with shape (1, ...). No layer may change them.
     layer_inputs : sequence of str
-        Names of side inputs of `forward` of which every layer has its own, as a time step has its
-        input: tensors of shape (layers, batch, ...), boundary layers included. The same in all
-        stages of a step.
+        Names of those side inputs of `forward` that have a row for each layer, like the input of a
+        time step: tensors of shape (layers, batch, ...), including boundary layers. All stages of a
+        step get the same row.
 
     Attributes
     ----------
     block : torch.nn.Module
-        The stacked block. Its dropout masks are the same however often a layer is evaluated in one
-        forward pass.
+        The stacked block. Within one forward pass, all evaluations of a layer use the same dropout
+        masks.
     seed, calls : int
-        What the masks depend on, see `resample_dropout`; saved with the weights.
+        Seed of the dropout masks, and number of passes with masks so far, which determine the masks
+        (see `resample_dropout`); saved with the weights.
 
     Raises
     ------
     ValueError, TypeError
-        In forward too, if the block does not keep the shape of the state.
+        If an argument is invalid; `forward` also raises an error if the block changes the shape of
+        the state.
 
     Examples
     --------
@@ -113,7 +119,7 @@ class ODENet(torch.nn.Module):
     (torch.Size([10, 5]), torch.Size([16, 8, 8]))
     """
 
-    block: Any  # of whatever type the template has
+    block: Any  # the type of the template
     __call__: Callable[..., torch.Tensor]
 
     def __init__(
@@ -141,7 +147,7 @@ class ODENet(torch.nn.Module):
         middle = modules[first : first + layers]
         if isinstance(block, torch.nn.Module) and start == "independent" and weights != "shared":
             warn_of_copies(block, modules)
-        self.kept = range(layers)  # those that this process holds
+        self.kept = range(layers)  # the layers that this process holds
         self.final_time = float(final_time)
         self.scheme = scheme
         self.weights = weights
@@ -162,8 +168,13 @@ class ODENet(torch.nn.Module):
         self.timed = self.kernel.takes_time
         self.seed = 0
 
+    def _where(self) -> torch.device | str:
+        """Where numbers of the layers are made: on a GPU at once, for the host waits for copies."""
+        given = next((p.device for p in self.block.parameters() if p.is_floating_point()), None)
+        return given if given is not None and given.type == "cuda" else "cpu"
+
     def _like(self, values: torch.Tensor) -> torch.Tensor:
-        """In the precision and on the device of the weights."""
+        """Convert values to the precision and device of the weights."""
         for parameter in self.block.parameters():
             if parameter.is_floating_point():
                 return values.to(parameter.detach())
@@ -171,25 +182,32 @@ class ODENet(torch.nn.Module):
 
     @property
     def steps(self) -> torch.Tensor:
-        """s_n of all layers: the learnable_steps, or T / N."""
+        """The steps s_n of all layers: `learnable_steps`, or T / N."""
         if self.learnable_steps is not None:
             return self.learnable_steps
-        equal = torch.full((len(self.kept),), self.final_time / self.depth, dtype=torch.float64)
-        return self._like(equal)
+        size, step = (len(self.kept),), self.final_time / self.depth
+        return self._like(torch.full(size, step, dtype=torch.float64, device=self._where()))
 
     @property
     def times(self) -> torch.Tensor:
-        """The time at the left of each layer: n T / N, with learnable_steps too."""
-        numbers = torch.arange(self.kept.start, self.kept.stop, dtype=torch.float64)
+        """The start time of each layer, n T / N, even with learnable steps."""
+        ends, where = (self.kept.start, self.kept.stop), self._where()
+        numbers = torch.arange(*ends, dtype=torch.float64, device=where)
         return self._like(self.final_time * (numbers / self.depth))
 
     def layers(self) -> Layers:
-        """All N layers, differentiable functions of the parameters of this module."""
+        """All N layers, as differentiable functions of the parameters of this module."""
         self.check_whole()
         return self.own_layers()
 
     def check_whole(self) -> None:
-        """Raise a ValueError if other processes hold some of the layers."""
+        """Raise an error if other processes hold some of the layers.
+
+        Raises
+        ------
+        ValueError
+            If this process holds only a part of the layers.
+        """
         kept = self.kept
         if len(kept) < self.depth:
             held = f"the layers {kept.start} to {kept.stop - 1}" if kept else "none of the layers"
@@ -199,7 +217,7 @@ class ODENet(torch.nn.Module):
             )
 
     def check_derived(self, owner: str) -> None:
-        """Raise a TypeError if this is a derived class that refinement does not know to change."""
+        """Raise a TypeError if this is a derived class that refinement cannot handle."""
         check_calls(owner, self, ODENet, GRID)
         check_own_tensors(owner, self, self.depth, ["learnable_steps"])
 
@@ -213,14 +231,20 @@ class ODENet(torch.nn.Module):
         return Layers(tuple(parameters), self.own_buffers(buffers), self.times, self.steps)
 
     def own_buffers(self, buffers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Those of the block with a row for each layer here; those kept once are views."""
+        """Buffers of the block with one row per layer of this process; shared ones are views."""
         found = list(buffers)
         for k in self.kernel.fixed.numbers:
             found[k] = found[k].expand(len(self.kept), *found[k].shape[1:])
         return tuple(found)
 
     def slots(self) -> LayerSlots:
-        """Where the tensors of the block stand; a ValueError if they are others than at first."""
+        """The places of the block's tensors.
+
+        Raises
+        ------
+        ValueError
+            If the block has other tensors than when the net was made.
+        """
         slots, kernel = LayerSlots(self.block), self.kernel
         now, made = (*slots.parameters, *slots.buffers), (*kernel.names, *kernel.buffer_names)
         if now != made:
@@ -233,23 +257,23 @@ class ODENet(torch.nn.Module):
         return slots
 
     def encode(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The state u[0]: `before`, and the first boundary layers."""
+        """Compute the state u[0]: `before`, and the first boundary layers."""
         check_side_inputs("ODENet", self.block, side)
         count = len(self.opening) + self.depth + len(self.closing)
         check_layer_inputs("ODENet", self.layer_inputs, side, count)
-        u = x if self.before is None else self.before(x)  # it may wait for threads of its own
+        u = x if self.before is None else self.before(x)  # `before` may wait for its own threads
         with lending():
             checked_state(self.block, u)
         return in_turn(self.opening, u, side, self.layer_inputs)
 
     def decode(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The output from the state u[N]: the last boundary layers, and `after`."""
+        """Compute the output from the state u[N]: the last boundary layers, and `after`."""
         u = in_turn(self.closing, u, side, self.layer_inputs, len(self.opening) + self.depth)
         return u if self.after is None else self.after(u)
 
     @property
     def calls(self) -> int:
-        """Passes with masks so far."""
+        """Number of passes with dropout masks so far."""
         return self.kernel.draws.calls
 
     @calls.setter
@@ -257,13 +281,13 @@ class ODENet(torch.nn.Module):
         self.kernel.draws.calls = count
 
     def resample_dropout(self) -> None:
-        """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
+        """Draw new dropout masks in training, from `seed`, `calls` and the number of the layer."""
         if self.training or drops(self.block):
             refuse_in_backward(self.block, self.kernel.draws)
             renew_keys(self.block, self.kernel.draws, self.seed, self.kept.start)
 
     def options(self) -> dict[str, Any]:
-        """What else than weights makes the function: a state of other options is not loaded."""
+        """Everything besides weights that defines the function; a loaded state must agree."""
         return {
             "layers": self.depth,
             "final_time": self.final_time,
@@ -274,25 +298,25 @@ class ODENet(torch.nn.Module):
         }
 
     def get_extra_state(self) -> torch.Tensor:
-        """The options, and which dropout masks come next, so that a resumed run has the same."""
+        """Save the options and the state of the masks, so that a resumed run continues them."""
         return encode({"options": self.options(), "seed": self.seed, "calls": self.calls})
 
     def __prepare_scriptable__(self) -> None:
-        """What `torch.jit.script` asks for first."""
+        """Refuse `torch.jit.script`, which calls this first."""
         refuse_script(self)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Go on with the masks that the saved net would have had."""
-        if state.numel() == 2:  # an older version
+        """Continue the sequence of dropout masks of the saved net."""
+        if state.numel() == 2:  # saved by an older version
             self.seed, self.calls = state.tolist()
         else:
             told = decode(state)
             self.seed, self.calls = told.get("seed", 0), told.get("calls", 0)
 
     def check_state(self, state: Mapping[str, Any], prefix: str = "") -> None:
-        """Raise a RuntimeError if a `state_dict` is that of a network with other options.
+        """Raise a RuntimeError if a `state_dict` is from a network with other options.
 
-        One that was saved without options is not checked.
+        A state without saved options is not checked.
         """
         saved = state.get(f"{prefix}_extra_state")
         if isinstance(saved, torch.Tensor) and saved.numel() != 2:
@@ -307,15 +331,21 @@ class ODENet(torch.nn.Module):
         allow_without_extra_state(prefix, missing)
 
     def forward(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The output, layer by layer.
+        """Compute the output, layer by layer.
 
         Parameters
         ----------
         x : tensor
+            The input of the network.
         **side
-            Side inputs: what every block gets by these names beside its state, such as masks,
-            rotary caches or the states of an encoder, or the `layer_inputs`. Tensors, plain values,
-            and tuples, lists and dictionaries of them.
+            Side inputs: keyword arguments that every block gets besides its state, such as masks,
+            rotary caches or the states of an encoder, or the `layer_inputs`. They may be tensors,
+            plain values, and tuples, lists and dictionaries of these.
+
+        Returns
+        -------
+        tensor
+            The output of the network.
         """
         with lending():
             refuse_proxy(self.block, x)
@@ -323,7 +353,7 @@ class ODENet(torch.nn.Module):
         return self.decode(self.propagate(self.encode(x, **side), **side), **side)
 
     def propagate(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The state u[N] from u[0], layer by layer."""
+        """Compute the state u[N] from u[0], layer by layer."""
         for state in self._states(u, side):
             u = state
         return u
@@ -334,19 +364,21 @@ class ODENet(torch.nn.Module):
         times: Sequence[float] | torch.Tensor | None = None,
         **side: Any,
     ) -> torch.Tensor:
-        """The states at the asked times, linear between layers.
+        """Compute the states at given times, with linear interpolation between layers.
 
         Parameters
         ----------
         x : tensor
+            The input of the network.
         times : sequence of float in [0, T], optional
-            Where layer n begins at `n T / N`; all N + 1 layer times by default.
+            Times, where layer n starts at `n T / N`; by default all N + 1 layer times.
         **side
-            As in `forward`.
+            Side inputs, as for `forward`.
 
         Returns
         -------
         tensor of shape (times, batch, ...)
+            The states at these times.
         """
         with lending():
             self.resample_dropout()
@@ -358,16 +390,17 @@ class ODENet(torch.nn.Module):
         return at_times(states, asked, self.final_time)
 
     def _states(self, u: torch.Tensor, side: Mapping[str, Any]) -> Iterator[torch.Tensor]:
-        """The states after layer 0, 1, ..., one module call per stage."""
+        """Yield the states after layer 0, 1, ..., with one call of the module per stage."""
         with lending():  # see `aliases`
             layers = self.layers()
             count = len(layers)
             parameters = per_layer(layers.parameters, count)
             buffers = per_layer(layers.buffers, count)
-            # Numbers are cheaper than tensors, where nothing differentiates by them.
+            # Numbers are cheaper than tensors if no derivative with respect to them is needed and
+            # no host waits for a device.
             numbers = (
                 self.learnable_steps is None
-                and not layers.steps.is_meta
+                and not devices.waits(layers.steps)
                 and not torch.compiler.is_compiling()
             )
             steps = layers.steps.tolist() if numbers else layers.steps.unbind()
@@ -387,30 +420,39 @@ class ODENet(torch.nn.Module):
                     fixed.check(buffers[n], left[-1], before)
             yield u
         slots.renew_buffers(buffers, left)
+        fixed.settle()
 
     def coarser_transfers(
         self, levels: int | None = None
     ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
-        """Of the weights and steps of all layers, the transfers from fewer and fewer layers.
+        """Transfers from fewer and fewer layers, for the weights and steps of all layers.
 
-        Layers, or the intervals of a `DepthSpline`, are halved, or cut into thirds, as long as they
-        can be and are more than 4. Weights between coarse layers are interpolated linearly;
-        learnable steps are cut in two. `mgnet.training.MultilevelGradient` calls this.
+        Layers, or the intervals of a `DepthSpline`, are halved or divided by three as long as the
+        number is divisible and greater than 4. Weights between coarse layers are interpolated
+        linearly; learnable steps are divided. `mgnet.training.MultilevelGradient` calls this
+        method.
 
         Parameters
         ----------
         levels : int, optional
-            The most levels, the network's own included; then 4 layers or fewer are halved, too.
+            Maximal number of levels, including that of the network itself; if it is given, 4 or
+            fewer layers are halved, too.
+
+        Returns
+        -------
+        list of (torch.nn.Parameter, list of AxisTransfer)
+            For each parameter, the transfers to its level from the coarser ones, finest first.
         """
         self.check_whole()
         self.check_derived("coarser_transfers")
         return coarser_transfers(self, levels)
 
     def regularization(self, tikhonov: float = 0.0, smoothness: float = 0.0) -> torch.Tensor:
-        """A penalty on the weights of the layers, differentiable.
+        """Compute a penalty on the weights of the layers, differentiable with respect to them.
 
         `h/2 sum_n (tikhonov |theta_n|^2 + smoothness |(theta_n - theta_{n-1}) / h|^2)`, h = T / N:
-        integrals over [0, T], so that the first does not change when layers are copied. Source:
+        these are integrals over [0, T], so the first does not change when layers are copied.
+        Source:
         Guenther et al., SIAM J. Math. Data Sci. 2 (2020), eq. (2.6), whose sums lack the h.
 
         Examples
@@ -430,7 +472,7 @@ class ODENet(torch.nn.Module):
         return total
 
     def layer(self, n: int) -> ResidualBlock:
-        """Layer n as an ordinary module, a copy."""
+        """Return a copy of layer n as an ordinary module."""
         layers = self.layers()
         parameters = [p[n] for p in layers.parameters]
         block = layer_of(self.block, parameters, [b[n] for b in layers.buffers])
@@ -442,9 +484,10 @@ class ODENet(torch.nn.Module):
         return ResidualBlock(block, step, float(layers.times[n]), self.scheme)
 
     def to_sequential(self) -> torch.nn.Sequential:
-        """The same function as ordinary modules: `before`, `ResidualBlock`s, `after`; copies.
+        """Return the same function as ordinary modules: `before`, `ResidualBlock`s, `after`.
 
-        Weights become separate ones; dropout follows PyTorch's own generator.
+        All modules are copies. Shared weights become separate; dropout uses PyTorch's own
+        generator.
         """
         check_calls("to_sequential", self, ODENet, PASS)
         return to_sequential(self)
@@ -459,28 +502,34 @@ class ODENet(torch.nn.Module):
         shared_buffers: Sequence[str] = (),
         layer_inputs: Sequence[str] = (),
     ) -> ODENet:
-        """The same function from blocks of one architecture, a copy; tied ones become separate.
+        """Build a net with the same function from copies of blocks; tied weights become separate.
 
         Parameters
         ----------
         sequential : torch.nn.Sequential, ModuleList or TransformerEncoder
-            Modules that are called one after another, with the state alone: those of an encoder
-            without a mask, then its `norm`.
+            Modules that are called in sequence with only the state as argument; those of an encoder
+            are called without a mask, followed by its `norm`.
         blocks : (int, int), optional
-            Its first residual block and the first module after them. By default all
-            `ResidualBlock`s, which come back as they were, or, where there are none, all modules,
-            of an encoder its `layers`. Modules that are no `ResidualBlock` may be any x -> y:
-            F(u) = module(u) - u, with step 1. They may give a tuple (y, None, ...).
+            Numbers of the first residual block and of the first module after the blocks. By default
+            all `ResidualBlock`s, which keep their step; if there are none, all modules or the
+            `layers` of an encoder. Any other module x -> y becomes F(u) = module(u) - u with step
+            1. It may return a tuple (y, None, ...).
         learnable_steps : bool
-            Whether steps become parameters; they stay so in any case.
+            Whether the steps become parameters; steps that are parameters already remain so.
         shared_buffers, layer_inputs : sequence of str
-            As in the constructor, by their names in a module.
+            The arguments of the constructor, with the names used in a module.
+
+        Returns
+        -------
+        ODENet
+            The net, with the modules before and after the blocks as `before` and `after`.
 
         Raises
         ------
         TypeError, ValueError
-            If the blocks differ in more than weights and rates of dropout; names the first. If a
-            class with a `forward` of its own, or a hook, does more than to call modules in turn.
+            If blocks differ in more than weights and dropout rates (the message names the first
+            one), or if a class with its own `forward`, or a hook, does more than call modules in
+            sequence.
 
         Examples
         --------
@@ -498,19 +547,20 @@ class ODENet(torch.nn.Module):
         return from_sequential(cls, sequential, blocks, learnable_steps, names)
 
     def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
-        """Copy the weights and buffers of other layers, in place; all of them or, if refused, none.
+        """Copy weights and buffers of other layers into this net; nothing is changed on an error.
 
         Parameters
         ----------
         layers : torch.nn.ModuleList, Sequential or sequence of modules
-            One for each layer, `boundary_layers` included, of the names and shapes of the blocks
-            from which this net was made. Precisions are converted, as by `load_state_dict`. Steps,
-            `before`, `after`, `requires_grad` and the moments of an optimizer stay.
+            One module per layer, including `boundary_layers`, with the tensor names and shapes of
+            the blocks from which this net was made. Precisions are converted, as by
+            `load_state_dict`. Steps, `before`, `after`, `requires_grad` and an optimizer's moments
+            do not change.
 
         Raises
         ------
         TypeError, ValueError
-            If the layers are others, or the weights of this net are shared or splines.
+            If the layers do not match, or the weights of this net are shared or splines.
 
         Examples
         --------
@@ -522,23 +572,24 @@ class ODENet(torch.nn.Module):
         load_layers(self, self.layers(), layers)
 
     def to_layers(self, into: Any = None) -> Any:
-        """Layer by layer the plain blocks, in the order of depth; copies.
+        """Return copies of the plain blocks, one per layer, in the order of depth.
 
         Parameters
         ----------
         into : torch.nn.ModuleList, Sequential or sequence of modules, optional
-            Layers to write to in place, by the rules of `load_layers`, instead of new ones, whose
-            plain attributes (`layer_idx`) are all those of the first layer.
+            Layers to be overwritten in place, subject to the rules of `load_layers`. By default,
+            new ones are created, whose plain attributes (`layer_idx`) are those of the first layer.
 
         Returns
         -------
         torch.nn.ModuleList, or `into`
-            u -> block(u) as `from_sequential` got them, but F(u) where a layer is u + F(u).
+            Blocks u -> block(u) in the form passed to `from_sequential`, but F(u) for layers of the
+            form u + F(u).
 
         Raises
         ------
         TypeError, ValueError
-            If a step is not 1, the scheme is not Euler's, or `into` has other layers.
+            If a step is not 1, the scheme is not Euler's, or `into` has different layers.
 
         Examples
         --------
@@ -550,56 +601,68 @@ class ODENet(torch.nn.Module):
         return to_layers(self, self.layers(), into)
 
     def refine(self, factor: int = 2, how: str | None = None) -> ODENet:
-        """A new network with `factor` times as many layers on the same [0, T].
+        """Create a network with `factor` times as many layers on the same interval [0, T].
 
         Parameters
         ----------
         factor : int
-            At least 2.
+            Refinement factor, at least 2.
         how : "steps", "constant", "linear" or "knots", optional
-            "steps": copies of each layer, the first with its step, the others with step 0; exact.
-            "constant": copies, with steps divided. "linear": weights interpolated between the
-            layers, constant after the last one. "knots": knots are inserted into weights that are
-            splines, with as many layers as before; exact. "steps" by default where they are
-            learnable, else "constant". Weights that are shared or splines stay as they are, but for
-            "knots".
+            "steps": each layer becomes a copy with its step and further copies with step 0; exact.
+            "constant": copies with the step divided by `factor`. "linear": weights are interpolated
+            between layers, and constant after the last one. "knots": knots are inserted into spline
+            weights, and the number of layers does not change; exact. The default is "steps" if
+            steps
+            are learnable, else "constant". Shared and spline weights change only with "knots".
 
         Returns
         -------
         ODENet
-            `before`, `after`, boundary layers: copies.
+            The refined net, with copies of `before`, `after` and the boundary layers.
         """
         self.check_whole()
         self.check_derived("refine")
         return refine(self, factor, how)
 
     def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
-        """A new network with fewer layers; undoes `refine` of the same kind.
+        """Create a network with fewer layers; the inverse of `refine` of the same kind.
 
-        A coarse layer has the sum of their steps and the weights of the first ("constant": the mean
-        of all, "knots": the least squares fit).
+        A coarse layer has the sum of the steps and the weights of the first of its fine layers
+        ("constant": their mean; "knots": the least-squares fit).
 
         Parameters
         ----------
         factor : int
-            Divides the layers ("knots": the intervals of the spline).
+            Number by which the layers ("knots": the intervals of the spline) are divided.
         how : str, optional
-            As in `refine`.
+            The kind of refinement to invert, as in `refine`.
+
+        Returns
+        -------
+        ODENet
+            The coarsened net, with copies of `before`, `after` and the boundary layers.
         """
         self.check_whole()
         self.check_derived("coarsen")
         return coarsen(self, factor, how)
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:
-        """The largest change of an output by `refine`, over the largest output.
+        """Compute the largest change of an output by `refine`, relative to the largest output.
 
-        Rounding or 0 where refinement is exact. In evaluation mode: no dropout, fixed statistics.
+        It is 0 or rounding error if refinement is exact. The net is evaluated without dropout and
+        with fixed statistics.
 
         Parameters
         ----------
         x : tensor
-            Inputs.
-        factor, how : as in `refine`
+            Inputs of the network.
+        factor, how : int, str
+            The arguments of `refine`.
+
+        Returns
+        -------
+        float
+            The relative change.
         """
         networks = copy.deepcopy(self).eval(), self.refine(factor, how).eval()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The memory of a PyTorch optimizer refines with an ODE net, for training loops of one's own."""
+"""Refinement of a PyTorch optimizer's state with an ODE net, for custom training loops."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = ["refine_optimizer"]
 def refine_optimizer(
     optimizer: torch.optim.Optimizer, coarse: ODENet, fine: ODENet, how: str | None = None
 ) -> torch.optim.Optimizer:
-    """The optimizer of a refined net, with the memory of the coarse one's.
+    """Create an optimizer for a refined net with the state of the coarse net's optimizer.
 
-    Moments of weights and steps go to the new layers as the gradients do; step counts, groups and
-    options stay. For KANs there is `mgnet.knots.refine_optimizer`.
+    Moments of weights and steps are transferred like the gradients; step counts, groups and options
+    stay the same. For KANs, use `mgnet.knots.refine_optimizer`.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it. The
-        levels of a `MultilevelGradient` keep their memory, below a new finest level.
+        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules stay
+        in it. The levels of a `MultilevelGradient` keep their state, below a new finest level.
     coarse, fine : ODENet
-        `fine` is `coarse.refine(factor, how)`.
+        The coarse net, and `fine = coarse.refine(factor, how)`.
     how : str, optional
-        As in `ODENet.refine`, where it was given.
+        The kind of refinement, if it was passed to `ODENet.refine`.
 
     Returns
     -------
     torch.optim.Optimizer
-        A new one of the same class; learning-rate schedulers must be made anew.
+        A new optimizer of the same class; learning-rate schedulers must be created again.
 
     Raises
     ------
     TypeError
-        If these are not an optimizer and two ODE nets.
+        If the arguments are not an optimizer and two ODE nets.
     ValueError
-        If `fine` is not a refinement of `coarse`, or the optimizer has none of its parameters.
+        If `fine` is not a refinement of `coarse`, or the optimizer has no parameters of `coarse`.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def refine_optimizer(
     named, refined = dict(coarse.named_parameters()), dict(fine.named_parameters())
     wanted = {name: tuple(p.shape) for name, p in named.items()}
     wanted |= {name: (len(t.P), *wanted[name][1:]) for name, t in transfers.items()}
-    # Weights that are shared or splines, with equal steps, are as they were.
+    # Shared and spline weights do not change if steps are equal.
     if not refinable or wanted != {name: tuple(p.shape) for name, p in refined.items()}:
         raise ValueError(
             f"refine_optimizer got ODENet({coarse.extra_repr()}) and ODENet({fine.extra_repr()}); "

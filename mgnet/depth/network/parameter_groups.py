@@ -1,4 +1,4 @@
-"""Which parameters an optimizer lets decay, where layers are stacked."""
+"""Parameter groups for weight decay if layers are stacked."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ __all__ = ["parameter_groups"]
 
 
 def parameter_groups(net: torch.nn.Module, weight_decay: float = 0.01) -> list[dict[str, Any]]:
-    """The trained parameters in two groups for an optimizer: matrices decay, biases and norms not.
+    """Divide the trainable parameters into two groups: only matrices decay, not biases and norms.
 
-    The usual rule, "decay where `p.ndim >= 2`", is wrong for an ODE net, whose biases have the
-    shape (layers, width). Here the axis of the layers does not count.
+    The usual rule, "decay if `p.ndim >= 2`", is wrong for an ODE net, whose biases have the
+    shape (layers, width). Here the axis of the layers is not counted.
 
     Parameters
     ----------
     net : torch.nn.Module
-        An ODENet, a LayerParallel, or a module with such parts; others keep the usual rule. Of a
-        distributed module, after `distribute_layers`.
+        An ODENet, a LayerParallel, or a module that contains them; other modules follow the usual
+        rule. For a distributed module, call this function after `distribute_layers`.
     weight_decay : float
-        Of the first group.
+        Weight decay of the first group.
 
     Returns
     -------
     list of two dict
-        "params", with one axis of the layers and at least two others, or no such axis and at least
-        two, and "weight_decay"; then those of the rest, with 0.
+        Groups with "params" and "weight_decay". The first contains the parameters with at least two
+        axes besides that of the layers; the second contains the others, with decay 0.
+
+    Raises
+    ------
+    TypeError
+        If `net` is not a module, or `weight_decay` is not a number.
+    ValueError
+        If `weight_decay` is negative.
 
     Examples
     --------
@@ -50,7 +57,7 @@ def parameter_groups(net: torch.nn.Module, weight_decay: float = 0.01) -> list[d
         )
     if not isinstance(weight_decay, Real):
         raise TypeError(f"parameter_groups got weight_decay {weight_decay!r}; it must be a number")
-    if not weight_decay >= 0.0:  # NaN, too
+    if not weight_decay >= 0.0:  # also true for NaN
         raise ValueError(
             f"parameter_groups got weight_decay {weight_decay}; it must not be negative"
         )

@@ -1,9 +1,9 @@
-"""Between an ODE net and the same with more layers: matrices on the layer axis, and nothing else.
+"""Transfers between an ODE net and one with more layers: matrices that act on the layer axis.
 
-Exact is refinement by learnable steps: a layer with step s becomes one with step s and the same
-weights, and others with step 0, whose weights are copies, so that they learn as soon as their steps
-do. Exact is knot insertion too, for weights that are splines in depth; the number of layers then
-stays.
+Refinement by learnable steps is exact: a layer with step s becomes a layer with step s and the same
+weights, followed by layers with step 0. Their weights are copies, so they learn as soon as their
+steps do. Knot insertion is also exact, for weights that are splines in depth; the number of layers
+then does not change.
 """
 
 from __future__ import annotations
@@ -34,27 +34,29 @@ __all__ = [
     "refine",
 ]
 
-MOST_LEVELS = 200  # of which the finest is counted: 2^199 layers are too many anywhere
+MOST_LEVELS = 200  # for these, only the finest is checked: no machine can store 2^199 layers
 KINDS = ("steps", "constant", "linear", "knots")
 Matrices = tuple[np.ndarray, np.ndarray]
 
 
 def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matrices]:
-    """For the weights and for the steps: prolongation, and injection, which undoes it.
+    """Matrices for weights and for steps: the prolongation, and the injection, its left inverse.
 
     Parameters
     ----------
     layers : int
-        Of the coarse network.
+        Number of layers of the coarse network.
     factor : int
-        At least 2.
+        Refinement factor, at least 2.
     how : "steps", "constant" or "linear"
-        As in `ODENet.refine`. Source: Guenther et al., arXiv 1912.08974, for the last two.
+        The kind of refinement, as in `ODENet.refine`. Source of the last two: Guenther et al.,
+        arXiv 1912.08974.
 
     Returns
     -------
     (P, R), (P, R)
-        P of shape (factor layers, layers), R of shape (layers, factor layers).
+        One pair for the weights and one for the steps: P of shape (factor layers, layers), R of
+        shape (layers, factor layers).
 
     Examples
     --------
@@ -83,7 +85,12 @@ def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matric
 
 
 def kind_of(net: StackedNetwork, factor: int, how: str | None) -> str:
-    """The kind of refinement that is meant, once it is clear that it can be done.
+    """Return the kind of refinement, after checking that it is possible.
+
+    Raises
+    ------
+    ValueError
+        If `how` or `factor` is invalid, or if the net does not allow this kind.
 
     Examples
     --------
@@ -113,7 +120,7 @@ def kind_of(net: StackedNetwork, factor: int, how: str | None) -> str:
 
 
 def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, AxisTransfer]:
-    """For the names of the parameters that change, from the coarse `net` to the fine.
+    """Transfers from the coarse `net` to the fine one, by name of the parameters that change.
 
     Examples
     --------
@@ -125,9 +132,10 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
 
     def made(matrices: Matrices, p: torch.Tensor) -> AxisTransfer:
         P, R = (torch.as_tensor(matrix).to(lift(p.detach())) for matrix in matrices)
-        # What the gradient is: the first layer has all of that of the weights, the others' steps
-        # have the same as the first one's, up to O(h). Adam that is told so ended 2 to 6 times
-        # lower (cascades 4 to 32 layers on peaks) than with P or P D^-1 for its moments, or none.
+        # How gradients behave: the weights of the first layer get the whole gradient, and the steps
+        # of the others get the same as that of the first, up to O(h). With these moments, Adam
+        # ended 2 to 6 times lower (cascades 4 to 32 layers on peaks) than with P or P D^-1, or
+        # without moments.
         return AxisTransfer(P, injection=R, gradients=R.T.contiguous() if how == "steps" else None)
 
     blocks = {f"block.{name}": p for name, p in net.block.named_parameters()}
@@ -145,7 +153,7 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
 def coarser_transfers(
     net: StackedNetwork, levels: int | None = None
 ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
-    """See `ODENet.coarser_transfers`.
+    """Implement `ODENet.coarser_transfers`.
 
     Examples
     --------
@@ -175,7 +183,7 @@ def coarser_transfers(
 
 
 def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
-    """See `ODENet.refine`.
+    """Implement `ODENet.refine`.
 
     Examples
     --------
@@ -201,7 +209,7 @@ def _check_size(owner: str, net: StackedNetwork, growth: int, how: str) -> None:
 
 
 def check_finest(owner: str, net: StackedNetwork, factor: int, how: str, levels: int) -> None:
-    """Raise unless memory holds the finest of so many levels above a net.
+    """Raise an error unless the finest of `levels` levels above a net fits into memory.
 
     Examples
     --------
@@ -213,7 +221,12 @@ def check_finest(owner: str, net: StackedNetwork, factor: int, how: str, levels:
 
 
 def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
-    """See `ODENet.coarsen`.
+    """Implement `ODENet.coarsen`.
+
+    Raises
+    ------
+    ValueError
+        If `factor` does not divide the number of layers or intervals.
 
     Examples
     --------
@@ -233,7 +246,7 @@ def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
     if how == "knots":
         degree = net.weights.degree  # type: ignore[union-attr]
         depth, weights = net.depth, DepthSpline(count // factor + degree, degree)
-    # The transfers are those of the coarse network, whose shapes are all that they ask for.
+    # The transfers belong to the coarse network, of which they need only the shapes.
     shapes = _with(net, {}, {}, depth, weights)
     changed = {
         name: transfer._inject(lift(p := net.get_parameter(name).detach())).to(p.dtype)
@@ -244,7 +257,7 @@ def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
 
 
 def _buffers_of_layers(net: StackedNetwork) -> Iterator[tuple[str, torch.Tensor]]:
-    """Those with a row for each layer."""
+    """Yield the names and values of buffers with one row per layer."""
     return ((n, b) for n, b in net.block.named_buffers() if n not in net.shared_buffers)
 
 
@@ -259,7 +272,7 @@ def _with(
     depth: int,
     weights: Any,
 ) -> Net:
-    """A copy with other tensors: parameters by their name in the net, buffers in the block."""
+    """A copy with other tensors: parameters by name in the net, buffers by name in the block."""
     made = copy.deepcopy(net)
     made.depth, made.weights = depth, weights
     made.kept = range(depth)

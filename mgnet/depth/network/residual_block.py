@@ -1,4 +1,4 @@
-"""One layer on its own."""
+"""A single layer as a module."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ __all__ = ["ResidualBlock"]
 
 
 class ResidualBlock(torch.nn.Module):
-    """One layer on its own: `u + s F(u)`, or `u + s F(t, u)`, or a step of Heun or RK4.
+    """A single layer: `u + s F(u)` or `u + s F(t, u)`, or a step of another Runge-Kutta scheme.
 
     Parameters
     ----------
     block : torch.nn.Module
-        F.
+        The function F.
     step : float or torch.nn.Parameter
-        s; a parameter is trained.
+        The step s; a parameter is trained.
     time : float
-        t.
+        The time t.
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
+        The Runge-Kutta scheme, as in `ODENet`.
+
+    Raises
+    ------
+    TypeError
+        If `block` is not a module.
+    ValueError
+        If `scheme` is unknown.
 
     Examples
     --------
@@ -53,17 +61,17 @@ class ResidualBlock(torch.nn.Module):
         self.timed = takes_time(block)
 
     def forward(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The state after the layer; `side` are keywords for the block."""
+        """Compute the state after the layer; `side` are keyword arguments of the block."""
         block = partial(self.block, **side) if side else self.block
         if not self.timed:
             return advance(self.scheme, lambda t, u: block(u), self.time, u, self.step)
-        # A tensor, as an ODENet gives it, so that a block may take its cosine.
-        t = torch.as_tensor(self.time, dtype=u.dtype, device=u.device)
+        # A tensor, as passed by an ODENet, so the block may call tensor functions on it.
+        t = torch.full((), self.time, dtype=u.dtype, device=u.device)
         return advance(self.scheme, block, t, u, self.step)
 
     @property
     def number(self) -> float:
-        """The step as a number."""
+        """The step as a Python number."""
         return float(self.step.detach() if isinstance(self.step, torch.Tensor) else self.step)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""ODE nets from residual blocks that are called one after another, and back."""
+"""Conversion of residual blocks that are called in sequence to ODE nets, and back."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Increment", "from_sequential", "to_sequential"]
 
 
 class Increment(torch.nn.Module):
-    """What a residual block adds: F(u) = block(u) - u.
+    """The increment of a residual block: F(u) = block(u) - u.
 
     Parameters
     ----------
     block : torch.nn.Module
-        That computes `x + f(x)`, or anything else of the shape of x.
+        A module that computes `x + f(x)`, or any other function that preserves the shape of x.
 
     Raises
     ------
     TypeError
-        If it needs more than one argument.
+        If the block needs more than one argument.
 
     Examples
     --------
@@ -45,18 +45,18 @@ class Increment(torch.nn.Module):
         if len(needed_arguments(block)) > 1:
             raise TypeError(
                 f"{type(block).__name__}.forward takes {inspect.signature(block.forward)}; a layer "
-                "x -> y is called with x alone: give the others defaults, or keep tensors that "
-                "they stand for as buffers"
+                "x -> y is called with x alone: give the other arguments defaults, or keep the "
+                "corresponding tensors as buffers"
             )
         self.block = block
 
     def forward(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
-        """The block's output less its input; `side` are keywords for the block."""
+        """Compute the block's output minus its input; `side` are keyword arguments of the block."""
         return of_its_shape(self.block(u, **side), u) - u
 
 
 def to_sequential(net: StackedNetwork) -> torch.nn.Sequential:
-    """See `ODENet.to_sequential`.
+    """Implement `ODENet.to_sequential`.
 
     Examples
     --------
@@ -78,7 +78,12 @@ def from_sequential(
     learnable_steps: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Net:
-    """See `ODENet.from_sequential`; `kind` is the class to make, `names` are its further options.
+    """Implement `ODENet.from_sequential`; `kind` is the class to make, `names` further options.
+
+    Raises
+    ------
+    ValueError
+        If `ResidualBlock`s and other modules are mixed.
 
     Examples
     --------
@@ -112,7 +117,7 @@ def from_sequential(
 def _modules(
     sequential: Any, blocks: tuple[int, int] | None
 ) -> tuple[list[torch.nn.Module], tuple[int, int] | None]:
-    """Those that are called one after another, and which of them are blocks, where it is known."""
+    """The modules called in sequence, and the range of the blocks among them if it is known."""
     kinds = torch.nn.Sequential, torch.nn.ModuleList, torch.nn.TransformerEncoder
     known: Any = next((each for each in kinds if isinstance(sequential, each)), None)
     if known is None:
@@ -128,7 +133,7 @@ def _modules(
         )
     if not isinstance(sequential, torch.nn.TransformerEncoder):
         return list(sequential), blocks
-    # Nested tensors are made of a padding mask alone, and a state comes without one.
+    # Nested tensors are created only from a padding mask, and here there is none.
     layers: Any = sequential.layers
     end = [] if sequential.norm is None else [sequential.norm]
     return [*layers, *end], blocks or (0, len(layers))
@@ -155,7 +160,7 @@ def _from_blocks(
     ends: tuple[Any, Any],
     names: Mapping[str, Sequence[str]],
 ) -> Net:
-    """The net of the layers; those of step 1 around others become boundary layers."""
+    """The net with these layers; layers with step 1 around others become boundary layers."""
     typical = layers[len(layers) // 2]
     first, last = _leading(layers, typical), _leading(layers[::-1], typical)
     middle = layers[first : len(layers) - last]
@@ -178,7 +183,7 @@ def _from_blocks(
         "after": ends[1],
         "boundary_layers": (first, last),
     }
-    options |= {name: value for name, value in names.items() if value}  # a subclass may lack them
+    options |= {name: value for name, value in names.items() if value}  # subclasses may lack them
     arguments = (lambda n: blocks[n]), count, T if T > 0.0 else 1.0
     try:
         inspect.signature(kind).bind(*arguments, **options)
@@ -186,7 +191,7 @@ def _from_blocks(
         raise TypeError(
             f"from_sequential cannot make a {getattr(kind, '__name__', kind)}, whose constructor "
             f"takes other arguments than that of ODENet ({error}); make an ODENet, and use it "
-            "inside of a module of your own"
+            "inside a module of your own"
         ) from None
     net = kind(*arguments, **options)
     _check_times(net, layers, start)
@@ -213,7 +218,7 @@ def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
 
 
 def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: int) -> None:
-    """Blocks F(t, u) must have the times of the net."""
+    """Raise an error unless blocks F(t, u) have the times of the net."""
     given = [layer.time for layer in layers]
     first, last = len(net.opening), len(net.closing)
     ours = [0.0] * first + net.times.tolist() + [net.final_time] * last
@@ -226,7 +231,7 @@ def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: in
 
 
 def _leading(layers: Sequence[ResidualBlock], typical: ResidualBlock) -> int:
-    """How many have step 1 before the first that has not."""
+    """The number of leading layers with step 1."""
     fixed = not isinstance(typical.step, torch.nn.Parameter)
     if fixed and typical.step == 1.0:
         return 0

@@ -1,7 +1,7 @@
-"""Buffers that are the same in all layers and kept once: masks, caches of rotary embeddings.
+"""Buffers that are the same in all layers and stored once: masks, rotary embedding caches.
 
-Which ones is said by name: that values are equal when a net is made does not tell whether they stay
-so, as running statistics begin alike. They have the shape (1, ...), as shared weights do.
+The user names them, because equal values at construction do not imply equal values later: running
+statistics also start equal. Shared buffers have the shape (1, ...), like shared weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["convert_state", "own_buffers", "share_buffers"]
 
 
 def own_buffers(block: torch.nn.Module) -> list[str]:
-    """The names of the buffers of a stacked block that its layers had.
+    """The names of the buffers of a stacked block that come from its layers.
 
     Examples
     --------
@@ -37,25 +37,26 @@ def own_buffers(block: torch.nn.Module) -> list[str]:
 
 
 def share_buffers(block: torch.nn.Module, names: Any, within: str = "") -> tuple[str, ...]:
-    """Keep these buffers of a stacked block once, with the shape (1, ...).
+    """Store these buffers of a stacked block once, with the shape (1, ...).
 
     Parameters
     ----------
     block : torch.nn.Module
-        Changed in place.
+        The stacked block, changed in place.
     names : sequence of str
+        Names of the buffers.
     within : str
-        What stands before the names: of a submodule.
+        Prefix of the names, for buffers of a submodule.
 
     Returns
     -------
     tuple of str
-        Their names in the block.
+        The full names of the buffers in the block.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such buffer, or its values differ between layers.
+        If there is no such buffer, or if its values differ between layers.
 
     Examples
     --------
@@ -88,7 +89,7 @@ def share_buffers(block: torch.nn.Module, names: Any, within: str = "") -> tuple
 
 
 def _first_other(value: torch.Tensor) -> int | None:
-    """The first layer whose values are not those of layer 0."""
+    """The number of the first layer whose values differ from those of layer 0."""
     if value.is_meta:
         return None
     return next((n for n in range(len(value)) if not torch.equal(value[n], value[0])), None)
@@ -97,24 +98,25 @@ def _first_other(value: torch.Tensor) -> int | None:
 def convert_state(
     state: Any, prefix: str, block: torch.nn.Module, shared: Sequence[str], layers: int
 ) -> None:
-    """Between a state with buffers kept once and one with a row for each layer, in place.
+    """Convert a state in place so that shared buffers have one row and others one per layer.
 
     Parameters
     ----------
     state : dict of str to Tensor
+        The state to be loaded.
     prefix : str
-        Of the names in the block.
+        Prefix of the names of tensors in the block.
     block : torch.nn.Module
-        That will load the state.
+        The block that will load the state.
     shared : sequence of str
-        The names of the buffers that the block keeps once.
+        Names of the buffers that the block stores once.
     layers : int
-        Its number of layers.
+        Number of layers of the block.
 
     Raises
     ------
     RuntimeError
-        If a buffer that the block keeps once has different rows.
+        If the rows of a buffer that the block stores once differ.
 
     Examples
     --------

@@ -13,22 +13,29 @@ from mgnet.limits import check_memory, is_count, shown, written
 
 __all__ = ["DepthSpline"]
 
-DEGREE = 20  # above, the recursion for splines loses its digits
+DEGREE = 20  # for higher degrees, the recursion for splines loses too many digits
 
 
 @dataclass(frozen=True)
 class DepthSpline:
-    """Weights of all layers from a few control points each, as `ODENet(weights=...)`.
+    """Weights as splines in depth, with a few control points each, for `ODENet(weights=...)`.
 
-    Uniform B-splines over [0, T], as in `mgnet.knots`; layer n of N has the weights at its left
-    end, `t = n T / N`. Source: Guenther, Pazner and Qi, arXiv 2103.14892 (SpliNet).
+    The basis consists of uniform B-splines on [0, T], as in `mgnet.knots`; layer n of N uses the
+    value at its left end, `t = n T / N`. Source: Guenther, Pazner and Qi, arXiv 2103.14892
+    (SpliNet).
 
     Parameters
     ----------
     control_points : int
-        Of each weight, at least degree + 1; the spline then has control_points - degree intervals.
+        Number of control points per weight, at least degree + 1; the spline has
+        control_points - degree intervals.
     degree : int
-        0 (steps) or more.
+        Degree of the splines, from 0 (piecewise constant) to 20.
+
+    Raises
+    ------
+    ValueError
+        If the numbers are not integers in these ranges.
 
     Examples
     --------
@@ -57,7 +64,7 @@ class DepthSpline:
         return _values(self.control_points, self.degree, layers)
 
     def check_layers(self, layers: int, size: int = 1) -> None:
-        """Raise a ValueError unless memory holds `matrix(layers)`, and points of `size` numbers."""
+        """Raise a ValueError if `matrix(layers)` or points of `size` numbers exceed the memory."""
         entries = (layers + size) * self.control_points
         check_memory(
             8 * entries,
@@ -67,30 +74,30 @@ class DepthSpline:
         )
 
     def at_layers(self, c: torch.Tensor, layers: int, kept: range | None = None) -> torch.Tensor:
-        """The weights of all layers, or of those `kept`, from the control points `c`, on axis 0.
+        """Evaluate the weights of all layers, or of those `kept`, from control points on axis 0.
 
-        Those of a layer have the same bits whichever others are kept.
+        The bits of a layer's weights do not depend on which other layers are kept.
         """
         kept = range(layers) if kept is None else kept
         B = self.matrix(layers)[kept.start : kept.stop]
         intervals = self.control_points - self.degree
         first = np.minimum(np.array(kept, dtype=int) * intervals // layers, intervals - 1)
         total = torch.zeros((), dtype=c.dtype, device=c.device)
-        for j in range(self.degree + 1):  # only so many splines are not zero in a layer
+        for j in range(self.degree + 1):  # the number of splines that are nonzero in a layer
             values = torch.tensor(B[np.arange(len(kept)), first + j]).to(c)
             points = c[torch.tensor(first + j, device=c.device)]
             total = total + values.reshape(-1, *(1,) * (c.dim() - 1)) * points
         return total
 
     def refine(self, factor: int = 2) -> DepthSpline:
-        """Every interval cut into `factor` equal ones."""
+        """The spline with each interval divided into `factor` equal ones."""
         intervals = self.control_points - self.degree
         return DepthSpline(factor * intervals + self.degree, self.degree)
 
     def insertion(self, factor: int = 2) -> np.ndarray:
-        """The matrix of knot insertion, from these control points to those of `refine(factor)`.
+        """The knot-insertion matrix from these control points to those of `refine(factor)`.
 
-        Exact: theta(t) stays the same for all t.
+        It is exact: theta(t) does not change for any t.
 
         Examples
         --------
@@ -100,11 +107,11 @@ class DepthSpline:
                [0. , 1. ]])
         """
         fine = self.refine(factor)
-        # Points at which the fine splines are independent: more of them than pieces need.
+        # Points at which the fine splines are linearly independent: more per interval than needed.
         points = 4 * (self.degree + 1) * fine.control_points
         values = _values(fine.control_points, self.degree, points)
         P = np.linalg.lstsq(values, self.matrix(points), rcond=None)[0]
-        # Entries are integers over factor^degree: two-scale relation.
+        # By the two-scale relation, entries are integers divided by factor^degree.
         scale = float(factor) ** self.degree
         return (np.round(P * scale) + 0.0) / scale
 

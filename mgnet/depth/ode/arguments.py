@@ -1,4 +1,4 @@
-"""The arguments of `odeint`, checked before anything is computed."""
+"""Checks of the arguments of `odeint` before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from mgnet.limits import is_number, is_whole, shown
 __all__ = ["MODES", "check_options", "check_times", "scheme_of"]
 
 MODES = "serial", "mgrit", "auto"
-ADAPTIVE = "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"  # of torchdiffeq
-PRECISION = 8.0  # roundings below which no relative tolerance is met
+ADAPTIVE = "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"  # torchdiffeq's names
+PRECISION = 8.0  # least relative tolerance, in units of rounding
 
 
 def scheme_of(method: Any) -> str:
-    """What a method is called in `ODENet`.
+    """The name in `ODENet` of a method.
 
     Raises
     ------
     ValueError
+        If the method is unknown, or chooses its steps one after another.
 
     Examples
     --------
@@ -50,12 +51,12 @@ def scheme_of(method: Any) -> str:
 
 
 def check_times(t: Any, u: Tensor) -> Tensor:
-    """The times on the device of the state.
+    """Return the times on the device of the state.
 
     Raises
     ------
     TypeError, ValueError
-        Unless they are floating-point numbers that increase or decrease.
+        If they are not floating-point numbers that increase or decrease.
 
     Examples
     --------
@@ -65,7 +66,7 @@ def check_times(t: Any, u: Tensor) -> Tensor:
     """
     if not isinstance(t, Tensor) or not t.dtype.is_floating_point:
         raise TypeError(
-            f"odeint got t = {shown(t)}; give a tensor of floating-point times, as with "
+            f"odeint got t = {shown(t)}; give a tensor of floating-point times, such as "
             "torch.linspace(0.0, 1.0, 11)"
         )
     if t.dim() != 1 or not len(t):
@@ -88,7 +89,7 @@ def check_times(t: Any, u: Tensor) -> Tensor:
         n = int((narrow[1:] == narrow[:-1]).nonzero()[0, 0])
         raise ValueError(
             f"odeint got the times {times[n]:.17g} and {times[n + 1]:.17g}, which are the same in "
-            f"the {u.dtype} of y0; give y0 in float64, or count time from another start"
+            f"the {u.dtype} of y0; give y0 in float64, or measure time from another origin"
         )
     return t if t.device == u.device else t.to(u.device)
 
@@ -104,11 +105,12 @@ def check_options(
     control: Any,
     u: Tensor,
 ) -> None:
-    """Raise unless the options of `odeint` go together.
+    """Raise an error unless the options of `odeint` are valid and compatible.
 
     Raises
     ------
     TypeError, ValueError
+        If an option is invalid, or two options exclude each other.
 
     Examples
     --------
@@ -155,10 +157,10 @@ def _check_precision(func: Any, u: Tensor) -> None:
 
 
 def _check_signature(func: Any) -> None:
-    """Raise a TypeError unless it can be called as func(t, y)."""
+    """Raise a TypeError unless `func` can be called as func(t, y)."""
     try:
         signature = inspect.signature(getattr(func, "forward", func))
-    except (TypeError, ValueError):  # some that are written in C have none
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     try:
         signature.bind(None, None)
@@ -183,12 +185,12 @@ def _check_tolerances(rtol: Any, atol: Any, step_size: Any, u: Tensor) -> None:
         raise ValueError("odeint got rtol and atol that are both 0; one must be positive")
     if step_size is not None:
         raise ValueError(
-            "odeint got a step_size and tolerances, which both say how long steps are; leave out "
+            "odeint got a step_size and tolerances, which both determine the steps; leave out "
             "the step_size, or rtol and atol"
         )
     least = PRECISION * torch.finfo(u.dtype).eps
     if rtol is not None and not atol and rtol < least:
         raise ValueError(
-            f"odeint got rtol = {rtol:g} for states of {u.dtype}, whose roundings are as large; "
+            f"odeint got rtol = {rtol:g} for states of {u.dtype}, whose rounding is as large; "
             f"give at least {least:.1g}{', or y0 in float64' * (u.dtype == torch.float32)}"
         )

@@ -1,4 +1,4 @@
-"""Time grids of a given step: where the steps end, and how asked times follow from them."""
+"""Time grids with a given step size: the ends of the steps, and interpolation to asked times."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["TimeGrid", "check_count"]
 
 @dataclass(frozen=True, eq=False)
 class TimeGrid:
-    """The points of a time grid, and the states that are asked for.
+    """The points of a time grid, and the times at which states are requested.
 
     Attributes
     ----------
     points : Tensor of shape (N + 1,)
-        Increasing or decreasing; differentiable functions of the asked times.
+        Points, increasing or decreasing; differentiable functions of the requested times.
     right : Tensor of int of shape (K,)
-        The point at or behind each asked time.
+        Number of the first point at or after each requested time.
     share : Tensor of shape (K,), optional
-        Where the asked time lies between the point before that, 0, and that one, 1; by default
-        they are the points themselves.
+        Position of the requested time between the point before that, 0, and that point, 1; by
+        default the requested times are points.
 
     Examples
     --------
@@ -42,12 +42,12 @@ class TimeGrid:
 
     @classmethod
     def of_times(cls, t: Tensor) -> TimeGrid:
-        """One step from each time to the next."""
+        """Create a grid with one step from each time to the next."""
         return cls(t, torch.arange(len(t)))
 
     @classmethod
     def cut(cls, t: Tensor, parts: Tensor) -> TimeGrid:
-        """Each interval of t in so many equal steps, (K - 1,)."""
+        """Divide each interval of t into the given numbers (K - 1,) of equal steps."""
         right = torch.cat([parts.new_zeros(1), parts.cumsum(0)])
         left = torch.repeat_interleave(torch.arange(len(parts)), parts)
         inside = torch.arange(len(left)) - right[left]
@@ -58,7 +58,7 @@ class TimeGrid:
 
     @classmethod
     def at_most(cls, t: Tensor, step_size: float, max_steps: int) -> TimeGrid:
-        """Steps that end at all asked times and, but for rounding, are no longer than this."""
+        """Create steps that end at all times and do not exceed this length, except for rounding."""
         ratio = (t.detach()[1:] - t.detach()[:-1]).abs().double().cpu() / step_size
         parts = (ratio - _slack(t, step_size)).ceil().clamp_min(1.0)
         check_count(float(parts.sum()), max_steps)
@@ -66,12 +66,13 @@ class TimeGrid:
 
     @classmethod
     def interpolated(cls, t: Tensor, step_size: float, max_steps: int) -> TimeGrid:
-        """torchdiffeq's: steps of this length from t[0] on, the last one to t[-1]; between, lines.
+        """Create torchdiffeq's grid: steps of this length from t[0], the last one ends at t[-1].
 
-        Source: torchdiffeq 0.2.5, `FixedGridODESolver`.
+        States at other times are linear interpolants. Source: torchdiffeq 0.2.5,
+        `FixedGridODESolver`.
         """
         length = (t[-1] - t[0]).detach().abs()
-        # In the precision of t, as there: whether there is one more step may depend on rounding.
+        # In the precision of t, as in torchdiffeq, because rounding may decide about one more step.
         count = float(torch.ceil(length / step_size + 1)) - 1.0 if len(t) > 1 else 0.0
         check_count(count, max_steps)
         sign = 1.0 if len(t) < 2 or bool(t[1] > t[0]) else -1.0
@@ -86,7 +87,7 @@ class TimeGrid:
         return cls(points, right.cpu(), share)
 
     def at_asked(self, states: Tensor) -> Tensor:
-        """The states at the asked times from those at all points, (N + 1, ...)."""
+        """The states at the requested times from those at all points, (N + 1, ...)."""
         right = self.right.to(states.device)
         found = states[right]
         if self.share is None:
@@ -97,7 +98,12 @@ class TimeGrid:
 
 
 def check_count(steps: float, max_steps: int) -> None:
-    """Raise a ValueError if there are more steps than may be.
+    """Raise an error if there are more steps than allowed.
+
+    Raises
+    ------
+    ValueError
+        If the number exceeds `max_steps`.
 
     Examples
     --------
@@ -114,5 +120,5 @@ or a larger max_steps
 
 
 def _slack(t: Tensor, step_size: float) -> float:
-    """What the number of steps in an interval may be too large by rounding of the times."""
+    """The amount by which rounding of the times may increase the number of steps in an interval."""
     return 8.0 * torch.finfo(t.dtype).eps * (float(t.detach().abs().max()) / step_size + 1.0)

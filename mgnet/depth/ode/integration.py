@@ -1,4 +1,4 @@
-"""The states at all points of a time grid: one after another, by cycles, or by autograd."""
+"""The states at all points of a time grid: step by step, by cycles, or by autograd."""
 
 from __future__ import annotations
 
@@ -28,36 +28,39 @@ from mgnet.depth.parallel.solve import ModuleCall, solve
 
 __all__ = ["Integration", "StepRanks"]
 
-# Relative errors that cycles may leave, by default.
+# Default relative errors that cycles may leave.
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-11}
 MOST_CYCLES = 100
-LEAST = 2  # steps of a coarsest level
+LEAST = 2  # least number of steps of a coarsest level
 
 
 class StepRanks(Protocol):
-    """The processes that share out the steps of a grid: `mgnet.petsc.steps_over_ranks`."""
+    """The processes that share the steps of a grid: `mgnet.petsc.steps_over_ranks`."""
 
     def place(self, steps: int, interval: int) -> tuple[range, Communicator]:
-        """The own steps, whole intervals of so many, and the other processes."""
+        """The steps of this process, in whole intervals of this length, and the other processes."""
         ...
 
     def check_same(self, tensors: Sequence[Tensor]) -> None:
-        """Raise a ValueError on all processes unless they all have these tensors."""
+        """Raise a ValueError on all processes unless these tensors are the same on all of them."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Integration:
-    """How the steps of a grid are solved.
+    """The solver for the steps of a grid.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the right-hand side.
     factors : tuple of int
-        From each level to the next, as far as a grid has enough steps; none: serially.
+        Coarsening factor of each level, as far as a grid has enough steps; empty for serial steps.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles, optional
-        By default cycles until the states are the serial ones but for 1e-11 (1e-5 in float32).
+        The control of cycles; by default the states agree with serial ones up to 1e-11 (1e-5 in
+        float32).
     ranks : StepRanks, optional
+        The processes that share the steps.
 
     Examples
     --------
@@ -83,11 +86,11 @@ class Integration:
         control: Control | None = None,
         ranks: StepRanks | None = None,
     ) -> Integration:
-        """With levels as users give them."""
+        """Create a solver from levels in the form of the user's arguments."""
         return cls(kernel, level_factors(levels, coarsening), control, ranks)
 
     def serial(self) -> Integration:
-        """One step after another."""
+        """A solver that computes one step after another."""
         return Integration(self.kernel, (), None, self.ranks)
 
     def states(self, u: Tensor, points: Tensor) -> Tensor:
@@ -96,8 +99,9 @@ class Integration:
         Parameters
         ----------
         u : Tensor
-            At the first point.
+            State at the first point.
         points : Tensor of shape (N + 1,)
+            Points of the grid.
         """
         if len(points) < 2:
             return u[None]
@@ -110,7 +114,7 @@ class Integration:
         return torch.cat([u[None], found])  # type: ignore[list-item]
 
     def by_autograd(self, u: Tensor, points: Tensor) -> Tensor:
-        """The same in plain PyTorch, which records every operation."""
+        """The same states in plain PyTorch, which records every operation."""
         steps = TimeSteps.of(self.kernel, points, u.dtype)
         states = [u]
         scheme, side = self.kernel.scheme, self.kernel.template
@@ -120,7 +124,7 @@ class Integration:
         return torch.stack(states)
 
     def _fitting(self, count: int) -> tuple[int, ...]:
-        """The levels for which there are enough steps."""
+        """The factors of the levels for which there are enough steps."""
         kept = list[int]()
         for factor in self.factors:
             count = -(-count // factor)
@@ -130,7 +134,7 @@ class Integration:
         return tuple(kept)
 
     def _solved(self, u: Tensor, points: Tensor, factors: tuple[int, ...]) -> Tensor | None:
-        """The states after each step; None where cycles did not get to their tolerance."""
+        """The states after each step; None if cycles did not reach their tolerance."""
         method = SERIAL_METHOD
         if factors:
             words = relaxation_words(("F", "FCF"), len(factors))

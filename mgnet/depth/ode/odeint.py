@@ -39,56 +39,58 @@ def odeint(
     control: Control | None = None,
     ranks: StepRanks | None = None,
 ) -> Any:
-    """Solve `dy/dt = func(t, y)`, `y(t[0]) = y0`, and give y at all times of t, with gradients.
+    """Solve `dy/dt = func(t, y)`, `y(t[0]) = y0`, and return y at all times t, with gradients.
 
-    The gradients are those of the steps that were taken (discretize, then optimize): to the last
-    digit what autograd gives through the same steps, whichever method and mode. Each step is a
-    layer of an ODE net with shared weights.
+    The gradients are those of the computed steps (discretize, then optimize): they agree with
+    autograd through the same steps up to rounding, for each method and mode. Each step is a layer
+    of an ODE net with shared weights.
 
     Parameters
     ----------
     func : torch.nn.Module, or callable
-        `(t, y) -> dy/dt`, t a tensor without axes. Gradients go to the parameters of a module. Of a
-        function that can reach tensors with a gradient, as a closure, autograd records the steps,
-        in `mode="serial"`.
+        The function `(t, y) -> dy/dt`, where t is a tensor without axes. A module gets gradients
+        with respect to its parameters. If a plain function can access tensors with gradients, as a
+        closure can, autograd records the steps, in `mode="serial"`.
     y0 : tensor, or tuple, list or dictionary of tensors
-        Of any shapes, float32 or float64; func gets and gives the same structure.
+        Initial state of any shape, in float32 or float64; func gets and returns the same structure.
     t : tensor of shape (K,)
-        Increasing or decreasing. Gradients go to it where it requires them.
+        Times, increasing or decreasing. Gradients with respect to them are computed if required.
     method : str
-        "euler", "midpoint", "heun2" (or "heun"), "heun3", "rk4": torchdiffeq's methods of these
+        "euler", "midpoint", "heun2" (or "heun"), "heun3", "rk4": torchdiffeq's methods with these
         names, so "rk4" is the 3/8 rule. "rk4_classic" is the classic Runge-Kutta method.
     step_size : float, optional
-        By default one step from each time to the next. With a step size every interval of t is cut
-        into equal steps of at most this length.
+        By default, one step leads from each time to the next. With a step size, every interval of t
+        is divided into equal steps of at most this length.
     interp : "linear", optional
-        With a step size: torchdiffeq's grid instead, which steps over asked times and is linear
-        between its points.
+        With a step size, use torchdiffeq's grid instead, whose points need not include t and
+        between which states are interpolated linearly.
     rtol, atol : float, optional
-        Choose the steps: the grid is refined until the error of each of its intervals, estimated by
-        step doubling as a root mean square over y, is at most 1 in units of atol + rtol |y|. One
-        that is left out is 0. It is the local error that is controlled, as in torchdiffeq.
+        Tolerances from which the steps are chosen: the grid is refined until the error of each of
+        its intervals, estimated by step doubling as a root mean square over y, is at most 1 in
+        units of atol + rtol |y|. An omitted one is 0. As in torchdiffeq, this is the local error.
     max_steps : int
-        A grid of more steps is refused.
+        Largest number of steps of a grid.
     mode : "serial", "mgrit" or "auto"
-        One step after another, in a compiled loop where it knows the operations of func; all steps
-        at once by multigrid; or the faster one, measured once for each kind of call.
-    levels, coarsening, control : as in `LayerParallel`
-        Of "mgrit". By default cycles go on until states and gradients are the serial ones but for
-        1e-11 (1e-5 in float32); where they do not get there, a warning says so and the steps are
-        taken one after another. Levels for which there are too few steps are left out.
+        Compute one step after another, in a compiled loop if the operations of func are supported;
+        all steps at once by multigrid; or use the faster way, measured once per kind of call.
+    levels, coarsening, control
+        The arguments of `LayerParallel`, for "mgrit". By default, cycles continue until states and
+        gradients agree with serial ones up to 1e-11 (1e-5 in float32). If they do not reach this,
+        there is a warning, and the steps are computed one after another. Levels with too few steps
+        are left out.
     ranks : StepRanks, optional
-        `mgnet.petsc.steps_over_ranks()`: MPI ranks share out the steps. All make the same call, and
-        all get the whole solution and all gradients.
+        The value of `mgnet.petsc.steps_over_ranks()`: MPI ranks share the steps. All make the same
+        call, and all get the whole solution and all gradients.
 
     Returns
     -------
     tensor of shape (K, ...), or the structure of y0 with such tensors
-        y0 itself is the first row.
+        The states; the first row is y0 itself.
 
     Raises
     ------
     TypeError, ValueError
+        If an argument is invalid, or two of them exclude each other.
 
     Examples
     --------
@@ -144,16 +146,16 @@ def _solved(
     kept: Kept,
     grid_of: Callable[[Integration], TimeGrid],
 ) -> Tensor:
-    """The states at the asked times."""
+    """The states at the requested times."""
     side: Any = cycles.kernel.template
     transform = transform_of(side, u, {"t": t})
     closure = needs_autograd(func, side, t[0].detach().to(u.dtype), u)
     if transform is not None or closure:
         if mode == "mgrit" or cycles.ranks is not None:
-            reach = "a func that can reach tensors with a gradient beside its parameters"
+            reach = "a func that can reach tensors with a gradient besides its parameters"
             what = transform or reach
             raise ValueError(
-                f"odeint was called with {what}, which cycles and ranks do not know; use "
+                f"odeint was called with {what}, which cycles and ranks do not support; use "
                 "mode='serial' in one process, or make such tensors parameters of a module"
             )
         grid = grid_of(cycles.serial())
@@ -167,7 +169,7 @@ def _solved(
 
 
 def _faster(cycles: Integration, u: Tensor, points: Tensor, kept: Kept) -> str:
-    """The faster mode for such a call, with gradients if it has them; all ranks agree."""
+    """The faster mode for such a call, including gradients if it has them; all ranks agree."""
     needs = torch.is_grad_enabled() and (u.requires_grad or points.requires_grad)
     shape = tuple(u.shape), u.dtype, u.device, len(points), needs, cycles.factors, cycles.control
     about = cycles.kernel.scheme, cycles.ranks is None, torch.is_grad_enabled()

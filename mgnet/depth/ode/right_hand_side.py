@@ -1,4 +1,4 @@
-"""The right-hand side of a user as a block whose layers are time steps."""
+"""A user's right-hand side as a block whose layers are time steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgnet.depth.ode.state_tree import StateTree
 
 __all__ = ["METHODS", "Kept", "RightHandSide", "kept_of", "needs_autograd"]
 
-# torchdiffeq's names, and what the scheme is called in `ODENet`.
+# torchdiffeq's names, and the corresponding schemes of `ODENet`.
 METHODS = {
     "euler": "euler",
     "midpoint": "midpoint",
@@ -24,7 +24,7 @@ METHODS = {
     "rk4": "rk4_38",
     "rk4_classic": "rk4",
 }
-PLACE = "_mgnet_odeint"  # where a function keeps what was made of it
+PLACE = "_mgnet_odeint"  # attribute in which a function keeps the objects made from it
 REMEDY = (
     "in odeint dy/dt must be a function of t and y alone: put the module in evaluation mode, as "
     "with func.eval()"
@@ -32,13 +32,14 @@ REMEDY = (
 
 
 class RightHandSide(nn.Module):
-    """`func(t, y)` as a block F(t, u), of states as one tensor.
+    """`func(t, y)` as a block F(t, u) for states in one tensor.
 
     Parameters
     ----------
     func : callable
-        `(t, y) -> dy/dt`; the parameters of a module are those of the block.
+        The function `(t, y) -> dy/dt`; if it is a module, its parameters are those of the block.
     tree : StateTree
+        The layout of the states.
 
     Examples
     --------
@@ -53,16 +54,16 @@ class RightHandSide(nn.Module):
         self.func, self.tree = func, tree
 
     def forward(self, t: Tensor, u: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The slope at the time t, or t + shift."""
+        """Compute the slope at the time t, or t + shift."""
         value = self.func(t if shift is None else t + shift, self.tree.unpack(u))
         self.tree.check_slope(value)
         return self.tree.pack(value)
 
 
 class Kept:
-    """What was made of a function, kept with it: traces of a block cost more than a solution.
+    """Objects made from a function and stored with it, because tracing costs more than a solution.
 
-    Copies of the function, by `copy` or pickle, begin with none.
+    Copies of the function, by `copy` or pickle, start without these.
 
     Examples
     --------
@@ -75,13 +76,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.blocks: dict[tuple[StateTree, str], StackedBlock] = {}
-        self.faster: dict[Any, str] = {}  # of mode "auto"
+        self.faster: dict[Any, str] = {}  # choices of mode "auto"
 
     def __reduce__(self) -> Any:
         return dict, ()
 
     def block(self, func: Callable[..., Any], tree: StateTree, scheme: str) -> StackedBlock:
-        """The block of a right-hand side; made once for each layout, scheme and set of tensors."""
+        """The block of a right-hand side, created once per layout, scheme and set of tensors."""
         found = self.blocks.get((tree, scheme))
         if found is None or _names(found.template) != (found.names, found.buffer_names):
             side = RightHandSide(func, tree)
@@ -92,13 +93,13 @@ class Kept:
 
 
 def _names(module: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of parameters and buffers, as they are now."""
+    """The current names of parameters and buffers."""
     found = module.named_parameters(), module.named_buffers()
     return tuple([name for name, _ in found[0]]), tuple([name for name, _ in found[1]])
 
 
 def kept_of(func: Callable[..., Any]) -> Kept:
-    """What is kept with a module or a function; new for other callables.
+    """Return the objects stored with a module or a function; new ones for other callables.
 
     Examples
     --------
@@ -114,10 +115,10 @@ def kept_of(func: Callable[..., Any]) -> Kept:
 
 
 def needs_autograd(func: Callable[..., Any], block: RightHandSide, t: Tensor, u: Tensor) -> bool:
-    """Whether a function that is no module can use tensors with a gradient, as a closure may.
+    """Whether a plain function can use tensors that require gradients, for example in a closure.
 
-    The compiled loops and the cycles would lose that gradient, so autograd must see every step.
-    The tensors are those that its code can reach: it may use them later than at the first time.
+    Compiled loops and cycles would lose such a gradient, so autograd must record every step. All
+    tensors that its code can access count, because it may use them later than in the first step.
 
     Examples
     --------

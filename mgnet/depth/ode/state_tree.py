@@ -20,17 +20,19 @@ PRECISIONS = torch.float32, torch.float64
 
 @dataclass(frozen=True)
 class StateTree:
-    """How the tensors of a state lie in one tensor.
+    """The layout of the tensors of a state in one tensor.
 
-    A tensor with an axis is itself. Tensors of shape (batch, ..., n) that differ in n alone are put
-    side by side on the last axis, so samples stay rows; others are one vector.
+    A tensor with an axis remains unchanged. Tensors of shape (batch, ..., n) that differ only in n
+    are concatenated on the last axis, so samples remain rows; other tensors form one vector.
 
     Attributes
     ----------
     spec : TreeSpec
+        The structure of the state.
     shapes : tuple of tuple of int
-        Of the tensors.
+        Shapes of the tensors.
     side_by_side : bool
+        Whether the tensors are concatenated on the last axis.
 
     Examples
     --------
@@ -47,12 +49,12 @@ class StateTree:
 
     @classmethod
     def of(cls, y0: Any) -> StateTree:
-        """The layout for states like this one.
+        """Create the layout for states like this one.
 
         Raises
         ------
         TypeError, ValueError
-            Unless they are tensors of one real precision on one device.
+            If they are not tensors with the same real precision and device.
         """
         leaves, spec = tree_flatten(y0)
         _check(leaves)
@@ -63,11 +65,11 @@ class StateTree:
 
     @property
     def is_tensor(self) -> bool:
-        """Whether a state is one tensor, with an axis."""
+        """Whether a state is one tensor with at least one axis."""
         return self.spec.is_leaf() and self.side_by_side
 
     def pack(self, state: Any) -> Tensor:
-        """One tensor of the tensors of a state of this layout."""
+        """Combine the tensors of a state with this layout into one tensor."""
         leaves = tree_flatten(state)[0]
         if self.is_tensor:
             return leaves[0]
@@ -76,7 +78,7 @@ class StateTree:
         return torch.cat([x.reshape(-1) for x in leaves])
 
     def unpack(self, packed: Tensor) -> Any:
-        """The state, or states whose further axes come first."""
+        """Restore the state, or states whose additional axes come first."""
         if self.is_tensor:
             return tree_unflatten([packed], self.spec)
         if self.side_by_side:
@@ -88,11 +90,12 @@ class StateTree:
         return tree_unflatten([x.reshape((*lead, *shape)) for x, shape in rows], self.spec)
 
     def check_slope(self, value: Any) -> None:
-        """Raise unless what a right-hand side gave has this layout.
+        """Raise an error unless a right-hand side returned this layout.
 
         Raises
         ------
         TypeError, ValueError
+            If the structure or a shape differs.
         """
         leaves, spec = tree_flatten(value)
         if spec != self.spec or not all(isinstance(x, Tensor) for x in leaves):

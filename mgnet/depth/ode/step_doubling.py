@@ -1,8 +1,9 @@
-"""A time grid on which the error of every interval is within a tolerance, by step doubling.
+"""A time grid by step doubling on which the error of every interval is within a tolerance.
 
-All intervals of a grid are looked at together: two steps are compared with one of their length, in
-one batched call. So nothing waits for the decision about the interval before, and the grids can be
-solved in parallel in time. Source of the estimate: Hairer, Norsett, Wanner, Solving ODEs I, II.4.
+All intervals of a grid are treated together: two steps are compared with one of the same total
+length, in one batched call. No interval has to wait for the decision about the previous one, and
+the grids can be solved in parallel in time. Source of the estimate: Hairer, Norsett, Wanner,
+Solving ODEs I, II.4.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ __all__ = ["ORDERS", "Tolerances", "fitted_grid"]
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 MAX_GRIDS = 40
-RESOLVED = 1000.0  # tolerances: above them coarse steps resolve nothing, so grids are marched
+RESOLVED = 1000.0  # tolerances: above them, coarse steps resolve nothing, and grids are marched
 TOGETHER = 1024  # intervals whose errors are estimated in one call
-SHORTEST = 16.0  # roundings of the times that the shortest step must have
-PROBES, SWEEPS = 8, 8  # points and iterations at which the fastest rate is looked for
-STABLE = 2.8  # the longest stable step of RK4 times that rate
+SHORTEST = 16.0  # least step size, in units of the rounding of the times
+PROBES, SWEEPS = 8, 8  # points and iterations for the estimate of the fastest rate
+STABLE = 2.8  # longest stable step of RK4 times that rate
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What an interval may add to the error: a root mean square, in units of atol + rtol |y|.
+    """The error that an interval may add: a root mean square, in units of atol + rtol |y|.
 
     Examples
     --------
@@ -47,12 +48,12 @@ class Tolerances:
     atol: float
 
     def sizes(self, error: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """The error of each interval in units of the tolerance; inf where it is not finite.
+        """The error of each interval in units of the tolerance; inf if it is not finite.
 
         Parameters
         ----------
         error, left, right : Tensor of shape (n, ...)
-            And the states at the ends.
+            Errors, and states at the left and right ends.
         """
         error, left, right = (x.double().flatten(1) for x in (error, left, right))
         scale = self.atol + self.rtol * torch.maximum(left.abs(), right.abs())
@@ -64,21 +65,30 @@ class Tolerances:
 def fitted_grid(
     integration: Integration, u: Tensor, t: Tensor, tolerances: Tolerances, max_steps: int
 ) -> TimeGrid:
-    """The grid, with points at all times of t; differentiable functions of them.
+    """Find the grid, with points at all times t; its points are differentiable functions of them.
 
     Parameters
     ----------
     integration : Integration
+        The solver.
     u : Tensor
-        The state at t[0].
+        State at t[0].
     t : Tensor of shape (K,)
+        Times that the grid must contain.
     tolerances : Tolerances
+        The tolerances.
     max_steps : int
+        Largest number of steps.
+
+    Returns
+    -------
+    TimeGrid
+        The grid.
 
     Raises
     ------
     ValueError
-        If the tolerance is not met with so many steps.
+        If the tolerance is not met with this number of steps.
 
     Examples
     --------
@@ -118,9 +128,9 @@ def fitted_grid(
 
 
 def _behind(cells: DyadicGrid, more: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """The same, and cells behind the last finite state become as short as the one there.
+    """Refine cells behind the last finite state as much as the cell there.
 
-    Else a front of steps that are not stable would move by one cell from grid to grid.
+    Otherwise the front of unstable steps would move by only one cell from grid to grid.
     """
     if finite.all():
         return more
@@ -131,7 +141,7 @@ def _behind(cells: DyadicGrid, more: np.ndarray, finite: np.ndarray) -> np.ndarr
 
 
 def _rounding(u: Tensor, t: Tensor) -> float:
-    """Of the times, as the right-hand side gets them."""
+    """The rounding of the times in the precision of the right-hand side."""
     eps = max(torch.finfo(u.dtype).eps, torch.finfo(t.dtype).eps)
     return eps * float(t.abs().max())
 
@@ -170,7 +180,7 @@ def _unmet(
     sizes: np.ndarray,
     max_steps: int,
 ) -> str:
-    """Why there is no such grid, and what to do."""
+    """The reason why there is no such grid, and a remedy."""
     worst, count = int(np.argmax(sizes > 1.0)), len(grid.points) - 1
     begin, end = (float(grid.points[2 * worst + k]) for k in (0, 2))
     where = f"the first of {int((sizes > 1.0).sum())} intervals above it is from t = {begin:.10g} "
@@ -199,9 +209,9 @@ def _unmet(
 
 
 def _fastest_rate(integration: Integration, points: Tensor, states: Tensor) -> float:
-    """About the largest eigenvalue of the Jacobian, by power iteration: the median of some states.
+    """Estimate the largest eigenvalue of the Jacobian by power iteration: median of some states.
 
-    Near a blow-up it is large, but there alone.
+    Near a blow-up it is large, but only there.
     """
     side: Any = integration.kernel.template
     finite = states.flatten(1).isfinite().all(1).nonzero().ravel()

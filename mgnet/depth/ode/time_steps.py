@@ -20,18 +20,20 @@ __all__ = ["TimeSteps"]
 
 @dataclass(eq=False)
 class TimeSteps:
-    """What a propagation asks of an `ODENet`, of a right-hand side on a time grid.
+    """The interface of an `ODENet` that propagation uses, for a right-hand side on a time grid.
 
-    Its weights are those of the right-hand side itself, and not copies.
+    The weights are those of the right-hand side itself, not copies.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the right-hand side.
     points : Tensor of shape (N + 1,)
-        Of the time grid, in the precision of the states.
+        Points of the time grid, in the precision of the states.
     steps_of_all : Tensor of shape (N,)
+        Step sizes of all steps.
     kept : range
-        The steps that this process takes.
+        The steps of this process.
 
     Examples
     --------
@@ -59,23 +61,23 @@ class TimeSteps:
     def of(
         cls, kernel: StackedBlock, points: Tensor, dtype: torch.dtype | None = None
     ) -> TimeSteps:
-        """Of the points of a grid, for states of a precision; all in one process."""
+        """Create the steps from the points of a grid, for this precision; all in one process."""
         lengths = (points[1:] - points[:-1]).to(dtype or points.dtype)
         return cls(kernel, points.to(lengths.dtype), lengths, range(len(lengths)))
 
     @property
     def depth(self) -> int:
-        """N."""
+        """The number of steps, N."""
         return len(self.steps_of_all)
 
     @property
     def times(self) -> Tensor:
-        """At the left of each own step."""
+        """The start time of each step of this process."""
         return self.points.detach()[self.kept.start : self.kept.stop]
 
     @property
     def steps(self) -> Tensor:
-        """The lengths of the own steps."""
+        """The step sizes of this process's steps."""
         return self.steps_of_all[self.kept.start : self.kept.stop]
 
     @property
@@ -84,23 +86,23 @@ class TimeSteps:
         return self.kernel.template
 
     def slots(self) -> _Tensors:
-        """The tensors of the right-hand side, with an axis of the steps."""
+        """The tensors of the right-hand side, with an axis for the steps."""
         return _Tensors(self.block)
 
     def own_buffers(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Those of the right-hand side, for each own step; views."""
+        """The buffers of the right-hand side for each step of this process; views."""
         return tuple([x.expand(len(self.kept), *x.shape[1:]) for x in tensors])
 
     def state_dict(self, keep_vars: bool) -> dict[str, Any]:
-        """Of the right-hand side, by the names that messages ask for."""
+        """The state of the right-hand side, with the names that messages use."""
         found = self.block.state_dict(keep_vars=keep_vars)
         return {f"block.{name}": value for name, value in found.items()}
 
     def layers(self, communicator: Communicator, interval: int) -> tuple[StackedBlock, Layers]:
-        """The block and the layers of the own steps, differentiable.
+        """The block and the layers of this process's steps, differentiable.
 
-        By the times, too, where they have a gradient: it goes through the lengths of the steps and
-        through zeros that are added to the time at the left of each.
+        Gradients with respect to the times, if needed, pass through the step sizes and through
+        zeros added to the start time of each step.
         """
         net: Any = self
         if not self.points.requires_grad and isinstance(communicator, SerialCommunicator):
@@ -115,7 +117,7 @@ class TimeSteps:
     def spread(
         self, communicator: Communicator, interval: int
     ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-        """`shared weights -> those of the own steps`; None where the times have a gradient."""
+        """The map from shared weights to this process's steps; None if times have a gradient."""
         if self.points.requires_grad:
             return None
         if isinstance(communicator, SerialCommunicator):

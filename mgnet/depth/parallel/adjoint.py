@@ -1,4 +1,4 @@
-"""The adjoint of a network for one input, as a propagator of multigrid over its layers."""
+"""The adjoint of a network for one input, as a propagator for multigrid over its layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Adjoint"]
 
 
 class Recorded(Protocol):
-    """What is asked of a `Propagation`, whose closing sweep was recorded."""
+    """The attributes of a `Propagation` with a recorded closing sweep that the adjoint uses."""
 
     setup: PropagationSetup
     intervals: Intervals
@@ -31,22 +31,22 @@ class Recorded(Protocol):
     swept: Any
 
     def points_of(self, level: int) -> Tensor:
-        """The recorded states where the own layers of a coarser level begin."""
+        """The recorded states at the left ends of this process's layers on a coarser level."""
         ...
 
 
 class Adjoint:
-    """Steps of the adjoint, from right to left, by the tapes of the closing sweep.
+    """Steps of the adjoint, from right to left, with the tapes of the closing sweep.
 
-    The coarse layers are recorded at the states of their C-points, once for each level. It is the
+    Coarse layers are recorded at the states of their C-points, once per level. This class is the
     reverse `Propagator`.
 
     Parameters
     ----------
     forward : Propagation
-        With a recorded sweep.
+        The forward pass, with a recorded sweep.
     gathered : Tensor or None
-        The states at which the layers of the gathered level begin, of all processes.
+        The states of all processes at the left ends of the layers of the gathered level.
 
     Examples
     --------
@@ -68,16 +68,16 @@ class Adjoint:
     def __init__(self, forward: Recorded, gathered: Tensor | None):
         self.forward = forward
         self.gathered = gathered
-        self._sources: dict[int, Tensor] = {}  # of every level, what its layers add
-        self._whole: dict[int, Tape | FusedTape] = {}  # of the coarser levels
+        self._sources: dict[int, Tensor] = {}  # per level, the terms that its layers add
+        self._whole: dict[int, Tape | FusedTape] = {}  # tapes of the coarser levels
         self._parts: dict[tuple[int, ...], tuple[Tape | FusedTape, Tensor]] = {}
         self._same = forward.setup.method.coarse == "identity"
 
     @classmethod
     def of(cls, forward: Recorded) -> Adjoint:
-        """Gather the states of the gathered level, where there is one; all processes call it."""
+        """Gather the states of the gathered level if there is one; all processes must call this."""
         setup, gathered = forward.setup, None
-        if setup.gathered and setup.method.coarse != "identity":  # all processes are here
+        if setup.gathered and setup.method.coarse != "identity":  # all processes get here
             points = forward.points_of(len(setup.method.factors))
             gathered = torch.cat(setup.communicator.allgather(points))
         adjoint = cls(forward, gathered)
@@ -88,15 +88,15 @@ class Adjoint:
         return adjoint
 
     def record_coarse(self) -> None:
-        """Record the own coarse layers before the march, in which each process waits its turn."""
+        """Record this process's coarse layers before the march, in which processes take turns."""
         setup = self.forward.setup
         if setup.count and not setup.gathered and not self._same:
             for level in range(1, len(setup.method.factors) + 1):
                 self._of_level(level)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Backward steps of some layers of a level, all at once (`Propagator`)."""
-        if not states.shape[0]:  # no layers here
+        """Compute backward steps of some layers of a level, all at once (`Propagator`)."""
+        if not states.shape[0]:  # this process has no layers
             return states
         sources = self._of_states(level)
         if level and self._same:
@@ -116,23 +116,23 @@ class Adjoint:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
+        """Compute backward steps with their matrices, for each sample; see `NewtonSweep`."""
         setup = self.forward.setup
         scale, tape = setup.scale(level, which, states), None
-        if len(states):  # else other processes hold all layers
+        if len(states):  # otherwise other processes hold all layers
             tape = self._tape(level, which)
         found = backward_jacobians(setup.kernel, tape, scale, states, structure)
         return self.advance(level, which, states), found
 
     def linearization_work(self, structure: str, states: Tensor) -> float:
-        """Of `linearize`, in vector-Jacobian products of all layers."""
+        """The work of `linearize`, in vector-Jacobian products of all layers."""
         return work_of(self.forward.setup.kernel, structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
     ) -> list[Tensor]:
-        """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
-        if not layers:  # other processes hold them all
+        """Compute backward steps of a coarse level's layers one by one; see `march_by_advance`."""
+        if not layers:  # other processes hold all layers
             return [start]
         order = slice(None, None, -1 if reverse else 1)
         sources = self._of_states(level)
@@ -150,7 +150,7 @@ class Adjoint:
         return in_turn(vjps[order], scales[order], start, rows)
 
     def _of_states(self, level: int) -> Tensor | None:
-        """What the layers of a level add to the adjoint: a coarse one, all that its layers do."""
+        """The terms that layers add to the adjoint; on a coarse level, all that they contribute."""
         if self.forward.sources is None:
             return None
         if level not in self._sources:
@@ -169,7 +169,7 @@ class Adjoint:
     def _of_level(self, level: int) -> Tape | FusedTape:
         if level not in self._whole:
             setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
-            if setup.gathered and level == coarsest:  # the own part of what is gathered
+            if setup.gathered and level == coarsest:  # this process's part of the gathered level
                 first = setup.gathered.first
                 tape = self._of_level(coarsest + 1)[first : first + len(setup.levels[coarsest])]
             else:
@@ -180,5 +180,5 @@ class Adjoint:
 
 
 def _of_scaled(vjp: Callable[[Tensor], Tensor], scale: Tensor, lam: Tensor) -> Tensor:
-    """What comes back where it meets what autograd would give it: the scaled cotangent."""
+    """Apply a VJP to the scaled cotangent, which autograd would pass at this point."""
     return vjp(scale * lam)

@@ -1,4 +1,4 @@
-"""A batch in pieces of rows, and what a loss of one gives."""
+"""Division of a batch into pieces of rows, and checks of the loss of a piece."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ __all__ = ["checked_loss", "fingerprint", "pieces_of"]
 
 
 def checked_loss(owner: str, value: Any) -> Tensor:
-    """What a loss gave: a tensor of one number with a gradient.
+    """Return the value of a loss function if it is a scalar tensor with a gradient.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
 
     Examples
     --------
@@ -35,7 +40,7 @@ gradient
 
 
 def fingerprint(batch: Any) -> int:
-    """Of the shapes, and the first and last rows: all would be a second reading of the batch.
+    """A number computed from the shapes and the first and last rows, to avoid reading all rows.
 
     Examples
     --------
@@ -53,7 +58,12 @@ def fingerprint(batch: Any) -> int:
 
 
 def pieces_of(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """The microbatches, and the share of each in the mean.
+    """Return the microbatches, and the weight of each in the mean.
+
+    Raises
+    ------
+    ValueError
+        If the tensors have different numbers of rows, or fewer rows than there are microbatches.
 
     Examples
     --------
@@ -67,7 +77,7 @@ def pieces_of(batch: Any, count: int) -> list[tuple[Any, float]]:
         got = f"tensors of {sorted(sizes)} rows" if sizes else "no tensor with rows"
         raise ValueError(
             f"accumulate_gradients got a batch with {got}; give tensors with the same number of "
-            "rows on axis 0, and use others inside of the loss"
+            "rows on axis 0, and use others inside the loss"
         )
     (rows,) = sizes
     if rows < count:
@@ -89,14 +99,14 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
 
 
 def _taken(batch: Any, cut: slice) -> Any:
-    """Some rows of each tensor, in containers of the same kind."""
+    """Some rows of each tensor, in containers of the same type."""
     if isinstance(batch, Tensor):
         return batch[cut] if batch.dim() else batch
     if isinstance(batch, Mapping):
         taken = {key: _taken(value, cut) for key, value in batch.items()}
         if type(batch) is dict or not isinstance(batch, MutableMapping):
             return taken
-        kept: Any = copy.copy(batch)  # of a class of its own, as a tokenizer's
+        kept: Any = copy.copy(batch)  # has a class of its own, such as a tokenizer's
         for key, value in taken.items():
             kept[key] = value
         return kept

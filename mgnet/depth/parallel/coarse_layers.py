@@ -1,4 +1,4 @@
-"""The layers of coarse levels: means of finer ones, or gathered from all processes."""
+"""The layers of coarse levels: means of finer layers, or gathered from all processes."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ __all__ = [
 
 
 def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False) -> Layers:
-    """The layers of a coarse level: one for every `stride` of these, with the sum of their steps.
+    """Build the layers of a coarse level: one per `stride` layers, with the sum of their steps.
 
-    Its parameters are the means of theirs, weighted by their steps: to first order in the
-    parameters' differences that is the same drift, however rough they are in depth.
+    The coarse parameters are the means of the fine ones, weighted by the steps. To first order in
+    the differences of the parameters, they give the same drift, even if parameters are rough in
+    depth.
 
     Parameters
     ----------
     layers : Layers
+        The fine layers.
     stride : int
+        Number of fine layers per coarse layer.
     stages : int
-        Of the one-step method.
+        Number of stages of the one-step method.
     first : bool
-        Parameters are those of the first one instead; the tensors are views.
+        Whether to use the parameters of the first layer instead of means; the tensors are views.
 
     Examples
     --------
@@ -53,14 +56,14 @@ def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False)
             _means(b, shares, stride) if b.is_floating_point() or is_joint(b) else first.clone()
             for b, first in zip(layers.buffers, left.buffers, strict=True)
         ),
-        # Later stages of a step have times of their own, counted from its left end.
+        # The later stages of a step have separate times, relative to its left end.
         _means(layers.times, shares, stride) if stages == 1 else left.times.clone(),
         sums(layers.steps, stride),
     )
 
 
 def shares_of(steps: Tensor, stride: int) -> Tensor:
-    """The weight of each layer in the mean of its `stride` layers.
+    """The weight of each layer in the mean over its group of `stride` layers.
 
     Examples
     --------
@@ -74,16 +77,18 @@ def shares_of(steps: Tensor, stride: int) -> Tensor:
 
 
 def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> None:
-    """Make parameters and buffers of coarse layers anew, in place, where the steps are the same.
+    """Recompute parameters and buffers of coarse layers in place for unchanged steps.
 
     Parameters
     ----------
     coarse : Layers
-        Of `coarse_layers`.
+        The layers made by `coarse_layers`.
     layers : Layers
+        The fine layers.
     stride : int
+        Number of fine layers per coarse layer.
     shares : Tensor
-        Of `shares_of`.
+        The weights from `shares_of`.
 
     Examples
     --------
@@ -94,7 +99,7 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
     >>> coarse.parameters
     (tensor([20.]),)
     """
-    # In one copy each: another thread, which may read the same means, never meets half a sum.
+    # One copy per tensor: a thread that reads the same means never gets a partial sum.
     for mean, values in zip(coarse.parameters, layers.parameters, strict=True):
         if not is_joint(mean):
             mean.copy_(_means(values, shares, stride))
@@ -105,7 +110,7 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
-    """The layers of all processes, by one message from each.
+    """The layers of all processes, from one message per process.
 
     Examples
     --------
@@ -128,12 +133,12 @@ def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
 
 
 def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same bytes; a copy, for `contiguous` may leave strides that a view does not take."""
+    """The same bytes; copied, because `contiguous` may leave strides that a view cannot use."""
     return rows.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
 def renew(layers: Layers, new: Layers) -> None:
-    """Give the tensors of some layers, which others hold too, new values.
+    """Assign new values to the tensors of layers to which other objects hold references.
 
     Examples
     --------
@@ -143,12 +148,12 @@ def renew(layers: Layers, new: Layers) -> None:
     tensor([5., 5.])
     """
     for tensor, value in zip(layers.tensors(), new.tensors(), strict=True):
-        if not is_joint(tensor):  # else it is a view of the former ones
+        if not is_joint(tensor):  # a joint tensor is a view of the former ones
             tensor.copy_(value)
 
 
 def sums(values: Tensor, stride: int) -> Tensor:
-    """Sums of every `stride` rows (the last may be fewer); the same bits for any number of rows.
+    """Sums of each `stride` rows (the last may have fewer), with bits independent of their number.
 
     Examples
     --------
@@ -166,7 +171,7 @@ def sums(values: Tensor, stride: int) -> Tensor:
 
 
 def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
-    if is_joint(values):  # a view, into which nothing is written as long as it is joint, too
+    if is_joint(values):  # a view, which is not written to as long as it is joint
         part = values[::stride]
         return part if len(part) > 1 else part.clone()
     shares = shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1))

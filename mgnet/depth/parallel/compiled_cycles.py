@@ -1,4 +1,4 @@
-"""Relaxation, coarse marches and adjoints of multigrid over layers, in the compiled loops."""
+"""Relaxation, coarse marches and adjoints of multigrid over layers, in compiled loops."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ __all__ = ["CompiledAdjoint", "CompiledForward", "compiled_cycles"]
 
 
 def compiled_cycles(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
-    """The compiled loops for cycles over states like u, or why there are none.
+    """Return the compiled loops for cycles over states like u, or the reason why there are none.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers and the method.
     u : Tensor of shape (batch, ..., features)
+        A state before the layers.
 
     Examples
     --------
@@ -37,26 +39,28 @@ def compiled_cycles(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     >>> method = MGRITMethod.from_texts((2,), *method)
     >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), method)
     >>> compiled_cycles(setup, torch.ones(5, 2))
-    "Newton's method takes Jacobians"
+    "Newton's method needs Jacobians"
     """
     if any(setup.method.sweeps):
-        return "Newton's method takes Jacobians"
+        return "Newton's method needs Jacobians"
     return compiled_march(setup, u)
 
 
 class CompiledForward(AtOnce):
-    """The forward `Propagator` of one call, whose levels are packed for the loops once.
+    """The forward `Propagator` of one call, which converts each level for the loops once.
 
-    Levels that the loops do not know, of fused layers or of none, are those of the setup.
+    Levels that the loops cannot process, with fused or identity layers, are handled by the setup.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers and the method.
     compiled : CompiledMarch
+        The compiled loops.
     with_steps : bool
-        Whether gradients by the steps are asked for.
+        Whether gradients with respect to the steps are needed.
     every : bool
-        Whether adjoints get gradients by all states.
+        Whether the adjoint gets gradients with respect to all states.
 
     Examples
     --------
@@ -83,7 +87,7 @@ class CompiledForward(AtOnce):
         self._packed: dict[int, PackedLayers | None] = {}
 
     def packed(self, level: int) -> PackedLayers | None:
-        """The layers of a level as the loops have them; None if these do not know them."""
+        """The layers of a level in the format of the loops; None if they are not supported."""
         if level not in self._packed:
             layers, found = self.setup.levels[level], None
             same = level and self.setup.method.coarse == "identity"
@@ -96,10 +100,10 @@ class CompiledForward(AtOnce):
         return self._packed[level]
 
     def record(self, level: int, states: Tensor) -> tuple[LayerRuns, Tensor]:
-        """The layers of a level at the states before their runs, for the adjoint; those after them.
+        """Record the layers of a level at the states before their runs; return those after them.
 
-        Runs are intervals of the finest level, for gradients by its parameters; of coarser ones,
-        single layers.
+        On the finest level, runs are intervals, for gradients with respect to its parameters; on
+        coarser levels, they are single layers.
         """
         packed: Any = self.packed(level)
         factor = 1 if level else self.setup.method.factors[0]
@@ -111,7 +115,7 @@ class CompiledForward(AtOnce):
         return found, found.forward(states)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """As of `PropagationSetup`."""
+        """Implement `PropagationSetup.advance`."""
         packed = self.packed(level)
         if packed is None or not len(states):
             return self.setup.advance(level, which, states)
@@ -120,7 +124,7 @@ class CompiledForward(AtOnce):
         return LayerRuns(packed, runs, states.shape[1:]).forward(states)
 
     def trajectory(self, level: int, layers: int, start: Tensor, f: Tensor | None) -> Tensor | None:
-        """All points of a march over the layers of a level, if the loops know them."""
+        """All points of a march over the layers of a level, if the loops support them."""
         packed = self.packed(level) if layers else None
         if packed is None:
             return None
@@ -130,13 +134,13 @@ class CompiledForward(AtOnce):
         return torch.cat([start, found.forward(start, rows, every=True)[0]])
 
     def march(self, level: int, *given: Any) -> list[Tensor]:
-        """As of `PropagationSetup`, of levels that the loops do not know."""
+        """Implement `PropagationSetup.march` for levels that the loops do not support."""
         return self.setup.march(level, *given)
 
     def relax(
         self, level: int, parts: Intervals, points: Tensor, f: Tensor | None, inner: bool
     ) -> Tensor | None:
-        """All intervals at once: what arrives at their ends or, if `inner`, their F-points."""
+        """Process all intervals at once; return their end values or, if `inner`, the F-points."""
         packed = self.packed(level)
         if packed is None:
             return None
@@ -154,7 +158,7 @@ class CompiledForward(AtOnce):
 
 
 def inner_runs(parts: Intervals, reverse: bool) -> Runs:
-    """The layers between the F-points of all intervals, from the C-points on.
+    """The layers between the F-points of all intervals, starting at the C-points.
 
     Examples
     --------
@@ -164,13 +168,13 @@ def inner_runs(parts: Intervals, reverse: bool) -> Runs:
     Runs(first=1, step=3, count=3, length=2, last=1)
     """
     first, step, count, length, last = Runs.of_intervals(parts.layers, parts.factor)
-    if last == 1:  # it has no F-points
+    if last == 1:  # the last interval has no F-points
         count, last = count - 1, length
     return Runs(int(reverse), step, count, length - 1, last - 1)
 
 
 def inner_points(parts: Intervals, count: int) -> Tensor:
-    """The numbers of the F-points of `count` intervals; those that a last one lacks are n.
+    """The numbers of the F-points of `count` intervals; points missing in the last one are n.
 
     Examples
     --------
@@ -185,7 +189,7 @@ def inner_points(parts: Intervals, count: int) -> Tensor:
 
 
 class CompiledAdjoint(Adjoint, AtOnce):
-    """The adjoint of a sweep that the compiled loops recorded: see `Adjoint`.
+    """The adjoint of a sweep recorded by the compiled loops; see `Adjoint`.
 
     Examples
     --------
@@ -203,7 +207,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
         self._levels: dict[int, LayerRuns] = {0: forward.swept}
 
     def runs(self, level: int) -> LayerRuns | None:
-        """The recorded layers of a level, if the loops know them."""
+        """The recorded layers of a level, if the loops support them."""
         if level not in self._levels:
             if self.loops.packed(level) is None:
                 return None
@@ -213,7 +217,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
         return self._levels[level]
 
     def record_coarse(self) -> None:
-        """As of `Adjoint`."""
+        """Implement `Adjoint.record_coarse`."""
         setup = self.forward.setup
         if self._same or setup.gathered:
             return
@@ -222,7 +226,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
                 self._of_level(level)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """As of `Adjoint`."""
+        """Implement `Adjoint.advance`."""
         runs = self.runs(level) if len(states) else None
         if runs is None:
             return super().advance(level, which, states)
@@ -232,7 +236,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
         return new if sources is None else new.add_(sources[which])
 
     def trajectory(self, level: int, layers: int, start: Tensor, f: Tensor | None) -> Tensor | None:
-        """As of `CompiledForward`."""
+        """Implement `CompiledForward.trajectory`."""
         same = level and self._same
         runs = self.runs(level) if layers and not same else None
         if runs is None:
@@ -243,7 +247,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
     def relax(
         self, level: int, parts: Intervals, points: Tensor, f: Tensor | None, inner: bool
     ) -> Tensor | None:
-        """As of `CompiledForward`."""
+        """Implement `CompiledForward.relax`."""
         runs = self.runs(level) if parts.layers else None
         if runs is None:
             return None
@@ -260,7 +264,7 @@ class CompiledAdjoint(Adjoint, AtOnce):
     def _points(
         self, runs: LayerRuns, level: int, states: Tensor, chosen: Runs, f: Tensor | None
     ) -> Tensor:
-        """The points before the layers of some runs; others mean nothing."""
+        """The points before the layers of some runs; the other entries are undefined."""
         sources = self._of_states(level)
         rows = sources if f is None else f if sources is None else f + sources
         self._count((chosen.count - 1) * chosen.length + chosen.last)

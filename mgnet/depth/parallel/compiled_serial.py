@@ -1,4 +1,4 @@
-"""Serial propagation in one compiled loop, where the block has operations that it knows."""
+"""Serial propagation in one compiled loop, for blocks whose operations are supported."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["compiled_march", "march_compiled", "takes_joint"]
 
-# Numbers in a matrix from which PyTorch's products win.
+# Size of a matrix from which PyTorch's products are faster.
 LARGEST = 2**16
-SHAPES = 64  # of states, whose loops are kept
+SHAPES = 64  # number of state shapes for which loops are kept
 KNOWN = (
     nn.Linear, nn.LayerNorm, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh,
     nn.Sigmoid, nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.ParameterList,
     nn.ParameterDict, nn.Dropout,
 )  # fmt: skip
-# Modules that treat each sample alike, whatever the size of the batch.
+# Modules that treat all samples alike, for any batch size.
 PLAIN = set(KNOWN) - {nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.Dropout}
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
-    """The compiled loops of the layers for states like u, or why there are none.
+    """Return the compiled loops of the layers for states like u, or why there are none.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers and the method.
     u : Tensor of shape (batch, ..., features)
+        A state before the layers.
 
     Examples
     --------
@@ -55,7 +57,7 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     >>> net = ODENet(nn.Conv1d(2, 2, 1), 4)
     >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
     >>> compiled_march(setup, torch.ones(5, 2, 3))
-    'Conv1d is not among the modules that they know'
+    'Conv1d is not among the supported modules'
     """
     key = tuple(u.shape), u.dtype, u.device, cast_of(u.device.type)
     found = setup.compiled.get(key)
@@ -67,14 +69,16 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
 
 
 def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tensor) -> bool:
-    """Whether the loops take weights that all layers share as one, on all processes.
+    """Whether the loops take weights that all layers share as one tensor, on all processes.
 
     Parameters
     ----------
     setup : PropagationSetup
-        Its layers have the shared weights.
-    compiled : as `compiled_march` gives it
+        The layers, which have shared weights.
+    compiled : CompiledMarch or str
+        The result of `compiled_march`.
     u : Tensor of shape (batch, ..., features)
+        A state before the layers.
 
     Examples
     --------
@@ -93,9 +97,11 @@ def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tenso
         own = isinstance(compiled, CompiledMarch) and compiled.prepared.keeps_apart(
             len(layers.parameters)
         )
-        # A process without layers does what the others do.
-        each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
-        found = setup.compiled[key] = bool(each.all())
+        if not isinstance(setup.communicator, SerialCommunicator):
+            # A process without layers does the same as the others.
+            each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
+            own = bool(each.all())
+        found = setup.compiled[key] = own
     return found
 
 
@@ -107,17 +113,17 @@ def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     if u.dim() > 1 and all(_is_plain(part) for part in kernel.template.modules()):
         shapes = tuple([x.shape[1:] for x in layers.tensors()]), u.shape[1:]
         key = "march of modules", kernel.fingerprint(layers), shapes, u.dtype
-        return kernel.variant(key, partial(_made, setup, u.detach()))  # one for all batches
+        return kernel.variant(key, partial(_made, setup, u.detach()))  # one for all batch sizes
     states = u.detach()[None]
     trace, _ = kernel._traced(layers, states)
     if trace.one is None or trace.one.hidden or trace.one.changed:
-        return "the block cannot be traced, has derivatives of its own, or changes its buffers"
-    key = "march", trace.name, tuple(u.shape), u.dtype  # sizes may be among its numbers
+        return "the block cannot be traced, has custom derivatives, or changes its buffers"
+    key = "march", trace.name, tuple(u.shape), u.dtype  # the graph may contain sizes
     return kernel.variant(key, partial(_made, setup, u.detach()))
 
 
 def _is_plain(part: nn.Module) -> bool:
-    """Whether no code of others runs in a module."""
+    """Whether a module runs only PyTorch's own code."""
     hooked = any(getattr(part, name, None) for name in HOOKS) or "forward" in part.__dict__
     return type(part) in PLAIN and not hooked
 
@@ -129,7 +135,7 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
     if type(kernel) not in (StackedBlock, SideBlock) or not kernel.traced:
         return "the block is not traced"
     alone = isinstance(setup.communicator, SerialCommunicator)
-    # In a march ranks ask each other about buffers; in cycles each may take the loops or not.
+    # In a march, ranks must agree about buffers; in cycles each may use the loops or not.
     asks = kernel.has_state and not alone and not setup.method.factors
     if not len(layers) or asks:
         return "other processes hold layers, which have buffers"
@@ -141,7 +147,7 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
         return "tensors are of several precisions"
     for part in kernel.template.modules():
         if type(part).__module__.startswith("torch.nn.") and not isinstance(part, KNOWN):
-            return f"{type(part).__name__} is not among the modules that they know"
+            return f"{type(part).__name__} is not among the supported modules"
     if any(x[0].numel() > LARGEST for x in layers.tensors()):
         return "layers are so wide that PyTorch's products are as fast"
     return ""
@@ -154,20 +160,20 @@ def _made(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
             one = [x[0] for x in request.inputs()]
             traced = trace_for_autograd(request.slope, one, request.parameters)
         if traced.constants:
-            return "the block makes tensors of its own"
+            return "the block creates tensors of its own"
         compiled = CompiledMarch(code_of(traced, u), u.dtype)
     except UnknownOperationError as error:
         return f"the block has {error}"
     if not _agrees(setup, compiled, u):
-        return "the block has derivatives that are not those of its operations"
+        return "the block has derivatives that differ from those of its operations"
     return compiled
 
 
 def _agrees(setup: PropagationSetup, compiled: CompiledMarch, u: Tensor) -> bool:
-    """Whether one layer and its derivatives are those of the trace with autograd, at random states.
+    """Whether a layer and its derivatives agree with the trace and autograd at random states.
 
-    The code is read off a graph without autograd, in which hooks of tensors, `detach` and branches
-    by `requires_grad` leave no mark.
+    The code is generated from a graph without autograd, in which tensor hooks, `detach` and
+    branches on `requires_grad` are not visible.
     """
     generator, kernel = torch.Generator("cpu").manual_seed(0), setup.kernel
     counted = kernel.evaluations, kernel.vjps
@@ -210,16 +216,18 @@ def march_compiled(
     checkpoints: bool = False,
     every: bool = False,
 ) -> Tensor:
-    """The state after all layers from the one before them; arguments as in `march`.
+    """Compute the state after all layers from the one before them; arguments as in `march`.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers and the method.
     compiled : CompiledMarch
-        Or text, on a process without layers that `takes_joint`.
+        The compiled loops, or text on a process without layers if `takes_joint`.
     propagate : callable
-        As in `FirstOrder`.
-    u, steps, parameters, spread, checkpoints, every : as in `march`
+        The function `propagate` of `FirstOrder`.
+    u, steps, parameters, spread, checkpoints, every
+        The arguments of `march`.
 
     Examples
     --------
@@ -247,7 +255,7 @@ def _of_all(compiled: CompiledMarch) -> CompiledMarch:
 
 
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked or shared parameters) -> u_N, or u_1 .. u_N of `every` layer."""
+    """(u_0, steps, stacked or shared parameters) -> u_N, or u_1 .. u_N if `every`."""
 
     @staticmethod
     def forward(
@@ -283,7 +291,7 @@ class _Compiled(torch.autograd.Function):
         if record:
             ctx.setup, ctx.marched, ctx.propagate, ctx.ways = setup, marched, propagate, ways
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
-            ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+            ctx.save_for_backward(u, steps, *parameters)  # detects edits before backward
         if every:
             return of_all_layers(communicator, states)
         return communicator.broadcast_from_last(last, False)
@@ -305,7 +313,7 @@ class _Compiled(torch.autograd.Function):
                 torch.zeros_like(x) if g is None else g
                 for x, g in zip(parameters, found, strict=False)
             ]
-            if spread is not None:  # the sums over all layers
+            if spread is not None:  # these are the sums over all layers
                 of_parameters = [communicator.broadcast_from_last(x, True) for x in of_parameters]
             return start, found[-1], of_parameters
 
@@ -322,10 +330,10 @@ def _adjoint(
     joint: bool,
     every: bool,
 ) -> tuple[Tensor, list[Any]]:
-    """The gradients by the first state and by the tensors of the own layers.
+    """Gradients with respect to the first state and to the tensors of this process's layers.
 
-    Shared weights have those of all layers from here on: the sums go from process to process, so
-    that they have the same bits for any number of them.
+    The gradients of shared weights are summed over all layers here. The sums are passed from
+    process to process, so their bits do not depend on the number of processes.
     """
     given = communicator.scatter_layers(gradient) if every else None
     gradient = gradient if given is None else torch.zeros_like(gradient[0])

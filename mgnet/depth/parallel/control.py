@@ -1,4 +1,4 @@
-"""How many cycles a propagation takes: `FixedCycles`, `CyclesToTolerance`, `AdaptiveCycles`."""
+"""Control of the number of cycles: `FixedCycles`, `CyclesToTolerance`, `AdaptiveCycles`."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = [
 
 
 class CycleLimit(NamedTuple):
-    """Of one propagation: it ends after `cycles`, or when the error estimate is at most `stop`."""
+    """Limit of one propagation: `cycles`, or an error estimate of at most `stop`."""
 
     cycles: int
     stop: float = 0.0
 
 
 class PassReport(NamedTuple):
-    """What one propagation did, forward or backward.
+    """A report on one propagation, forward or backward.
 
     Attributes
     ----------
     cycles : int
-        Full cycles after the opening; 0 for a serial propagation.
+        Number of full cycles after the opening; 0 for serial propagation.
     factor : float
-        Last ratio of the norms of two successive residuals, dimensionless; NaN before there are
+        Ratio of the norms of the last two residuals, dimensionless; NaN if there are fewer than
         two.
     estimate : float
-        A-posteriori estimate of the relative error of the output (of the gradient with respect to
-        the first state, backward), `|u_N^k - u_N^(k-1)| / |u_N^k| * factor / (1 - factor)`. With
-        one residual only the factor is taken as 1/2. NaN without cycles, 0 for a serial
-        propagation.
+        A posteriori estimate of the relative error of the output (in a backward pass, of the
+        gradient with respect to the first state): `|u_N^k - u_N^(k-1)| / |u_N^k| * factor /
+        (1 - factor)`. If there is only one residual, the factor is assumed to be 1/2. It is NaN
+        without cycles and 0 for serial propagation.
     estimates : tuple of float
-        After each cycle.
+        The estimate after each cycle.
 
     Examples
     --------
@@ -63,14 +63,14 @@ SERIAL = PassReport(0, 0.0, 0.0)
 def summarize(
     changes: Sequence[float], norms: Sequence[float], rounding: float = 0.0
 ) -> PassReport:
-    """What cycles did that changed the output by `changes`, relative to its norm.
+    """Summarize cycles that changed the output by `changes`, relative to its norm.
 
-    `norms` are those of the residuals that they met, and that of the last one's result where a
-    closing sweep knows it. Factors of residuals that are rounding errors mean nothing: a change of
-    at most `rounding` is its own estimate.
+    `norms` are the norms of the residuals before the cycles, followed by that after the last one if
+    a closing sweep computes it. Ratios of rounding errors are meaningless, so a change of at most
+    `rounding` is used as its own estimate.
     """
     pairs = zip(norms[:-1], norms[1:], strict=True)
-    # After a residual that is not finite nothing is known of the next one's error.
+    # After a residual that is not finite, nothing is known about the next error.
     factors = [math.inf if a == math.inf else b / a if a else 0.0 for a, b in pairs]
     estimates = []
     for number, change in enumerate(changes):
@@ -89,17 +89,22 @@ def summarize(
 
 @dataclass(frozen=True)
 class FixedCycles:
-    """Always the same number of cycles, as in the published layer-parallel trainings.
+    """A fixed number of cycles, as in published layer-parallel trainings.
 
     Parameters
     ----------
     cycles : int
-        Full cycles forward, after the opening; 0 is the opening alone.
+        Number of full forward cycles after the opening; 0 means the opening alone.
     backward : int, optional
-        Of the adjoint; as many as forward by default. The adjoint's error is usually the larger
-        one, so the second cycle is better spent here.
+        Number of full cycles of the adjoint; by default the same as forward. The error of the
+        adjoint is usually larger, so a second cycle is more useful there.
     tolerance : float
-        Relative error of the output, dimensionless, above which training warns, once.
+        Relative error of the output, dimensionless. If it is exceeded, training warns once.
+
+    Raises
+    ------
+    ValueError
+        If a number of cycles or the tolerance is invalid.
 
     Examples
     --------
@@ -116,38 +121,49 @@ class FixedCycles:
         _check_tolerance(self, self.tolerance)
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
-        """How far a propagation `forward` or `backward` goes.
+        """The limit of a propagation in the direction "forward" or "backward".
 
         Parameters
         ----------
         direction : str
+            "forward" or "backward".
         call : int
-            Number of the call in training, from 1; 0 outside of training.
+            Number of the call in training, from 1; 0 outside training.
+
+        Returns
+        -------
+        CycleLimit
+            The number of cycles, and the error estimate at which to stop.
         """
         return CycleLimit(
             self.cycles if direction == "forward" or self.backward is None else self.backward
         )
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """The control for the calls after this one; None: serial from now on."""
+        """The control for subsequent calls; None means serial propagation from now on."""
         return self
 
 
 @dataclass(frozen=True)
 class CyclesToTolerance:
-    """Cycles until the a-posteriori estimate of the output's error is small enough.
+    """As many cycles as needed until the a posteriori error estimate is small enough.
 
-    Measured on peaks with 64 layers: an estimate of 0.1 makes the serial network as good as the
-    layer-parallel one, with about 3 cycles each way.
+    In measurements on peaks with 64 layers, an estimate of 0.1 made the serial network as accurate
+    as the layer-parallel one, with about 3 cycles in each direction.
 
     Parameters
     ----------
     tolerance : float
         Relative error of the output, dimensionless.
     backward : float, optional
-        Of the adjoint; the same by default.
+        Relative error of the adjoint; `tolerance` by default.
     max_cycles : int
-        No more than these; training warns, once, when they did not suffice.
+        Largest number of cycles; if they do not suffice, training warns once.
+
+    Raises
+    ------
+    ValueError
+        If a tolerance is not positive, or `max_cycles` is invalid.
 
     Examples
     --------
@@ -169,35 +185,40 @@ class CyclesToTolerance:
             )
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
-        """As `FixedCycles.limit`."""
+        """The limit of a propagation; see `FixedCycles.limit`."""
         stop = self.tolerance if direction == "forward" or self.backward is None else self.backward
         return CycleLimit(self.max_cycles, stop)
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """As `FixedCycles.follow`."""
+        """The control for subsequent calls; see `FixedCycles.follow`."""
         return self
 
 
 @dataclass(frozen=True)
 class AdaptiveCycles:
-    """A fixed number of cycles that is looked at every so often, and grows when it must.
+    """A fixed number of cycles that is checked periodically and increased if necessary.
 
-    Every `every` calls a propagation makes twice its cycles. If the error that its usual cycles
-    would have left is above the tolerance, the count becomes what would have sufficed, and with
-    more than `max_cycles` the propagation is serial from then on. Source: Jiang et al.
-    (arXiv 2601.09026), whose indicator is the residual factor alone; that one never fired in our
-    measurements while gradients were wrong by 100 %, so the error estimate decides.
+    Every `every` calls, a propagation makes twice its usual number of cycles. If the error after
+    the usual number would have exceeded the tolerance, the number is increased to the sufficient
+    one; if that is more than `max_cycles`, propagation is serial from then on. Source: Jiang et al.
+    (arXiv 2601.09026), whose indicator is the residual factor alone. In our measurements, it never
+    triggered although gradients were wrong by 100 %, so here the error estimate decides.
 
     Parameters
     ----------
     forward, backward : int
-        Cycles now.
+        Current numbers of cycles.
     tolerance : float
         Relative error of the output, dimensionless.
     every : int
-        Calls between two looks.
+        Number of calls from one check to the next.
     max_cycles : int
-        Above it serial propagation is cheaper than more cycles.
+        Largest number of cycles; more would cost more than serial propagation.
+
+    Raises
+    ------
+    ValueError
+        If a number of cycles or calls, or the tolerance, is invalid.
 
     Examples
     --------
@@ -220,18 +241,18 @@ class AdaptiveCycles:
         _check_tolerance(self, self.tolerance)
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
-        """As `FixedCycles.limit`; twice the cycles in every `every`-th call in training."""
+        """The limit of a propagation; a check has twice the number of cycles."""
         cycles = self.forward if direction == "forward" else self.backward
         return CycleLimit(max(2 * cycles, 1) if call and call % self.every == 0 else cycles)
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """As `FixedCycles.follow`: with more cycles, where a check found that they were too few."""
+        """As `FixedCycles.follow`; the number of cycles grows if a check found too few."""
         usual = self.forward if direction == "forward" else self.backward
-        if made.cycles <= usual:  # no check, or one of fewer cycles, whose call began before
+        if made.cycles <= usual:  # no check, or a check in a call that began with fewer cycles
             return self
         if usual and made.estimates[usual - 1] <= self.tolerance:
             return self
-        # More than the usual ones: fewer may look better only where estimates rise again.
+        # More than usual: fewer cycles may look better only if estimates rise again later.
         tried = enumerate(made.estimates, 1)
         enough = [k for k, now in tried if k > usual and now <= self.tolerance]
         cycles = enough[0] if enough else made.cycles + 1
@@ -247,25 +268,28 @@ Control = FixedCycles | CyclesToTolerance | AdaptiveCycles
 
 
 def too_inexact(direction: str, made: PassReport, control: Control, forecast: str = "") -> str:
-    """The warning of a pass whose error is above the tolerance.
+    """The warning for a pass with an error above the tolerance.
 
     Parameters
     ----------
     direction : str
+        "forward" or "backward".
     made : PassReport
+        The report on the pass.
     control : Control
+        The control with the tolerance.
     forecast : str
-        Further words: how errors grow along the layers.
+        Additional text about the growth of errors along the layers.
 
     Examples
     --------
     >>> print(too_inexact("forward", PassReport(1, 0.5, 0.3, (0.3,)), FixedCycles()))
-    LayerParallel goes on training with an estimated relative error of 0.3 in the forward pass after
-    1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
+    LayerParallel continues training with an estimated relative error of 0.3 in the forward pass
+    after 1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
     control=CyclesToTolerance()
     """
     return (
-        f"LayerParallel goes on training with an estimated relative error of {made.estimate:.1g} "
+        f"LayerParallel continues training with an estimated relative error of {made.estimate:.1g} "
         f"in the {direction} pass after {made.cycles} cycles, above the tolerance "
         f"{control.tolerance:g}: take more cycles, a smaller coarsening factor, or "
         f"control=CyclesToTolerance(){'; ' * bool(forecast)}{forecast}"

@@ -1,4 +1,4 @@
-"""Several ways to evaluate a module: means of a metric over batches, and how long they take."""
+"""Evaluation of a module in several ways: means of a metric over batches, and timings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 __all__ = ["evaluating", "fastest", "least_seconds", "means", "preferred", "unchanged"]
 
-TURNS, MOST_TURNS, ENOUGH = 3, 10, 0.2  # of a measurement: at least, at most, seconds
-SAVED = 0.95  # of the time of serial propagation
+TURNS, MOST_TURNS, ENOUGH = 3, 10, 0.2  # turns of a measurement: least, most; enough seconds
+SAVED = 0.95  # fraction of the time of serial propagation
 
 
 def means(
@@ -24,20 +24,28 @@ def means(
     batches: Iterable[Sequence[Any]],
     ways: Sequence[str],
 ) -> dict[str, float]:
-    """The mean of `metric(output, target)` for each way, weighted by the sizes of the batches.
+    """Compute the mean of `metric(output, target)` for each way, weighted by batch sizes.
 
     Parameters
     ----------
     outputs : callable
-        `(x, side inputs, ways) -> the output of each way`.
+        A function `(x, side inputs, ways)` that returns the output of each way.
     metric : callable
+        A function `(output, target)` that returns the mean over a batch.
     batches : iterable of (x, target) or (x, target, side inputs)
+        The batches.
     ways : sequence of str
+        Names of the ways to propagate.
+
+    Returns
+    -------
+    dict of str to float
+        The mean for each way.
 
     Raises
     ------
     TypeError, ValueError
-        If a batch is something else, or there are no samples.
+        If a batch has another form, or there are no samples.
 
     Examples
     --------
@@ -54,8 +62,8 @@ def means(
         count += len(x)
     if not count:
         raise ValueError(
-            "evaluate got batches without a sample; give at least one (an iterator that was gone "
-            "through before is empty: give a list or a DataLoader)"
+            "evaluate got batches without a sample; give at least one (an iterator that is already "
+            "exhausted is empty: give a list or a DataLoader)"
         )
     return {way: total[way] / count for way in ways}
 
@@ -73,7 +81,7 @@ def _parts(batch: Sequence[Any]) -> tuple[Any, Any, Mapping[str, Any]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; after, each part has the mode that it had.
+    """Set evaluation mode inside; afterwards, each submodule has its previous mode.
 
     Examples
     --------
@@ -95,10 +103,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """After it buffers and PyTorch's generators are what they were: for calls that are trials.
+    """Restore buffers and PyTorch's random generators afterwards, for trial calls.
 
-    Buffers that still have their values are not written to, since graphs that are still to be
-    differentiated may need them.
+    Unchanged buffers are not written to, because graphs that are yet to be differentiated may need
+    them.
 
     Examples
     --------
@@ -125,7 +133,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
 
 
 def _graphics(module: nn.Module) -> list[torch.device]:
-    """The graphics processors of a module, which have generators of their own."""
+    """The GPUs of a module, which have separate generators."""
     tensors = [*module.parameters(), *module.buffers()]
     return [*dict.fromkeys(x.device for x in tensors if x.is_cuda)]
 
@@ -137,19 +145,27 @@ def fastest(
     parameters: Sequence[Tensor],
     trials: int = 3,
 ) -> float:
-    """The least seconds of some trials of `run(u, side=side)`, with gradients if it records.
+    """Measure `run(u, side=side)` several times, with gradients if it records; the least seconds.
 
-    The graphs by which u and the side inputs were computed are left alone.
+    The graphs that computed u and the side inputs are not affected.
 
     Parameters
     ----------
     run : callable
+        The function to measure.
     u : Tensor
+        The state before the layers.
     side : mapping
         Side inputs of a call.
     parameters : sequence of Tensor
-        Which `run` uses, too.
+        Parameters that `run` also uses.
     trials : int
+        Number of measurements.
+
+    Returns
+    -------
+    float
+        The shortest time in seconds.
 
     Examples
     --------
@@ -179,18 +195,25 @@ def least_seconds(
     parameters: Sequence[Tensor],
     alone: bool = True,
 ) -> dict[str, float]:
-    """`fastest` of several ways, which take turns: a machine that slows down does so for all.
+    """Apply `fastest` to several ways alternately, so that a slowdown of the machine affects all.
 
-    There are three turns, and up to ten as long as they have taken less than .2 s. A way that meets
-    a state that is not finite takes forever.
+    There are three turns, and up to ten as long as the total time is below 0.2 s. A way that
+    produces a state that is not finite gets an infinite time.
 
     Parameters
     ----------
     runs : mapping of str to callable
-    u, side, parameters : as in `fastest`
+        The functions by name.
+    u, side, parameters
+        The arguments of `fastest`.
     alone : bool
-        Whether no other process takes part; others would not know when the turns end, so that
-        there are three.
+        Whether no other process takes part. Other processes would not know when to stop, so there
+        are exactly three turns with them.
+
+    Returns
+    -------
+    dict of str to float
+        The shortest time of each way in seconds.
 
     Examples
     --------
@@ -213,7 +236,7 @@ def least_seconds(
 
 
 def preferred(seconds: Mapping[str, float]) -> str:
-    """Cycles, "mgrit", where they save at least 5 %; else "serial", which is exact.
+    """Return "mgrit" if cycles save at least 5 % of the time, else "serial", which is exact.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a `LayerParallel` module does with a batch, in a sentence."""
+"""A one-sentence explanation of how a `LayerParallel` module processes a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Explained"]
 
 
 class Explained(nn.Module):
-    """A module that tells whether its propagation is compiled."""
+    """A module that reports whether its propagation is compiled."""
 
     net: ODENet
     control: Any
@@ -32,14 +32,19 @@ class Explained(nn.Module):
         raise NotImplementedError
 
     def explain(self, x: Tensor, **side: Any) -> str:
-        """How a batch x is propagated: serially or by cycles, and whether by compiled loops.
+        """Describe the propagation of a batch x: serial or cycles, in compiled loops or not.
 
         Parameters
         ----------
         x : Tensor
-            A batch, as for a call; all processes give the same.
+            A batch, as for a call; all processes must pass the same one.
         side : Tensor
             Side inputs, as for a call.
+
+        Returns
+        -------
+        str
+            One sentence.
 
         Examples
         --------
@@ -47,7 +52,7 @@ class Explained(nn.Module):
         >>> x = torch.ones(5, 2, 3)
         >>> net = ODENet(nn.Conv1d(2, 2, 1), layers=8)
         >>> print(LayerParallel(net, levels=1).explain(x))
-        Serial propagation, without compiled loops: Conv1d is not among the modules that they know.
+        Serial propagation, without compiled loops: Conv1d is not among the supported modules.
         >>> print(LayerParallel(ODENet(nn.Linear(3, 3), layers=8)).explain(x))
         Cycles over the layers, in compiled loops; serial propagation would be in a compiled loop.
         """
@@ -68,5 +73,5 @@ class Explained(nn.Module):
             fused = self.method.coarse == "fused"
             loops = f"in compiled loops{' on the finest level' * fused}"
         if mode == "auto":
-            return f"Cycles, {loops}, or serial propagation, what is faster; the latter is {how}."
+            return f"Cycles, {loops}, or serial propagation, if it is faster; the latter is {how}."
         return f"Cycles over the layers, {loops}; serial propagation would be {how}."

@@ -1,4 +1,4 @@
-"""Coarse layers that are no layers of the block: all slopes of an interval at its first state."""
+"""Coarse layers that add all slopes of an interval at its first state, not layers of the block."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ __all__ = ["FusedLayers", "FusedTape"]
 
 
 class FusedLayers:
-    """Coarse layers `u + sum_j s_j F(t_j, u; theta_j)`, j over the layers that each stands for.
+    """Coarse layers `u + sum_j s_j F(t_j, u; theta_j)`, where j runs over the represented layers.
 
-    Consistent with them however different their weights are, also where the slope is a product of
-    weights, as in attention; each costs as many evaluations, in one batched call.
+    They are consistent with these layers even if their weights differ strongly, and if the slope
+    is a product of weights, as in attention. Each coarse layer costs as many evaluations as it
+    represents layers, in one batched call.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the block.
     fine : Layers
         All layers of the finest level.
     stride : int
-        How many of them one coarse layer stands for; the last one may have fewer.
+        Number of fine layers per coarse layer; the last coarse layer may have fewer.
 
     Attributes
     ----------
     steps : Tensor
-        Ones: the slopes have the steps in them.
+        Ones, because the slopes contain the steps.
 
     Examples
     --------
@@ -52,7 +54,7 @@ class FusedLayers:
         return len(self.steps)
 
     def bound_slope(self, which: slice, states: Tensor) -> Callable[[Tensor], Tensor]:
-        """`states -> sum_j s_j F_j(state)` of the coarse layers `which`; see `StackedBlock`."""
+        """Return `states -> sum_j s_j F_j(state)` for coarse layers `which`; see `StackedBlock`."""
         parts = self._parts(which)
         if len(range(len(self))[which]) == 1 or which.step in (1, None):
             return self._together(parts, states)
@@ -69,7 +71,7 @@ class FusedLayers:
     def _together(
         self, parts: Sequence[tuple[slice, int]], states: Tensor
     ) -> Callable[[Tensor], Tensor]:
-        """One call for all the fine layers, which follow one another."""
+        """One call for all the fine layers, which are consecutive."""
         fine = slice(parts[0][0].start, 1 + max(range(len(self.fine))[p][-1] for p, _ in parts))
         count, c = fine.stop - fine.start, self.stride
         run = self.kernel.bound_slope(self.fine[fine], self._repeated(states, count))
@@ -82,22 +84,22 @@ class FusedLayers:
         return slope
 
     def slopes(self, start: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """`bound_slope` of each coarse layer alone, for a state like `start`, with an axis 0."""
+        """The `bound_slope` of each coarse layer, for a state like `start` with an axis 0."""
         return [self.bound_slope(slice(n, n + 1), start) for n in range(len(self))]
 
     def record(self, states: Tensor) -> FusedTape:
-        """All coarse layers, with what their vector-Jacobian products need."""
+        """Evaluate all coarse layers and store the data for their vector-Jacobian products."""
         count, c = len(self.fine), self.stride
         tape = self.kernel.record(self.fine, self._repeated(states, count))
         value = self._scale(slice(0, count), states) * tape.value
         return FusedTape(self, tape, _sum([value[j::c] for j in range(min(c, count))]))
 
     def _repeated(self, states: Tensor, count: int) -> Tensor:
-        """The state of each fine layer."""
+        """The state repeated for each fine layer."""
         return states.repeat_interleave(self.stride, 0)[:count]
 
     def _parts(self, which: slice) -> list[tuple[slice, int]]:
-        """The fine layers at offset j = 0, 1, ... of these coarse ones, and their number."""
+        """The fine layers at offset j = 0, 1, ... of these coarse layers, and their number."""
         c, n = self.stride, len(self.fine)
         start, stop, step = which.indices(len(self))
         parts = [slice(start * c + j, min((stop - 1) * c + j + 1, n), step * c) for j in range(c)]
@@ -105,7 +107,7 @@ class FusedLayers:
         return [each for each in counted if each[1]]
 
     def _scale(self, part: slice, states: Tensor) -> Tensor:
-        """The steps of fine layers, shaped to multiply states."""
+        """The steps of fine layers, reshaped to multiply states."""
         key = part.start, part.stop, part.step or 1, states.dim()
         found = self._scales.get(key)
         if found is None:
@@ -115,17 +117,18 @@ class FusedLayers:
 
 
 class FusedTape:
-    """The tape of fused layers: that of all the layers that they stand for.
+    """The tape of fused layers, based on the tape of the fine layers that they represent.
 
     Parameters
     ----------
     layers : FusedLayers
+        The fused layers.
     tape : Tape
-        Of the fine layers of all of them.
+        The tape of all their fine layers.
     value : Tensor
         The slopes of the fused layers.
     which : slice, optional
-        The fused layers that it is of; all by default.
+        The fused layers of this tape; all by default.
 
     Examples
     --------
@@ -135,7 +138,7 @@ class FusedTape:
     tensor([[[4.]]])
     """
 
-    linear = True  # or not: the steps are ones, and cotangents are scaled here
+    linear = True  # for any block: steps are ones, and cotangents are scaled here
 
     def __init__(self, layers: FusedLayers, tape: Tape, value: Tensor, which: slice | None = None):
         self.layers = layers
@@ -144,7 +147,7 @@ class FusedTape:
         self.which = slice(0, len(layers), 1) if which is None else which
 
     def vjp(self, lam: Tensor) -> Tensor:
-        """`(d slope / d state)^T lam`; as that of a `Tape`."""
+        """Return `(d slope / d state)^T lam`, like `Tape.vjp`."""
         layers = self.layers
         if len(lam) == 1 or self.which.step == 1:
             c, n = layers.stride, len(layers.fine)
@@ -161,18 +164,18 @@ class FusedTape:
         )
 
     def __getitem__(self, which: slice) -> FusedTape:
-        """The tape of some of the fused layers; evaluates nothing."""
+        """The tape of some of the fused layers, without an evaluation."""
         numbers = range(len(self.layers))[self.which][which]
         chosen = slice(numbers.start, numbers.stop, numbers.step)
         return FusedTape(self.layers, self.tape, self.value[which], chosen)
 
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """`vjp` of each fused layer alone."""
+        """The `vjp` of each fused layer alone."""
         return [self[n : n + 1].vjp for n in range(len(self.value))]
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    """One after another: the same bits however the terms were computed; later ones may be short."""
+    """Add terms one by one, so bits do not depend on their computation; some may be shorter."""
     total = terms[0]
     for term in terms[1:]:
         if len(term) == len(total):

@@ -1,4 +1,4 @@
-"""The norm of all gradients, where layers lie on several processes: `clip_grad_norm_`."""
+"""The norm of all gradients if layers are on several processes: `clip_grad_norm_`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ __all__ = ["clip_grad_norm_"]
 
 
 def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients so that their norm is at most `max_norm`, for layers over ranks, too.
+    """Scale all gradients so that their norm is at most `max_norm`, also for distributed layers.
 
-    As `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`, which knows the layers of
-    one process only. All ranks call it.
+    It corresponds to `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`, which takes
+    into account only the layers of one process. All ranks must call it.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Such as a `LayerParallel`, distributed or not, or a module around it.
+        The module, such as a `LayerParallel`, distributed or not, or a module that contains it.
     max_norm : float
+        Largest Euclidean norm of all gradients together.
 
     Returns
     -------
     tensor without axes
-        The Euclidean norm before; of distributed layers the same bits on any number of ranks.
+        The norm before scaling; for distributed layers, it has the same bits on any number of
+        ranks.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
     """
     if not is_number(max_norm, 0.0, open=True):
         raise ValueError(
-            f"clip_grad_norm_ got max_norm {shown(max_norm)}; give a positive number, as 1.0"
+            f"clip_grad_norm_ got max_norm {shown(max_norm)}; give a positive number, such as 1.0"
         )
     if any(p.grad is not None and p.grad.is_sparse for p in module.parameters()):
         raise TypeError(
@@ -61,7 +63,7 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
         return nn.utils.clip_grad_norm_(module.parameters(), max_norm)
     layered = {id(p) for part in spread for p in _of_layers(part)}
     others = [p for p in module.parameters() if id(p) not in layered and p.grad is not None]
-    terms = [torch.zeros(1, dtype=torch.float64)]  # where nothing has a gradient
+    terms = [torch.zeros(1, dtype=torch.float64)]  # in case nothing has a gradient
     terms += [squares(_real(p.grad).reshape(1, -1)) for p in others if p.grad is not None]
     for part in spread:
         rows = [
@@ -82,12 +84,12 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
 
 
 def _real(gradient: Tensor) -> Tensor:
-    """Its numbers; of a complex one real and imaginary parts."""
+    """The entries of a gradient; for a complex one, real and imaginary parts."""
     own = gradient.detach()
     return torch.view_as_real(own) if own.is_complex() else own
 
 
 def _of_layers(parallel: LayerParallel) -> list[nn.Parameter]:
-    """The parameters with the layers on axis 0."""
+    """The parameters that have the layers on axis 0."""
     names = layered_names(parallel.net)
     return [p for name, p in parallel.net.named_parameters() if name in names]

@@ -1,7 +1,8 @@
-"""What the cycles of one propagation did, in numbers that all processes share."""
+"""A record of the cycles of one propagation, in numbers that all processes share."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -12,9 +13,11 @@ from mgnet.depth.parallel.control import PassReport, summarize
 
 __all__ = ["History", "least_change"]
 
+RESIDUAL, CHANGE, LOOK = "residual", "change", "look"
+
 
 def least_change(dtype: torch.dtype) -> float:
-    """Relative changes of states up to this are rounding errors.
+    """The largest relative change of states that counts as rounding error.
 
     Examples
     --------
@@ -27,16 +30,18 @@ def least_change(dtype: torch.dtype) -> float:
 class History:
     """Norms of residuals, and changes of the output.
 
-    Squares are kept for every point and gathered when somebody asks: all processes then add the
-    same numbers in the same order, so that every decision is the same on all of them, and the same
-    for any number of them.
+    Squares are stored for every point and gathered on demand. All processes then add the same
+    numbers in the same order, so every decision is the same on all of them, and the same for any
+    number of processes. Nothing is read before that, so the host does not wait for a device.
 
     Parameters
     ----------
     communicator : Communicator
+        The processes that share the layers.
     reverse : bool
+        Whether layers are traversed from right to left.
     dtype : torch.dtype
-        Of the states; below its rounding factors mean nothing.
+        Precision of the states; smaller relative changes are rounding errors.
 
     Examples
     --------
@@ -55,25 +60,58 @@ class History:
         self.rounding = least_change(dtype)
         self.changes: list[float] = []
         self.norms: list[float] = []
-        self._waiting: list[tuple[list[float], Tensor]] = []  # where they belong; squares
+        self.looks: list[bool] = []  # whether states were finite
+        self._waiting: list[tuple[str, Tensor]] = []  # kind; squares
 
     def add_residual(self, residual: Tensor) -> None:
-        """Add a residual at the C-points."""
-        self._waiting.append((self.norms, squares(own_points(residual, self.reverse))[None]))
+        """Add the residual at the C-points."""
+        self._waiting.append((RESIDUAL, squares(own_points(residual, self.reverse))[None]))
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
-        """Add a cycle, by the states at the C-points before and after it."""
+        """Add a cycle, given the states at the C-points before and after it."""
         ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
         last = 0 if self.reverse else -1
         if len(after) > 1:  # this process has layers
             new = after[last]
             ends[:, last] = squares(torch.stack([new - before[last], new]))
-        self._waiting.append((self.changes, ends))
+        self._waiting.append((CHANGE, ends))
+
+    def look(self, points: Tensor) -> None:
+        """Look for NaN and Inf at the C-points, without reading what is seen."""
+        own = own_points(points, self.reverse)
+        if own.numel():
+            seen = own.detach().isfinite().flatten(1).all(1).logical_not_()
+        else:
+            seen = own.new_zeros(len(own))
+        self._waiting.append((LOOK, seen.to(torch.float64)[None]))
+
+    def spoiled(self, points: Tensor) -> Tensor:
+        """The same points, all NaN where one was seen: for a graph, in which nobody can raise."""
+        seen = [rows for kind, rows in self._waiting if kind == LOOK]
+        return points.masked_fill(torch.cat(seen).any(), math.nan) if seen else points
 
     def summarize(self) -> PassReport:
-        """The estimates until now. All processes ask together."""
+        """The current estimates. All processes must call this together.
+
+        Raises
+        ------
+        FloatingPointError
+            If a state was not finite; all processes raise it together.
+        """
         self._gather()
+        if not all(self.looks):
+            raise FloatingPointError(
+                f"the state is not finite after {len(self.changes)} cycles, as was found at their "
+                "end"
+            )
         return summarize(self.changes, self.norms, self.rounding)
+
+    def read(self) -> PassReport:
+        """The estimates as they are on the device now: a graph may have renewed them."""
+        now = copy.copy(self)
+        now.changes, now.norms, now.looks = [*self.changes], [*self.norms], []
+        now._waiting = [(kind, rows) for kind, rows in self._waiting if kind != LOOK]
+        return now.summarize()
 
     def _gather(self) -> None:
         if not self._waiting:
@@ -82,13 +120,14 @@ class History:
         whole = self.communicator.gather(rows)
         sums, ends = whole.sum(1).tolist(), whole[:, 0 if self.reverse else -1].tolist()
         row = 0
-        for numbers, _ in self._waiting:
-            if numbers is self.norms:
-                numbers.append(math.sqrt(sums[row]))
-                row += 1
-            else:  # each process gave its own last point: the output is the last of all
+        for kind, _ in self._waiting:
+            if kind == RESIDUAL:
+                self.norms.append(math.sqrt(sums[row]))
+            elif kind == LOOK:
+                self.looks.append(not sums[row])
+            else:  # each process gave its own last point: the output is that of the last process
                 change, value = ends[row : row + 2]
-                unknown = math.inf if change else 0.0  # of an output that is 0
-                numbers.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
-                row += 2
-        self._waiting.clear()
+                unknown = math.inf if change else 0.0  # the output is 0
+                self.changes.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
+            row += 2 if kind == CHANGE else 1
+        self._waiting = []

@@ -16,21 +16,29 @@ __all__ = ["backward_jacobians", "work_of"]
 
 
 class Recorded(Protocol):
-    """What is asked of a tape."""
+    """The part of a tape that is used here."""
 
     def vjp(self, lam: Tensor) -> Tensor:
-        """`(d slope / d state)^T lam`."""
+        """Return `(d slope / d state)^T lam`."""
         ...
 
 
 def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
-    """Evaluations and vector-Jacobian products for each layer: one more than a sample has entries.
+    """Evaluations and vector-Jacobian products per layer: the entries of a sample plus one.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the block.
     structure : {"dense", "diagonal"}
+        Structure of the Jacobians.
     states : Tensor of shape (k, batch, ...)
+        States of k layers.
+
+    Returns
+    -------
+    float
+        The number per layer.
 
     Examples
     --------
@@ -45,32 +53,35 @@ def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
 def backward_jacobians(
     kernel: StackedBlock, tape: Recorded | None, scale: Tensor, states: Tensor, structure: str
 ) -> Tensor:
-    """The transposed Jacobians of `u + s F(u)`, or their diagonals, for each layer and sample.
+    """The transposed Jacobians of `u + s F(u)`, or their diagonals, per layer and sample.
 
-    One vector-Jacobian product for each entry of a sample, of all layers and samples at once. A
-    block that mixes the samples of a batch, as batch norm does in training, has Jacobians that
-    those of single samples only approximate. So has a `TangentBlock`: state and tangent have
-    Jacobians of their own.
+    There is one vector-Jacobian product per entry of a sample, for all layers and samples at once.
+    If a block mixes the samples of a batch, as batch norm does in training, the Jacobians of single
+    samples are only approximations. The same holds for a `TangentBlock`, in which state and tangent
+    have separate Jacobians.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the block.
     tape : Tape
-        Of k layers; None for no layers.
+        The tape of k layers; None if there are none.
     scale : Tensor
         The steps s, shaped to multiply states.
     states : Tensor of shape (k, batch, ...)
-        With H entries for each sample.
+        States with H entries per sample.
     structure : {"dense", "diagonal"}
+        Structure of the Jacobians.
 
     Returns
     -------
-    Tensor of shape (k, batch, H, H), whose columns are the products; of the shape of the states
+    Tensor
+        Shape (k, batch, H, H), where the columns are the products, or the shape of the states.
 
     Raises
     ------
     ValueError
-        If dense ones would not fit into the memory of the machine.
+        If dense Jacobians would not fit into the memory of the machine.
 
     Examples
     --------
@@ -108,7 +119,7 @@ def backward_jacobians(
 
 
 def _sample_axes(kernel: StackedBlock) -> int:
-    """The axis of the samples in states of many layers: 1, and one more for each tangent."""
+    """The axis of the samples in states of many layers: 1, or more with nested tangents."""
     axes = 1
     while isinstance(kernel, TangentBlock):
         axes, kernel = axes + 1, kernel.block

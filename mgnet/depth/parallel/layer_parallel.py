@@ -41,67 +41,65 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MEASURED = 1024  # shapes that "auto" remembers
+MEASURED = 1024  # largest number of shapes for which "auto" keeps its choice
 
 
 class LayerParallel(Explained):
-    """An ODE net whose layers are solved for all at once, by multigrid (MGRIT) each way.
+    """An ODE net that is solved for all layers at once by multigrid (MGRIT) in both directions.
 
-    A module like any other: its parameters are those of `net`, and autograd meets one function
-    whose backward pass is the adjoint layer equation, solved by the same cycles. The more cycles,
-    the closer to the serial network: after enough of them output and gradients are its own to
-    rounding. No call depends on the one before, unless `warm_start` is asked for.
+    The parameters of this module are those of `net`. For autograd it is one function, whose
+    backward pass solves the adjoint layer equation by cycles. With enough cycles, output and
+    gradients agree with the serial network up to rounding. Calls are independent of each other
+    unless `warm_start` is set.
 
     Parameters
     ----------
     net : ODENet
+        The network; its parameters become those of this module.
     levels : int
-        Of the multigrid hierarchy; 1 is serial propagation.
+        Number of multigrid levels; 1 is serial propagation.
     coarsening : int or sequence of int
-        How many layers of a level become one of the next; the last ones may be fewer.
+        Number of layers per layer of the next level; the last group may have fewer.
     forward, backward : str
-        Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade, a solve on the
-        coarsest level carried up, is the start; without it every state starts as the first. Or
-        `[cascade +] newton`, `newton(diagonal)`, `newton(identity)`, `newton(dense, 0.1)`: sweeps
-        of Newton's method (DEER) for the states between intervals of `coarsening` layers; see
+        Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade solves the coarsest
+        level and interpolates for an initial guess; without it, all states start equal. Or sweeps
+        of Newton's method (DEER) for the states between intervals of `coarsening` layers,
+        `[cascade +] newton`, `newton(diagonal)`, `newton(identity)`, `newton(dense, 0.1)`; see
         `NewtonSweep`.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
-        How many cycles follow.
+        Number of cycles after the cascade.
     relaxation : sequence of str
-        `F`, `FCF`, `FCFCF`, ... from the finest level on; further levels have the last one.
+        `F`, `FCF`, `FCFCF`, ..., per level from the finest; the last one is used for all others.
     mode : {"mgrit", "serial", "auto"}
-        "auto" measures both on the first call with each shape and number of threads, and keeps the
-        faster one; serial propagation, which is exact, where cycles save less than 5 %, or meet a
-        state that is not finite.
+        Cycles, exact serial propagation, or a choice measured on the first call with each shape and
+        number of threads: cycles if they save at least 5 % of the time and all states are finite.
     warm_start : bool
-        Start each call from the states of the last one, where the shapes agree.
+        Whether a call starts from the states of the last one, if the shapes agree.
     coarse : {"mean", "first", "fused", "identity"}
-        A coarse layer has the mean weights of those it stands for; the weights of the first one
-        (injection); the sum of all their slopes at its state, as many evaluations in one batch; or
-        changes nothing, so that coarse levels only add up what finer layers do. Means are right to
-        first order for slopes linear in weights; where weights multiply, as in attention, and are
-        not smooth in depth, "fused" is.
+        A coarse layer has the mean weights of its fine layers; the weights of the first one
+        (injection); all their slopes at its state, evaluated in one batch; or no effect, so coarse
+        levels only add contributions of finer layers. Means are accurate to first order for slopes
+        linear in weights; for products of weights that vary in depth (attention), use "fused".
     memory : {"states", "checkpoints"}
-        What serial propagation keeps: all states, or 1 MiB of them or about `3 sqrt(layers)`, from
-        which the backward pass computes the others again, with the same results to rounding.
+        Serial propagation stores all states, or at most 1 MiB or about `3 sqrt(layers)` of them,
+        from which the backward pass recomputes the others, with the same results up to rounding.
 
     Attributes
     ----------
     last_forward, last_backward : PassReport
-        What the last call did.
+        Reports on the last forward and backward pass.
 
     Raises
     ------
-    ValueError
-        If the net has too few layers for so many levels, or a setting is malformed or not for this
-        mode.
+    TypeError, ValueError
+        If a setting is invalid, also for this `mode`, or the net has too few layers for the levels.
 
     Notes
     -----
-    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance` (then to
-    that tolerance); after a fixed number of cycles, to ask for one is a RuntimeError. Source:
+    Gradients can be differentiated if `mode` is "serial" or `control` is `CyclesToTolerance` (up to
+    that tolerance); after a fixed number of cycles, this is a RuntimeError. Source:
     Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
-    networks" (2020); the opening is XBraid's skipped first down-cycle.
+    networks" (2020); the opening is the skipped first down-cycle of XBraid.
 
     Examples
     --------
@@ -139,7 +137,7 @@ class LayerParallel(Explained):
             )
         check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
         factors = level_factors(levels, coarsening)
-        level_sizes(net.depth, factors)  # one clear error, now
+        level_sizes(net.depth, factors)  # raises an error early
         check_ways(mode, memory, control, bool(factors))
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
@@ -169,35 +167,36 @@ class LayerParallel(Explained):
                 "levels and coarsening"
             )
         self.settings, self.method = settings, method
-        self.control = control  # None: AdaptiveCycles found cycles dearer than serial propagation
-        self.calls = 0  # in training
+        self.control = control  # None: AdaptiveCycles found serial propagation cheaper
+        self.calls = 0  # number of training calls
         self._warned = False
-        self._faster: dict[tuple, str] = {}  # of mode "auto"
+        self._faster: dict[tuple, str] = {}  # choices of mode "auto"
         self._starts = WarmStarts()
         self._setups: dict[MGRITMethod, tuple[Any, PropagationSetup]] = {}  # its own, and serial
 
     def take_part(self, which: range, communicator: Communicator) -> None:
-        """Keep only the layers `which`: other processes hold the others.
+        """Keep only the layers `which`, because other processes hold the others.
 
-        From then on all processes call this module together, each with the same batch, and each
-        gets the output of the whole network. `mgnet.petsc.distribute_layers` is the way to it.
+        Afterwards all processes must call this module together with the same batch, and each gets
+        the output of the whole network. Use `mgnet.petsc.distribute_layers`, which calls this.
 
         Parameters
         ----------
         which : range
-            Whole intervals of the coarsest level.
+            Layers of this process: whole intervals of the coarsest level.
         communicator : Communicator
+            The processes that hold the layers.
         """
         keep_layers(self.net, which)
         self.communicator = communicator
         self._set(self.settings, self.control)
 
     def get_extra_state(self) -> Tensor:
-        """The settings, which belong to the model: its weights are those of its own propagation."""
+        """Save the settings, which belong to the model: weights are trained for its propagation."""
         return settings_to_state(self.settings, self.control, self.calls)
 
     def set_extra_state(self, state: Any) -> None:
-        """Take over the settings of the saved model, whatever this one was made with."""
+        """Restore the settings of the saved model, independent of the current ones."""
         settings, control, calls = settings_from_state(state)
         self._set(settings, control)
         self.calls = calls
@@ -205,12 +204,12 @@ class LayerParallel(Explained):
     def _load_from_state_dict(
         self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
-        self.net.check_state(state, f"{prefix}net.")  # before anything is taken over
+        self.net.check_state(state, f"{prefix}net.")  # before anything is changed
         super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
         allow_without_extra_state(prefix, missing)
 
     def forward(self, x: Tensor, **side: Any) -> Tensor:
-        """The output for a batch x; side inputs as in `ODENet.forward`, the same on all ranks."""
+        """Compute the output for a batch x, with the side inputs of `ODENet.forward`."""
         with lending():
             refuse_proxy(self.net.block, x)
         u = self.net.encode(x, **side)
@@ -229,12 +228,12 @@ class LayerParallel(Explained):
 
     def _mode(self, u: Tensor, side: Mapping[str, Any]) -> str:
         mode = self.settings["mode"]
-        if not self.settings["factors"] or self.control is None or u.is_meta:  # shapes alone
+        if not self.settings["factors"] or self.control is None or u.is_meta:  # only shapes
             return "serial"
         return self._measured(u, side) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str, side: Mapping[str, Any]) -> Tensor:
-        if cast_of(u.device.type) is not None:  # states stay as precise as the weights
+        if cast_of(u.device.type) is not None:  # states keep the precision of the weights
             wide = torch.promote_types(u.dtype, self.net.times.dtype)
             if u.dtype != wide:
                 return self._propagate(u.to(wide), mode, side).to(u.dtype)
@@ -262,16 +261,16 @@ class LayerParallel(Explained):
     def _prepare(
         self, u: Tensor, method: MGRITMethod, side: Mapping[str, Any]
     ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
-        """What is kept for these tensors and block; u, steps and parameters that get gradients."""
+        """The setup for these tensors and block; u, steps and parameters that get gradients."""
         net, layers, learnable_steps = self.net, None, []
         kernel = net.kernel
         if side:
             with lending():
                 kernel, layers = with_side_inputs(net, side, self.communicator, method.strides[-1])
             parameters, buffers = layers.parameters, layers.buffers
-        elif net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
+        elif net.learnable_steps is None and net.weights == "per layer":  # nothing is computed
             parameters, buffers = net.slots().tensors()
-        elif method is SERIAL_METHOD and net.weights == "shared":  # it may do with joint ones
+        elif method is SERIAL_METHOD and net.weights == "shared":  # joint tensors may suffice
             layers, (parameters, _) = net.own_layers(), net.slots().tensors()
             buffers = layers.buffers
         else:
@@ -311,9 +310,9 @@ class LayerParallel(Explained):
     def _follow(self, forecast: Callable[[], str], direction: str, made: PassReport) -> None:
         self._note(direction, made)
         control = self.control
-        if control is None:
+        if control is None or not isinstance(made, PassReport):  # a graph is captured
             return
-        told = self.training and self.communicator.rank == 0  # once, and by one process
+        told = self.training and self.communicator.rank == 0  # one warning from one process
         if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
             warnings.warn(too_inexact(direction, made, control, forecast()), stacklevel=2)
@@ -322,7 +321,7 @@ class LayerParallel(Explained):
             self.control = following
 
     def _measured(self, u: Tensor, side: Mapping[str, Any]) -> str:
-        """The faster mode for states like u, forward and backward if there is training."""
+        """The faster mode for states like u, including the backward pass in training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         key += (torch.get_num_threads(), u.requires_grad)
         if key not in self._faster:
@@ -331,7 +330,7 @@ class LayerParallel(Explained):
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
             kept = dict(self._starts.kept)
             runs = {mode: partial(self._propagate, mode=mode) for mode in MODES[:2]}
-            with warnings.catch_warnings(), unchanged(self.net):  # calls are counted, not trials
+            with warnings.catch_warnings(), unchanged(self.net):  # trials do not count as calls
                 warnings.simplefilter("ignore")
                 alone = isinstance(self.communicator, SerialCommunicator)
                 seconds = least_seconds(runs, u, side, [*self.net.parameters()], alone)
@@ -346,23 +345,25 @@ class LayerParallel(Explained):
         batches: Iterable[Sequence[Any]],
         propagation: str | None = None,
     ) -> dict[str, float]:
-        """The mean of a metric over batches, by serial propagation and by the module's own.
+        """Compute the mean of a metric over batches with serial propagation and with the cycles.
 
-        Weights that were trained with few cycles are good for these cycles; run serially they may
-        be worse (by 13 points of accuracy in our measurements), so both are reported.
+        Weights trained with few cycles are suited to these cycles; in serial propagation they may
+        be less accurate (by 13 percentage points in our measurements). The result is the mean for
+        each propagation, weighted by batch sizes.
 
         Parameters
         ----------
         metric : callable
-            `metric(output, target)`, a mean over the batch.
+            A function `metric(output, target)` that returns a mean over the batch.
         batches : iterable of (x, target), or (x, target, dictionary of side inputs)
+            The batches.
         propagation : {"serial", "mgrit"}, optional
-            Only this one.
+            Compute only the value for this propagation.
 
-        Returns
-        -------
-        dict
-            The mean for each propagation, weighted by the sizes of the batches.
+        Raises
+        ------
+        ValueError
+            If `propagation` has another value.
 
         Examples
         --------
@@ -391,7 +392,7 @@ class LayerParallel(Explained):
             yield self.net.decode(self._propagate(u, usable, side), **side)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is kept between calls belongs to these very tensors.
+        # Data kept between calls belongs to these particular tensors.
         return {**self.__dict__, "_setups": {}, "_starts": WarmStarts()}
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""A network of whose layers a process keeps only its own."""
+"""A network of which a process stores only some layers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["first_not_finite", "keep_layers", "layered_names", "naming_divergenc
 
 
 def keep_layers(net: ODENet, which: range) -> None:
-    """Forget the parameters and buffers of all layers but these.
+    """Remove the parameters and buffers of all other layers.
 
-    What belongs to all layers stays: `depth`, shared weights and control points, the modules before
-    and after.
+    Data that belong to all layers remain: `depth`, shared weights and control points, and the
+    modules before and after.
 
     Parameters
     ----------
     net : ODENet
-        Changed in place; its parameters are new objects, so an optimizer comes later.
+        The network, changed in place; its parameters are new objects, so create an optimizer later.
     which : range
-        Consecutive layers, or none.
+        Consecutive layers to keep; may be empty.
 
     Examples
     --------
@@ -56,7 +56,7 @@ was distributed, or load its gathered state into a whole net
 
 
 def layered_names(net: ODENet) -> set[str]:
-    """The names in `net.state_dict()` of the tensors with the layers on axis 0.
+    """The names in `net.state_dict()` of the tensors that have the layers on axis 0.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def layered_names(net: ODENet) -> set[str]:
     >>> sorted(layered_names(net))
     ['block.bias', 'block.weight', 'learnable_steps']
     """
-    every = net.block.state_dict()  # options, as a KAN keeps them, are those of all layers
+    every = net.block.state_dict()  # options, such as a KAN's, belong to all layers
     names = {f"block.{name}" for name in every if not name.endswith("_extra_state")}
     if net.weights != "per layer":
         names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
@@ -76,13 +76,19 @@ def layered_names(net: ODENet) -> set[str]:
 
 
 def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None) -> int | None:
-    """The first layer with a weight that is NaN or infinite; -1 where only others are, else None.
+    """The first layer with NaN or infinite weights; -1 if only others are not finite, else None.
 
     Parameters
     ----------
     net : ODENet
+        The network.
     optimizer : torch.optim.Optimizer, optional
-        What it keeps of the weights is looked at, too.
+        An optimizer whose state for the weights is also checked.
+
+    Returns
+    -------
+    int or None
+        The number of the layer.
 
     Examples
     --------
@@ -94,7 +100,7 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
     """
     layered, found = layered_names(net), []
     for name, weights in net.state_dict(keep_vars=True).items():
-        if not isinstance(weights, torch.Tensor):  # what a module of the user keeps beside them
+        if not isinstance(weights, torch.Tensor):  # other data kept by a user's module
             continue
         kept = {} if optimizer is None else optimizer.state.get(weights, {})
         for tensor in (weights, *kept.values()):
@@ -109,14 +115,21 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
 def naming_divergence(
     net: ODENet, direction: str, forecast: Callable[[], str] = str
 ) -> Iterator[None]:
-    """Where a pass meets a state that is not finite, say in which layers, and whether by weights.
+    """For a state that is not finite, name the layers, and whether the weights are the cause.
 
     Parameters
     ----------
     net : ODENet
+        The network.
     direction : str
+        "forward" or "backward".
     forecast : callable, optional
-        What is said further where the weights are finite; called then only.
+        Returns additional text if the weights are finite; it is called only then.
+
+    Raises
+    ------
+    FloatingPointError
+        If a state is not finite; this error has the additional information.
 
     Examples
     --------
@@ -125,14 +138,14 @@ def naming_divergence(
     ...     raise FloatingPointError("step 1")
     Traceback (most recent call last):
     FloatingPointError: the forward pass meets a state that is not finite in layers 0 to 7 (step \
-1); the weights are finite: look at the input, or take smaller steps of training
+1); the weights are finite: check the input, or take smaller training steps
     """
     try:
         yield
     except FloatingPointError as error:
         broken = first_not_finite(net)
         if broken is None:
-            why = "the weights are finite: look at the input, or take smaller steps of training"
+            why = "the weights are finite: check the input, or take smaller training steps"
             told = forecast()
             why += f"; {told}" if told else ""
         else:

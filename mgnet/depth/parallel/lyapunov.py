@@ -1,4 +1,4 @@
-"""`lyapunov`: whether methods parallel in layers or steps will converge."""
+"""Prediction of whether methods parallel in layers or steps will converge: `lyapunov`."""
 
 from __future__ import annotations
 
@@ -34,39 +34,41 @@ def lyapunov(
     directions: int = 2,
     **side: Any,
 ) -> Lyapunov:
-    """The largest Lyapunov exponent per layer or step, and what it says of parallel methods.
+    """Estimate the largest Lyapunov exponent per layer or step, with a verdict on parallel methods.
 
-    A small error of a state is followed along the layers, by products of their Jacobians with
-    vectors that are renormalized after each. Where it shrinks, Newton's method with dense Jacobians
-    can converge in few iterations, and MGRIT where its coarse layers are good; where it grows, say
-    a thousandfold and more over all layers, either takes about as many as there are layers. What
-    is looked at is the serial trajectory: states that a parallel method passes through may be
-    worse. Costs a serial march and `4 directions` evaluations of each layer.
+    Small perturbations of a state are propagated along the layers by products of the Jacobians with
+    vectors, which are renormalized after each layer. If they shrink, Newton's method with dense
+    Jacobians can converge in few iterations, and so can MGRIT if its coarse layers are accurate. If
+    they grow, for example by a factor of a thousand or more over all layers, both methods take
+    about as many iterations as there are layers. The estimate is for the serial trajectory; states
+    inside a parallel method may be worse. The cost is a serial march and `4 directions` evaluations
+    of each layer.
 
     Parameters
     ----------
     model : ODENet, LayerParallel, OneStep, or cell
-        A cell is a `torch.nn.RNNCell`, `GRUCell` or `LSTMCell`, or a function or module
-        `(input, state) -> state`.
+        The network, problem or recurrent cell. A cell is a `torch.nn.RNNCell`, `GRUCell` or
+        `LSTMCell`, or a function or module `(input, state) -> state`.
     x : Tensor, optional
-        A batch of inputs of a net; the sequence of a cell, shape (steps, batch, ...), or
+        For a net, a batch of inputs; for a cell, a sequence of shape (steps, batch, ...), or
         (steps, inputs) for a cell of torch.
     state : Tensor of shape (batch, ...), or a tuple of such, optional
-        Where a cell begins; zeros for those of torch. That of an LSTM is (h, c), or these side by
-        side.
+        Initial state of a cell; zeros for cells of torch. For an LSTM it is (h, c), or these
+        concatenated.
     directions : int
-        Random vectors that are followed.
+        Number of random vectors to propagate.
     **side : Tensor
         Side inputs of a net.
 
     Returns
     -------
     Lyapunov
-        `.exponent`, `.verdict`; it is printed as its verdict.
+        The estimate in `.exponent` and the verdict in `.verdict`, which is also the printed form.
 
     Raises
     ------
     TypeError, ValueError
+        If the model and its input do not match, or an argument is invalid.
 
     Notes
     -----
@@ -98,7 +100,7 @@ def lyapunov(
     if not isinstance(x, Tensor):
         raise TypeError(
             f"lyapunov got a {type(model).__name__} and the input {shown(x)}; give a batch of "
-            "inputs, as lyapunov(net, x), or the sequence of a cell, (steps, batch, inputs)"
+            "inputs, such as lyapunov(net, x), or the sequence of a cell, (steps, batch, inputs)"
         )
     if isinstance(net, ODENet):
         net.check_whole()
@@ -120,13 +122,15 @@ def lyapunov(
 
 
 def told_of(setup: PropagationSetup, u: Tensor) -> str:
-    """The verdict on the layers of a call, for a message; "" where none can be had.
+    """The verdict on the layers of a call, for a message; "" if it cannot be computed.
 
-    Other processes may hold some layers, and differences in half precision say nothing.
+    It cannot if other processes hold some layers, or if differences in half precision are
+    meaningless.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers.
     u : Tensor of shape (batch, ...)
         The state before the layers.
     """
@@ -137,15 +141,15 @@ def told_of(setup: PropagationSetup, u: Tensor) -> str:
     counted = kernel.evaluations
     with torch.no_grad():
         found = _along(setup, min(setup.count, MOST_LAYERS), u.detach(), "layer", 1)
-    kernel.evaluations = counted  # what a message costs is not the call's
+    kernel.evaluations = counted  # the cost of a message does not count as work of the call
     return found.verdict
 
 
 def _along(propagator: Any, layers: int, u: Tensor, unit: str, directions: int) -> Lyapunov:
     if u.dtype in HALF:
         raise TypeError(
-            f"lyapunov got states of {u.dtype}, whose differences say nothing; give a model and "
-            "inputs in float32 or float64"
+            f"lyapunov got states of {u.dtype}, whose differences are meaningless; give a model "
+            "and inputs in float32 or float64"
         )
     points = torch.cat(march_by_advance(propagator, 0, layers, u[None], None, False))
     found = exponents_along(propagator, points, True, directions)
@@ -158,7 +162,7 @@ class _Cell:
     def __init__(self, cell: Callable[..., Any], x: Tensor):
         self.cell = cell
         self.x = x[:, None] if x.dim() == 2 and isinstance(cell, nn.RNNCellBase) else x
-        self.widths: tuple[int, ...] = ()  # of the parts of a state, where it is a tuple
+        self.widths: tuple[int, ...] = ()  # of the parts of a state if it is a tuple
         if self.x.dim() < 2 or not len(x):
             raise ValueError(
                 f"lyapunov got the sequence {tuple(x.shape)} for a cell; give one of shape (steps, "
@@ -181,13 +185,13 @@ class _Cell:
             )
         if not isinstance(self.cell, nn.RNNCellBase):
             raise TypeError(
-                f"lyapunov got a {type(self.cell).__name__} and no state; give that with which it "
-                "begins, as lyapunov(cell, x, state=torch.zeros(batch, hidden))"
+                f"lyapunov got a {type(self.cell).__name__} and no state; give the initial state, "
+                "such as lyapunov(cell, x, state=torch.zeros(batch, hidden))"
             )
         return self.x.new_zeros((self.x.shape[1], sum(self.widths) or self.cell.hidden_size))
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """One step."""
+        """Compute one step."""
         x, state = self.x[which.start], states[0]
         if self.widths:
             return torch.cat(self.cell(x, state.split(list(self.widths), -1)), -1)[None]

@@ -21,14 +21,23 @@ MEMORIES = ("states", "checkpoints")
 
 
 def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
-    """Raise unless a `LayerParallel` module can have this mode, memory and control.
+    """Raise an error unless a `LayerParallel` module can have this mode, memory and control.
 
     Parameters
     ----------
     mode, memory : str
+        The settings of the module.
     control : Control, optional
+        The control of the cycles.
     cycles : bool
-        Whether there are levels for them.
+        Whether there are coarse levels, so that cycles are possible.
+
+    Raises
+    ------
+    TypeError
+        If `control` is not a control.
+    ValueError
+        If `mode` or `memory` is unknown, or both do not fit together.
 
     Examples
     --------
@@ -56,14 +65,14 @@ def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
 
 @dataclass(frozen=True)
 class MGRITMethod:
-    """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
+    """The multigrid method of a `LayerParallel` module: levels, and cycles per direction."""
 
-    factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
+    factors: tuple[int, ...]  # coarsening factors, one fewer than there are levels
     forward: tuple[Schedule | None, Schedule]  # opening, cycle
     backward: tuple[Schedule | None, Schedule]
     relaxation: tuple[str, ...]
-    coarse: str = "mean"  # what coarse layers are
-    sweeps: tuple[NewtonSweep | None, NewtonSweep | None] = (None, None)  # in place of cycles
+    coarse: str = "mean"  # kind of coarse layers
+    sweeps: tuple[NewtonSweep | None, NewtonSweep | None] = (None, None)  # instead of cycles
 
     @classmethod
     def from_texts(
@@ -74,7 +83,7 @@ class MGRITMethod:
         relaxation: Sequence[str],
         coarse: str = "mean",
     ) -> MGRITMethod:
-        """Of cycles as texts; see `mgrit`."""
+        """Create the method from cycles in text form; see `mgrit`."""
         levels, words = len(factors) + 1, tuple(relaxation)
         check_coarse("LayerParallel", coarse)
         cycles = mgrit(levels, forward), mgrit(levels, backward)
@@ -82,17 +91,17 @@ class MGRITMethod:
         return cls(tuple(factors), *cycles, words, coarse, sweeps)
 
     def sweep(self, reverse: bool) -> NewtonSweep | None:
-        """The Newton sweep of the states, or of the adjoint, if it has one."""
+        """The Newton sweep for the states or for the adjoint, if there is one."""
         return self.sweeps[reverse]
 
     def uses_coarse(self, reverse: bool, cycles: int, opens: bool) -> bool:
-        """Whether so many cycles, or what opens them, visit coarse layers."""
+        """Whether this number of cycles, or their opening, visits coarse layers."""
         opening, _ = self.backward if reverse else self.forward
         return (opens and opening is not None) or (cycles > 0 and self.sweep(reverse) is None)
 
     @property
     def strides(self) -> list[int]:
-        """How many layers of the finest level one layer of each level stands for."""
+        """The number of finest layers per layer of each level."""
         return list(accumulate(self.factors, mul, initial=1))
 
 

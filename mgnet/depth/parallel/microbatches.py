@@ -1,8 +1,8 @@
-"""The gradient of a batch as the sum of those of its microbatches: `accumulate_gradients`.
+"""The gradient of a batch as the sum of the gradients of its microbatches: `accumulate_gradients`.
 
-Also where several networks have a part of each batch (`mgnet.petsc.distribute`): gradients are
-added in the order of the microbatches, whoever made them, so that the sum has the same bits on any
-grid of ranks.
+This also works if several copies of a network process parts of each batch
+(`mgnet.petsc.distribute`). Gradients are added in the order of the microbatches, on whichever rank
+they were computed, so the sum has the same bits on any grid of ranks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mgnet.limits import is_count, shown
 
 __all__ = ["accumulate_gradients"]
 
-CHUNK = 2**18  # numbers in a message: the ranks downstream add while the next ones come
+CHUNK = 2**18  # numbers in a message: ranks downstream add one while the next is sent
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Gradients = Sequence[Tensor | None]
@@ -34,25 +34,26 @@ Gradients = Sequence[Tensor | None]
 def accumulate_gradients(
     module: nn.Module, loss: Loss, batch: Any, microbatches: int | None = None
 ) -> Tensor:
-    """Add the gradient of a mean loss over a batch to `.grad`, microbatch after microbatch.
+    """Add the gradient of a mean loss over a batch to `.grad`, one microbatch after another.
 
-    In place of `loss(module, batch).backward()`: it needs the memory of one microbatch, and where
-    `mgnet.petsc.distribute` made several networks of the ranks, each of them has some of the
-    microbatches only. All ranks call it with the same batch. What is added, and in which order,
-    depends on the number of microbatches and not on the ranks.
+    Call it instead of `loss(module, batch).backward()`. It needs the memory of one microbatch, and
+    if `mgnet.petsc.distribute` has made several copies of the network, each copy processes only
+    some of the microbatches. All ranks must pass the same batch. The terms of the sum and their
+    order depend on the number of microbatches, not on the ranks.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Such as a `LayerParallel`, perhaps distributed, or a module around it.
+        The module, such as a `LayerParallel`, which may be distributed, or a module around it.
     loss : callable
-        `loss(module, batch)`, a tensor without axes: a mean over the rows of what it is given.
+        The function `loss(module, batch)`, which returns a tensor without axes: a mean over the
+        rows of its batch.
     batch : tensor, or tuple, list or mapping of tensors
-        Rows on axis 0, equally many in all tensors that have axes. What is no tensor goes to
-        every microbatch as it is.
+        The batch, with rows on axis 0, the same number in all tensors that have axes. Other values
+        are passed to every microbatch unchanged.
     microbatches : int, optional
-        Of equal size, or with one row more in the first ones; as many as there are networks by
-        default.
+        Number of microbatches, of equal size or with one more row in the first ones; by default
+        the number of copies of the network.
 
     Returns
     -------
@@ -62,16 +63,16 @@ def accumulate_gradients(
     Raises
     ------
     TypeError, ValueError
-        If the batch cannot be divided, or a microbatch would depend on those before it: running
-        statistics, where there are several networks, starts from the former trajectory
-        (`warm_start`), modes chosen by time. If ranks give other batches (their first and last
-        rows are compared) or have other random numbers; if several networks have a sparse gradient.
+        If the batch cannot be divided; if a microbatch would depend on earlier ones, through
+        running statistics with several copies of the network, `warm_start`, or a mode chosen by
+        timing; if ranks have different batches (first and last rows are compared) or random
+        numbers; or if several copies have a sparse gradient.
 
     Notes
     -----
-    Statistics of a batch, as in batch norm, are those of a microbatch, as in any accumulation of
-    gradients. Dropout is drawn for each of several microbatches anew, the same on any grid.
-    Parameters of the loss itself belong into a module around the network: others get no sum.
+    Batch statistics, as in batch norm, are computed per microbatch, as in any accumulation of
+    gradients. Dropout masks are drawn for each microbatch, the same on any grid. Put parameters of
+    the loss itself into a module around the network; otherwise they are not summed over ranks.
 
     Examples
     --------
@@ -124,7 +125,7 @@ def accumulate_gradients(
 
 
 class _Step:
-    """What is the same before each of several microbatches: random numbers, cycles, calls."""
+    """State to be restored before each microbatch: random numbers, cycles, calls."""
 
     def __init__(self, module: nn.Module, loss: Loss, count: int):
         self.module, self.loss, self.count = module, loss, count
@@ -136,10 +137,10 @@ class _Step:
             {p.device.index for p in module.parameters() if p.device.type == "cuda"}
         )
         self.drawn = int(torch.randint(2**62, ())) if count > 1 else 0
-        self.ends: list[Any] | None = None  # of the first microbatch here
+        self.ends: list[Any] | None = None  # state after the first microbatch of this process
 
     def add(self, piece: Any, weight: float, number: int) -> Tensor:
-        """Add the gradient of a microbatch to `.grad`; its share of the loss."""
+        """Add the gradient of a microbatch to `.grad`; return its contribution to the loss."""
         with self._begun(number):
             share = checked_loss("accumulate_gradients", self.loss(self.module, piece))
             share = share * weight if self.count > 1 else share
@@ -167,7 +168,7 @@ class _Step:
                 net.seed, net.calls = seed, calls
 
     def finish(self, row: Any) -> None:
-        """Go on as after one call: what the first microbatch of all led to."""
+        """Continue as after one call, with the state after the first microbatch of all."""
         if self.count == 1:
             return
         for (net, _, calls), drew in zip(self.nets, self.drew, strict=True):
@@ -184,7 +185,7 @@ def _gradients(
     own: range,
     parameters: Sequence[nn.Parameter],
 ) -> list[list[Tensor | None]]:
-    """The gradients of each own microbatch, and its share of the loss."""
+    """The gradients of each of this process's microbatches, with its contribution to the loss."""
     parts: list[list[Tensor | None]] = []
     buffers = _buffers(step.module)
     for number in own:
@@ -201,13 +202,13 @@ def _gradients(
                 raise ValueError(
                     f"accumulate_gradients got a module whose calls change '{name}', which then "
                     "differs between the networks of a grid; use layers without running "
-                    "statistics, as GroupNorm and LayerNorm are, or distribute(..., batches=1)"
+                    "statistics, such as GroupNorm and LayerNorm, or distribute(..., batches=1)"
                 )
     return parts
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Those of a state, copied, as batch norm edits them without counting; others are drawn."""
+    """Copies of the buffers in the state, because batch norm edits them without a version count."""
     saved = module.state_dict(keep_vars=True)
     return {name: b.clone() for name, b in module.named_buffers() if name in saved}
 
@@ -215,7 +216,7 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
 def _added_in_order(
     row: Any, parts: Sequence[Gradients], like: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """The sums over all networks, added as one process does that has all microbatches."""
+    """The sums over all networks, added in the order of a single process."""
     have = torch.tensor([[any(part[n] is not None for part in parts) for n in range(len(like))]])
     some = row.gather(have).reshape(row.ranks, len(like)).any(0).tolist()
     total: list[Tensor | None] = [None] * len(like)
@@ -238,7 +239,7 @@ def _chunks(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _passed_on(row: Any, parts: Sequence[Tensor]) -> Tensor:
-    """Add to what the networks before gave, and give it to the next one."""
+    """Add to the sum of the preceding networks, and pass it to the next one."""
     first, *others = parts
     total = row.receive(first, False)
     if row.rank:
@@ -250,7 +251,7 @@ def _passed_on(row: Any, parts: Sequence[Tensor]) -> Tensor:
 
 
 def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
-    if gradient is None:  # adding it leaves any number as it is, -0 too
+    if gradient is None:  # adding -0 leaves any number unchanged, even -0
         return torch.full((like.numel(),), -0.0, dtype=like.dtype, device=like.device)
     return gradient.detach().reshape(-1)
 
@@ -261,7 +262,7 @@ def _put(parameters: Sequence[nn.Parameter], gradients: Gradients) -> None:
 
 
 def _row_of(module: nn.Module) -> Any:
-    """The networks beside this one, if there are several."""
+    """The other copies of the network, if there are several."""
     found = [m.communicator.batches for m in module.modules() if isinstance(m, LayerParallel)]
     rows = [each for each in found if each is not None]
     if rows and (len(rows) < len(found) or len({each.ranks for each in rows}) > 1):
@@ -273,7 +274,7 @@ def _row_of(module: nn.Module) -> Any:
 
 
 def _check_independent(module: nn.Module, count: int, row: Any) -> None:
-    """Raise where a microbatch would depend on those before it."""
+    """Raise an error if a microbatch would depend on earlier ones."""
     for part in module.modules() if count > 1 else ():
         if not isinstance(part, LayerParallel):
             continue
@@ -291,7 +292,7 @@ def _check_independent(module: nn.Module, count: int, row: Any) -> None:
 
 
 def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
-    """Raise where ranks have other random numbers, or batches with other rows at their ends."""
+    """Raise an error if random numbers, or the first or last rows of the batch, differ on ranks."""
     spread = [part.communicator for part in distributed_parts(module)]
     if not spread:
         return
@@ -301,20 +302,20 @@ def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
     batches, numbers = (seen != own).any(1).tolist()
     if batches:
         raise ValueError(
-            "accumulate_gradients got other batches on other ranks; give all ranks the same whole "
-            "batch, without a DistributedSampler: each network takes its own microbatches"
+            "accumulate_gradients got different batches on the ranks; give all ranks the same "
+            "whole batch, without a DistributedSampler: each network takes its own microbatches"
         )
     if numbers:
         raise ValueError(
-            "accumulate_gradients got other random numbers on other ranks, which dropout would "
-            "see; call torch.manual_seed with the same seed on all ranks"
+            "accumulate_gradients got different random numbers on the ranks, which dropout would "
+            "use; call torch.manual_seed with the same seed on all ranks"
         )
 
 
 def _share_failure(module: nn.Module) -> None:
-    """NaN on all ranks of a network where one has a gradient that is not finite.
+    """Set gradients to NaN on all ranks of a network if one has a gradient that is not finite.
 
-    Each has an optimizer, and perhaps a GradScaler, of its own, which would skip the step alone.
+    Each rank has its own optimizer and possibly GradScaler, which would skip the step on it alone.
     """
     for part in distributed_parts(module):
         if part.communicator.ranks == 1:
@@ -327,5 +328,5 @@ def _share_failure(module: nn.Module) -> None:
 
 
 def _mixed(*numbers: int) -> int:
-    """A seed of several numbers."""
+    """Combine several numbers into a seed."""
     return random.Random(" ".join(map(str, numbers))).getrandbits(62)

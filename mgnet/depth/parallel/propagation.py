@@ -1,8 +1,8 @@
 """The state and the adjoint of a network for one input, solved by multigrid over its layers.
 
-`Propagation` and `Adjoint` are of one call of a `LayerParallel` module: they hold the tapes of the
-closing sweep, or what the compiled loops kept of it, and the states at which the coarse layers are
-recorded.
+`Propagation` and `Adjoint` belong to one call of a `LayerParallel` module. They hold the tapes of
+the closing sweep, or the data that the compiled loops stored, and the states at which the coarse
+layers are recorded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from threading import RLock
 import torch
 from torch import Tensor
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.compiled.runs import LayerRuns
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
@@ -25,35 +26,36 @@ from mgnet.depth.parallel.compiled_cycles import (
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
-from mgnet.interpreter import run
+from mgnet.interpreter import perform
 
 __all__ = ["Propagation"]
 
 
 class Propagation:
-    """One forward pass and its adjoint.
+    """A forward pass and its adjoint.
 
     Parameters
     ----------
     setup : PropagationSetup
-        Where other processes hold other layers, all numbers and states here, but u_N and the
-        gradient with respect to u_0, are those of the own layers.
+        The layers of every level. If other processes hold other layers, all numbers and states
+        here are those of this process's layers, except u_N and the gradient with respect to u_0.
     every : bool
-        Whether the states after all layers are wanted, which the closing sweep makes.
+        Whether the states after all layers are needed; the closing sweep computes them.
     """
 
     def __init__(self, setup: PropagationSetup, every: bool = False):
         self.setup = setup
         self.every = every
-        self.states: Tensor | None = None  # after each own layer
+        self.states: Tensor | None = None  # after each layer of this process
         self.communicator = setup.communicator
         self.intervals = intervals(setup.count, setup.method.factors[0])
         self.tapes: list[Tape] = []
-        self.sources: Tensor | None = None  # gradients by the states before the own layers
-        self.points: Tensor | None = None  # the recorded states, at the C-points
+        self.sources: Tensor | None = None  # gradients with respect to the states before layers
+        self.points: Tensor | None = None  # the recorded states at the C-points
         self.loops: CompiledForward | None = None
         self.swept: LayerRuns | None = None  # the recorded sweep of the compiled loops
-        self.adjoints = RLock()  # they have its memory one after another
+        self.adjoints = RLock()  # adjoints use its memory one after another
+        self.captured = False  # whether a CUDA graph records this pass, so nothing can be read
 
     def forward(
         self,
@@ -62,25 +64,29 @@ class Propagation:
         guess: Tensor | None,
         record: bool,
         with_steps: bool = True,
-    ) -> tuple[Tensor, PassReport]:
-        """Solve for the states from u_0.
+    ) -> tuple[Tensor, PassReport | History]:
+        """Solve for the states, starting from u_0.
 
         Parameters
         ----------
         start : Tensor of shape (batch, ...)
+            The state u_0 before the first layer.
         limit : CycleLimit
+            The number of cycles, and the error estimate at which to stop.
         guess : Tensor of shape (m + 1, batch, ...), optional
-            States of the C-points, in place of the opening.
+            States at the C-points that replace the opening.
         record : bool
-            Close with a sweep whose tapes the adjoint needs.
+            Whether to close with a sweep that records the tapes for the adjoint.
         with_steps : bool
-            Whether gradients by the steps are asked for.
+            Whether gradients with respect to the steps are needed.
 
         Returns
         -------
         (Tensor, PassReport)
-            The states at the m + 1 C-points.
+            The states at the m + 1 C-points, and the report; while a graph is captured, the
+            `History` from which the report can be read.
         """
+        self.captured = devices.captured(start)
         compiled = compiled_cycles(self.setup, start)
         if not isinstance(compiled, str):
             self.loops = CompiledForward(self.setup, compiled, with_steps, self.every)
@@ -89,15 +95,15 @@ class Propagation:
             history.add_residual(self.record(points) - points)
         elif self.every:
             self._sweep(points)
-        return points, self._told(history, False)
+        return self._told(points, history, False)
 
     def points_of(self, level: int) -> Tensor:
-        """The recorded states where the own layers of a coarser level begin."""
+        """The recorded states at the left ends of this process's layers on a coarser level."""
         method = self.setup.method
         return self.points[:: method.strides[level] // method.factors[0]]  # type: ignore[index]
 
     def record(self, points: Tensor) -> Tensor:
-        """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
+        """Sweep over all layers from the C-points and store the tapes; return the end states."""
         setup, now, ended = self.setup, points[:-1], []
         self.points = now
         if self.loops is not None:
@@ -116,12 +122,12 @@ class Propagation:
         return torch.cat([points[:1], now, *ended])
 
     def _room(self, points: Tensor) -> Tensor | None:
-        """For the states after all own layers, if they are wanted."""
+        """Storage for the states after all layers of this process, if they are needed."""
         size = self.setup.count, *points.shape[1:]
         return points.new_empty(size) if self.every else None
 
     def _sweep(self, points: Tensor) -> None:
-        """The states after all own layers, from those at the C-points."""
+        """Compute the states after all layers of this process from those at the C-points."""
         if self.loops is not None:
             self.states = self.loops.record(0, points[:-1])[0].states()
             return
@@ -131,22 +137,22 @@ class Propagation:
             self.states[which] = now  # type: ignore[index]
 
     def update_buffers(self) -> None:
-        """Give the network's own buffers the values that the recorded sweep left."""
+        """Copy the buffers after the recorded sweep into the network's own buffers."""
         own = self.setup.kernel.own_buffers
         for which, tape in self.recorded():
             self.setup.fine[which].update(tape.new_buffers[:own])
 
     def recorded(self) -> list[tuple[slice, Tape]]:
-        """The tapes of the recorded sweep, and the layers that they are of."""
+        """The tapes of the recorded sweep, and the layers to which they belong."""
         pairs = zip(offsets(self.intervals), self.tapes, strict=True)
         return [(which, tape) for (which, _), tape in pairs]
 
     def backward(
         self, end: Tensor, limit: CycleLimit, guess: Tensor | None
-    ) -> tuple[Tensor, PassReport]:
-        """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`.
+    ) -> tuple[Tensor, PassReport | History]:
+        """Solve for the adjoint at the C-points from lam_N = `end`, like `forward`.
 
-        With `every`, `end` has the gradients by the states after each of all layers.
+        With `every`, `end` contains the gradients with respect to the states after each layer.
         """
         self.sources = None
         if self.every:
@@ -155,21 +161,30 @@ class Propagation:
         if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
-        return points, self._told(history, True)
+        return self._told(points, history, True)
 
     def _sources(self, gradient: Tensor) -> Tensor:
-        """What each own layer adds to the adjoint at its left end: the gradient by that state."""
+        """The gradient with respect to the state before each of this process's layers."""
         left = torch.cat([torch.zeros_like(gradient[:1]), gradient[:-1]])
         return self.communicator.scatter_layers(left)
 
-    def _told(self, history: History, reverse: bool) -> PassReport:
-        """The report; all processes raise together where Newton's states are good for nothing."""
+    def _told(
+        self, points: Tensor, history: History, reverse: bool
+    ) -> tuple[Tensor, PassReport | History]:
+        """The states and the report; all processes raise together if states are not finite.
+
+        On a device, the host waits here, once. While a graph is captured nothing can be read: its
+        replays give NaN instead, and the report is read on request.
+        """
+        if self.captured:
+            return history.spoiled(points), history
         made, norms = history.summarize(), history.norms
+        self.setup.kernel.fixed.settle()
         if self.setup.method.sweep(reverse) and norms and not math.isfinite(norms[-1]):
             raise FloatingPointError(
                 f"the residual is not finite after {made.cycles} Newton sweeps"
             )
-        return made
+        return points, made
 
     def _iterate(
         self,
@@ -178,28 +193,33 @@ class Propagation:
         guess: Tensor | None,
         limit: CycleLimit,
     ) -> tuple[Tensor, History]:
-        """Opening and cycles: the states, and what the cycles did."""
+        """Run the opening and the cycles; return the states and the history."""
         method, reverse = self.setup.method, propagator.reverse
         opening, cycle = method.backward if reverse else method.forward
         history, memory = History(self.communicator, reverse, given.dtype), None
+        late = devices.waits(given)  # no cycle waits for the device: `_told` looks
         with self.setup.hierarchy(propagator, given) as hierarchy:
             points = self._guess(given, guess, reverse)
             if guess is None and opening is not None:
-                points, _ = run(opening, hierarchy, points, None)
+                points = perform(opening, hierarchy, points, None, look=not late).state
+                if late:
+                    history.look(points)
             for _ in range(limit.cycles):
                 before = points
-                points, memory = run(cycle, hierarchy, points, None, memory)
+                points, memory, _ = perform(cycle, hierarchy, points, None, memory, look=not late)
+                if late:
+                    history.look(points)
                 history.add_residual(hierarchy[0].operator.last_residual)
                 history.add_change(before, points)
                 if limit.stop and history.summarize().estimate <= limit.stop:
                     break
             if reverse and limit.cycles and method.sweep(reverse):
-                # One sweep may be all: only the residual after it tells that it was enough.
+                # A single sweep may suffice, which only the residual after it shows.
                 history.add_residual(hierarchy[0].operator.residual(points, None))
         return points, history
 
     def _guess(self, given: Tensor, guess: Tensor | None, reverse: bool) -> Tensor:
-        """The states at the C-points with which the cycles begin."""
+        """The states at the C-points at the start of the cycles."""
         if guess is None:
             return given.expand(self.intervals.count + 1, *given.shape)
         points = guess.clone()
@@ -210,13 +230,13 @@ class Propagation:
     def gradients(
         self, adjoint: Tensor, with_steps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """Close the adjoint, given at the C-points, with a sweep that also meets the parameters.
+        """Close the adjoint, given at the C-points, with a sweep that computes parameter gradients.
 
         Returns
         -------
         (Tensor, tuple of Tensor, Tensor or None)
-            The gradients with respect to u_0, to the stacked parameters (N, ...), and, if asked
-            for, to the step sizes (N,).
+            The gradients with respect to u_0, to the stacked parameters (N, ...), and, if
+            requested, to the step sizes (N,).
         """
         setup, parts = self.setup, self.intervals
         fine = setup.fine
@@ -244,7 +264,7 @@ class Propagation:
     def _of_loops(
         self, swept: LayerRuns, adjoint: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """As `gradients`."""
+        """Implement `gradients` with the compiled loops."""
         kernel, parameters = self.setup.kernel, self.setup.fine.parameters
         now, found = swept.gradients(adjoint[1:], self.sources)
         kernel.vjps += kernel.stages * self.setup.count
@@ -254,6 +274,6 @@ class Propagation:
 
 
 def offsets(parts: Intervals) -> list[tuple[slice, int]]:
-    """The layers at offset 0, 1, ... of every interval, and their number."""
+    """The layers at offset 0, 1, ... of every interval, and the number of them."""
     n, c = parts.layers, parts.factor
     return [(slice(j, n, c), len(range(j, n, c))) for j in range(min(c, n))]

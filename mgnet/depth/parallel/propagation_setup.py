@@ -1,4 +1,4 @@
-"""What a `LayerParallel` module keeps between its calls: layers of every level, and hierarchies."""
+"""Data that `LayerParallel` keeps between calls: the layers of every level, and hierarchies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch import Tensor
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape
-from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    Communicator,
+    Gathered,
+    SerialCommunicator,
+)
 from mgnet.depth.mgrit.layer_hierarchy import layer_levels, posed
 from mgnet.depth.parallel.coarse_layers import (
     coarse_layers,
@@ -32,29 +37,31 @@ from mgnet.hierarchy import Hierarchy
 
 __all__ = ["PropagationSetup", "detached"]
 
-HIERARCHIES = 256  # for states of different shapes
-STEPS = 2048  # slices of layers, for states of different shapes
+HIERARCHIES = 256  # largest number kept, for states of different shapes
+STEPS = 2048  # largest number of slices of steps kept, for states of different shapes
 
 
 class PropagationSetup:
-    """The layers of every level, and for states of each shape the two hierarchies over them.
+    """The layers of every level, and the two hierarchies over them for each shape of states.
 
-    Kept between calls. Its tensors are views of the network's own, so they follow what an optimizer
-    does to them; `refresh` follows with the coarse layers. It is the forward `Propagator`.
+    It is kept between calls. Its tensors are views of the network's own, so they change with an
+    optimizer's step; `refresh` updates the coarse layers. This class is the forward `Propagator`.
 
     Parameters
     ----------
     kernel : StackedBlock
+        The calls of the block.
     method : MGRITMethod
+        The levels and cycles.
     levels : list of Layers or FusedLayers
-        Finest first; the gathered level, if there is one, is one more. Coarse layers that are the
-        identity are counted only.
+        The layers of each level, finest first, followed by those of the gathered level if there is
+        one. Identity coarse layers have no tensors, only a number.
     communicator : Communicator
         The processes that hold other layers, if there are any.
     gathered : Gathered or None
         The place of this process in the gathered level.
     shares : list of Tensor or None
-        For each coarse level the weights of its means; None if steps change between calls.
+        The weights of the means on each coarse level; None if steps change between calls.
 
     Examples
     --------
@@ -88,7 +95,7 @@ class PropagationSetup:
         self._scales: dict[Any, Any] = {}
         self._steps: dict[Any, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
         self.compiled: dict[Any, Any] = {}  # see `compiled_serial.py`
-        # Hierarchies that no solution has at the moment.
+        # Hierarchies that are not in use by a solution.
         self._idle: OrderedDict[tuple[bool, tuple[int, ...]], Hierarchy] = OrderedDict()
 
     @classmethod
@@ -102,19 +109,22 @@ class PropagationSetup:
         state_bytes: int = 0,
         fixed_steps: bool = False,
     ) -> PropagationSetup:
-        """Compute the coarse layers; small coarsest levels are gathered from all processes.
+        """Create a setup with coarse layers; small coarsest levels are gathered on all processes.
 
         Parameters
         ----------
         kernel : StackedBlock
+            The calls of the block.
         layers : Layers
-            All N of them, outside of any graph.
+            All N layers, without autograd graph.
         method : MGRITMethod
+            The levels and cycles.
         communicator : Communicator
+            The processes that hold other layers, if there are any.
         state_bytes : int
-            Size of one state.
+            Size of one state in bytes.
         fixed_steps : bool
-            Whether nothing changes the steps between calls.
+            Whether the steps are constant between calls.
         """
         strides, first = method.strides, method.coarse != "mean"
         levels: list[Any] = [layers]
@@ -133,24 +143,26 @@ class PropagationSetup:
     def place(
         layers: Layers, method: MGRITMethod, communicator: Communicator, state_bytes: int
     ) -> Gathered | None:
-        """Whether, and where, small coarsest levels are gathered, for states of so many bytes."""
+        """The place in the gathered coarsest level; None if such states are not gathered."""
         if communicator is SERIAL_COMMUNICATOR or not method.factors or method.coarse == "fused":
             return None
         size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
         return communicator.gathered(size)
 
     def serves(self, state_bytes: int) -> bool:
-        """Whether a setup made for states of this size would be the same."""
+        """Whether a setup for states of this size would be the same."""
         place = self.place(self.fine, self.method, self.communicator, state_bytes)
         return place == self.gathered
 
     def changes_buffers(self, u: Tensor) -> bool:
-        """Whether a recorded sweep may change buffers: running statistics of batch norm."""
+        """Whether a recorded sweep may change buffers, such as running statistics of batch norm."""
         fine = self.fine
         if not self.kernel.has_state:
             return False
         own = self.kernel.changes_buffers(fine, u[None])
-        # A process without layers does what the others do.
+        if isinstance(self.communicator, SerialCommunicator):
+            return own
+        # A process without layers does the same as the others.
         return bool(self.communicator.gather(torch.full((1, min(len(fine), 1)), own)).any())
 
     def is_recorded(self, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> bool:
@@ -159,7 +171,7 @@ class PropagationSetup:
         Raises
         ------
         ValueError
-            If it would have to for the sake of another tensor, which the block uses.
+            If recording is needed only for another tensor that the block uses.
         """
         if not torch.is_grad_enabled():
             return False
@@ -169,11 +181,11 @@ class PropagationSetup:
         return recorded
 
     def refresh(self) -> None:
-        """Make the coarse layers anew: what they are means of is trained."""
+        """Recompute the coarse layers, because the fine layers are trained."""
         fine, kind = self.fine, self.method.coarse
         for number, stride in enumerate(self.method.strides[1:]):
             coarse: Any = self.levels[number + 1]
-            if kind == "first":  # views of the fine ones, but for the steps
+            if kind == "first":  # views of the fine ones, except for the steps
                 coarse.steps.copy_(sums(fine.steps, stride))
             elif kind == "mean" and self.shares is None:
                 renew(coarse, coarse_layers(fine, stride, self.kernel.stages))
@@ -185,22 +197,23 @@ class PropagationSetup:
 
     @contextmanager
     def hierarchy(self, propagator: Any, initial: Tensor) -> Iterator[Hierarchy]:
-        """The levels of the forward equation or of the adjoint, posed for one solution.
+        """Provide the levels of the forward or adjoint equation for one solution.
 
-        A hierarchy serves one solution at a time: threads that call the module together have one
-        each.
+        A hierarchy serves one solution at a time: threads that call the module concurrently get
+        separate hierarchies.
 
         Parameters
         ----------
         propagator : PropagationSetup or Adjoint
+            The forward or adjoint steps.
         initial : Tensor
             One point, as in `layer_hierarchy`.
         """
         key = propagator.reverse, tuple(initial.shape)
-        kept = self._idle.pop(key, None)  # one step: no other thread finds it, too
+        kept = self._idle.pop(key, None)  # atomic: no other thread gets the same one
         if kept is None:
             method = self.method
-            # Norms of all processes are not asked for: `History` gathers them before a decision.
+            # Norms over all processes are not needed: `History` gathers them before a decision.
             kept = Hierarchy(
                 layer_levels(
                     self.count,
@@ -221,7 +234,7 @@ class PropagationSetup:
             self._idle.popitem(last=False)
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """The steps of some layers, shaped to multiply states."""
+        """The steps of some layers, reshaped to multiply states."""
         key = level, which.start, which.stop, which.step, states.dim()
         found = self._scales.get(key)
         if found is None:
@@ -230,7 +243,7 @@ class PropagationSetup:
         return found
 
     def scales(self, level: int, states: Tensor) -> Sequence[Tensor]:
-        """The step of each layer of a level, shaped to multiply a state."""
+        """The step of each layer of a level, reshaped to multiply a state."""
         key = level, states.dim()
         found = self._scales.get(key)
         if found is None:
@@ -239,7 +252,7 @@ class PropagationSetup:
         return found
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Forward steps of some layers of a level, all at once (`Propagator`)."""
+        """Compute forward steps of some layers of a level, all at once (`Propagator`)."""
         if level and self.method.coarse == "identity":
             return states
         key = level, which.start, which.stop, which.step, states.shape, states.dtype
@@ -259,7 +272,7 @@ class PropagationSetup:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """Forward steps with their Jacobians, for each sample; see `NewtonSweep`."""
+        """Compute forward steps with their Jacobians, for each sample; see `NewtonSweep`."""
         scale = self.scale(level, which, states)
         tape = self.kernel.record(self.fine[which], states)
         found = backward_jacobians(self.kernel, tape, scale, states, structure)
@@ -267,14 +280,14 @@ class PropagationSetup:
         return new, found.mT if structure == "dense" else found
 
     def linearization_work(self, structure: str, states: Tensor) -> float:
-        """Of `linearize`, in evaluations and vector-Jacobian products of all layers."""
+        """The work of `linearize`, in evaluations and vector-Jacobian products of all layers."""
         return work_of(self.kernel, structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
     ) -> list[Tensor]:
-        """Forward steps of the layers of a level, one by one: see `march_by_advance`."""
-        if not layers:  # other processes hold them all
+        """Compute forward steps of the layers of a level one by one; see `march_by_advance`."""
+        if not layers:  # other processes hold all layers
             return [start]
         if level and self.method.coarse == "identity":
             return summed(layers, start, rows)
@@ -288,7 +301,7 @@ class PropagationSetup:
         return in_turn(slopes[order], self.scales(level, start)[order], start, rows)
 
     def record(self, level: int, states: Tensor) -> Tape | FusedTape:
-        """The tape of all own layers of a coarser level."""
+        """Record the tape of all layers of this process on a coarser level."""
         layers = self.levels[level]
         if isinstance(layers, FusedLayers):
             return layers.record(states)
@@ -296,7 +309,7 @@ class PropagationSetup:
 
 
 def detached(layers: Layers) -> Layers:
-    """The same tensors, outside of any graph."""
+    """The same tensors without autograd graph."""
     return Layers(
         tuple(x.detach() for x in layers.parameters),
         tuple(x.detach() for x in layers.buffers),

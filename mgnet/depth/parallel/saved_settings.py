@@ -13,19 +13,21 @@ from mgnet.training.extra_state import decode, encode
 
 __all__ = ["settings_from_state", "settings_to_state"]
 
-FORMER = {"coarse": "mean", "memory": "states"}  # of states from before there was a choice
+FORMER = {"coarse": "mean", "memory": "states"}  # for states saved before these settings existed
 CONTROLS = {kind.__name__: kind for kind in (FixedCycles, CyclesToTolerance, AdaptiveCycles)}
 
 
 def settings_to_state(settings: Mapping[str, Any], control: Control | None, calls: int) -> Tensor:
-    """As one tensor.
+    """Encode the settings as one tensor.
 
     Parameters
     ----------
     settings : mapping
+        The settings by name.
     control : Control or None
+        The control of the cycles.
     calls : int
-        In training.
+        Number of calls in training.
 
     Examples
     --------
@@ -43,12 +45,12 @@ def settings_to_state(settings: Mapping[str, Any], control: Control | None, call
 def settings_from_state(
     state: Tensor | Mapping[str, Any],
 ) -> tuple[dict[str, Any], Control | None, int]:
-    """Settings, control and calls from such a tensor, or from the dictionary of older versions.
+    """Decode settings, control and calls from such a tensor, or from an older version's dict.
 
     Raises
     ------
     ValueError
-        If it is neither.
+        If the state has neither form.
     """
     told = state if isinstance(state, Mapping) else decode(state)
     try:

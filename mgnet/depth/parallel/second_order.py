@@ -1,10 +1,11 @@
 """Derivatives of the backward pass: a propagation of the states together with their tangents.
 
-The backward pass gives, for a cotangent g of u_N, the gradients with respect to u_0, the steps and
-the parameters. It is linear in g, and along the cotangents (a, b) of these gradients its derivative
-with respect to g is w_N, the tangent of u_N along (a, b). All other derivatives are the gradients
-of `<g, w_N>`. So one propagation of the state (u, w), whose backward pass is its own, gives them
-all; and as that is a propagation like any other, it has derivatives in turn.
+For a cotangent g of u_N, the backward pass computes the gradients with respect to u_0, the steps
+and the parameters. It is linear in g, and along the cotangents (a, b) of these gradients, its
+derivative with respect to g is w_N, the tangent of u_N along (a, b). All other derivatives are
+gradients of `<g, w_N>`. A single propagation of the state (u, w), with its own backward pass,
+therefore yields all of them; and since that is an ordinary propagation, it can be differentiated
+again.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 
 __all__ = ["Buffers", "FirstOrder", "Gradients", "gradients"]
 
-# A layer's direction is divided by its step; steps that are nearly zero are taken as this.
+# A layer's direction is divided by its step; this is the least absolute value of the divisor.
 LEAST_STEP = 1e-6
 
 Gradients = tuple[Tensor, Tensor | None, Sequence[Tensor]]
 
 
 class Buffers:
-    """The buffers with which layers were evaluated, to be evaluated with again.
+    """The buffers with which layers were evaluated, for another evaluation.
 
     Parameters
     ----------
     kernel : StackedBlock
-        The block, which must then be what it is now.
+        The calls of the block, which must not change in the meantime.
     layers : Layers
-        Before their buffers are updated.
+        The layers, before their buffers are updated.
     changed : sequence of (slice, tuple of Tensor)
-        The new buffers of these layers, if an update follows: what it changes is copied.
+        New buffers of these layers if an update follows; buffers that it changes are copied.
 
     Examples
     --------
@@ -52,7 +53,7 @@ class Buffers:
     >>> buffers.unchanged()
     Traceback (most recent call last):
     RuntimeError: LayerParallel was asked for a derivative of its gradient, but the buffers of its \
-block were edited after the forward pass; ask before they are, or use the ODENet itself
+block were edited after the forward pass; ask before that, or use the ODENet itself
     """
 
     def __init__(
@@ -77,7 +78,13 @@ block were edited after the forward pass; ask before they are, or use the ODENet
         return [0 if x.is_inference() else x._version for x in self._tensors]
 
     def check_edits(self) -> None:
-        """Raise a RuntimeError if the buffers were edited; what a call itself updates may be."""
+        """Check that only the call itself has updated the buffers.
+
+        Raises
+        ------
+        RuntimeError
+            If buffers were edited.
+        """
         if self._now() != self._versions:
             raise RuntimeError(
                 "LayerParallel began a backward pass, but buffers of its block or side inputs were "
@@ -86,39 +93,47 @@ block were edited after the forward pass; ask before they are, or use the ODENet
             )
 
     def unchanged(self, what: str = "was asked for a derivative of its gradient") -> Any:
-        """The buffers, if they and the block still are as they were; `what` needs that."""
+        """The buffers, if neither they nor the block have changed; `what` needs this.
+
+        Raises
+        ------
+        RuntimeError
+            If the buffers or the block have changed.
+        """
         if self._kernel.fingerprint() != self._about:
             raise RuntimeError(
                 f"LayerParallel {what}, but its block was changed after the forward pass, as by "
-                "train() or eval(); ask before it is, or use the ODENet itself"
+                "train() or eval(); ask before that, or use the ODENet itself"
             )
         if self._now() != self._versions:
             raise RuntimeError(
                 f"LayerParallel {what}, but the buffers of its block were edited after the forward "
-                "pass; ask before they are, or use the ODENet itself"
+                "pass; ask before that, or use the ODENet itself"
             )
         return self._tensors
 
 
 @dataclass(frozen=True, eq=False)
 class FirstOrder:
-    """A backward pass, and what a derivative of it needs.
+    """A backward pass, and the data for its derivatives.
 
     Parameters
     ----------
     setup : PropagationSetup
+        The layers of every level.
     buffers : Buffers
+        The buffers of the forward pass.
     with_steps : bool
-        Whether gradients go to the steps, too.
+        Whether there are gradients with respect to the steps.
     cast : callable
-        Makes the autocast region of the forward pass.
+        Creates the autocast region of the forward pass.
     adjoint : callable
-        `cotangent of u_N -> gradients` with respect to u_0, the steps and the parameters.
+        The function from a cotangent of u_N to gradients with respect to u_0, steps and parameters.
     propagate : callable
-        `(setup, u, steps, parameters) -> u_N`: the same propagation of other layers, with a graph.
-        It refuses if its result is not that of the layers.
+        The function `(setup, u, steps, parameters) -> u_N`: the same propagation of other layers,
+        with a graph. It raises an error if the result is not that of the layers.
     spread : callable, optional
-        If the parameters are those that all layers share: `parameters -> those of the layers`.
+        For parameters that all layers share: a function from these to the layers' parameters.
     """
 
     setup: PropagationSetup
@@ -133,20 +148,26 @@ class FirstOrder:
 def gradients(
     first: FirstOrder, gradient: Tensor, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """What `first.adjoint(gradient)` gives, flat; in a graph, if one is asked for.
+    """Compute `first.adjoint(gradient)` as a flat tuple, with a graph if it is requested.
 
     Parameters
     ----------
     first : FirstOrder
+        The backward pass.
     gradient : Tensor
-        Of u_N.
+        The gradient with respect to u_N.
     u, steps, parameters
-        Of which the output is a function.
+        The inputs of the propagation.
+
+    Returns
+    -------
+    tuple of Tensor or None
+        The gradients with respect to u, steps and each parameter.
 
     Raises
     ------
     RuntimeError
-        If a whole batch of gradients comes at once, which `vmap` makes; if buffers were edited.
+        If a whole batch of gradients arrives at once, as with `vmap`, or if buffers were edited.
 
     Examples
     --------
@@ -172,14 +193,14 @@ def _refuse_batches(*gradients: Tensor | None) -> None:
         x is not None and batched(x) for x in gradients
     ):
         raise RuntimeError(
-            "LayerParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
-            "over a backward pass; ask for one after another, call the module inside of "
+            "LayerParallel got many gradients at once, from is_grads_batched, vectorize=True or "
+            "vmap over a backward pass; ask for one after another, call the module inside "
             "torch.func, or use the ODENet itself"
         )
 
 
 class _Adjoint(torch.autograd.Function):
-    """(cotangent of u_N, u_0, steps, parameters) -> gradients of these."""
+    """(cotangent of u_N, u_0, steps, parameters) -> gradients with respect to the last three."""
 
     @staticmethod
     def forward(
@@ -198,7 +219,7 @@ class _Adjoint(torch.autograd.Function):
         in_graph = torch.is_grad_enabled()
         needed = ctx.needs_input_grad[2:]
         with torch.enable_grad(), first.cast():
-            # Inputs of their own: how one was computed from others is no business of this node.
+            # Separate leaves: how one input was computed from others does not matter here.
             if in_graph:
                 inputs = [x.view_as(x) for x in inputs]
             else:
@@ -219,14 +240,14 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Any]) -> Tensor:
-    """w_N, where u_0, the steps and the parameters change in the direction (a, b)."""
+    """w_N, the tangent if u_0, the steps and the parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b
     if first.spread is not None:
         parameters, directions = map(list, map(first.spread, (parameters, directions)))
     times, equal = setup.fine.times, setup.fine.steps
     if of_steps is not None and first.with_steps:
-        # Steps of other lengths are factors of steps that stay.
+        # Changes of steps enter as factors of steps that stay the same.
         equal = steps.detach().abs().clamp_min(LEAST_STEP)
         parameters, directions = [*parameters, steps / equal], [*directions, of_steps / equal]
     kernel = setup.kernel.variant(
@@ -249,9 +270,9 @@ def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence
 def _scale(
     setup: PropagationSetup, steps: Tensor, u: Tensor, a: Tensor, directions: Sequence[Tensor]
 ) -> float:
-    """A power of two by which a direction becomes as large as the state.
+    """A power of two that makes a direction about as large as the state.
 
-    One tolerance holds for the error of both; the tangent is linear in its direction.
+    Then one tolerance is suitable for both errors; the tangent is linear in its direction.
     """
     squared = steps.detach().double().square()
     rows = sum([squared * squares(x[..., None]) for x in directions], torch.zeros_like(squared))

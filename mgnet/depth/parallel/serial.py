@@ -1,7 +1,7 @@
 """Serial propagation: layer by layer, forward and backward, without autograd's graph.
 
-Exact. One compiled loop where it knows the block (see `compiled_serial.py`); else a layer is a few
-calls of its traced programs, and the gradients of all parameters are one batched call at the end.
+It is exact. If possible, one compiled loop is used (see `compiled_serial.py`); otherwise a layer
+needs a few calls of its traced programs, and the gradients of all parameters one batched call.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["march"]
 
-# Numbers in a state up to which a call costs more than what it computes: then products with the
-# Jacobian by states alone, and those by parameters of all layers at once, win over both in one.
+# Size of a state up to which a call costs more than its arithmetic. Then it is faster to compute
+# products with the Jacobian for states alone, and those for parameters for all layers at once.
 SMALL = 2**14
-KEPT = 6.0  # states that a tape is taken to hold, where segments between checkpoints are chosen
+KEPT = 6.0  # size of a tape in states, for the choice of segments between checkpoints
 
 
 def march(
@@ -43,32 +43,41 @@ def march(
     checkpoints: bool = False,
     every: bool = False,
 ) -> Tensor:
-    """The state after all layers from the one before them; all processes call it and get it.
+    """Compute the state after all layers; all processes call this together, and all get it.
 
     Parameters
     ----------
     setup : PropagationSetup
-        Of the layers of this process.
+        The layers of this process.
     u : Tensor of shape (batch, ...)
+        The state before the layers.
     steps : Tensor of shape (layers,)
+        The steps of the layers of this process.
     parameters : sequence of Tensor
-        Stacked, of the own layers. Gradients go to them, to the steps and to u.
+        Stacked parameters of these layers. There are gradients with respect to u, steps and
+        parameters.
     update : bool
-        Whether a pass in training updates the buffers.
+        Whether a training pass updates the buffers.
     otherwise : callable, optional
-        `() -> the same state`: PyTorch's way, for large states that no compiled loop takes.
+        A function without arguments that computes the same state in plain PyTorch; used for large
+        states that no compiled loop handles.
     spread : callable, optional
-        If the parameters are those that all layers share: `parameters -> those of the own layers`.
+        For parameters that all layers share: a function from these to the layers' parameters.
     checkpoints : bool
-        Whether few states are kept, and the backward pass computes the others again.
+        Whether to store few states, from which the backward pass recomputes the others.
     every : bool
-        Whether the states after each of the N layers are wanted, (N, batch, ...).
+        Whether to return the states after each of the N layers, (N, batch, ...).
+
+    Returns
+    -------
+    Tensor
+        The state, or the states if `every`.
 
     Raises
     ------
     RuntimeError
-        By the backward pass: if weights, buffers or side inputs were edited since; with
-        checkpoints and without a compiled loop also if the block was changed, as by `eval()`.
+        In the backward pass, if weights, buffers or side inputs were edited; with checkpoints and
+        without a compiled loop also if the block was changed, for example by `eval()`.
 
     Examples
     --------
@@ -97,7 +106,7 @@ def march(
 
 
 def _again(checkpoints: bool, every: bool) -> Callable[..., Tensor]:
-    """The march of states and tangents, which are side by side on the first axis."""
+    """The march of states and tangents, which are stacked on the first axis."""
 
     def again(*given: Any) -> Tensor:
         found = march(*given, update=False, checkpoints=checkpoints, every=every)
@@ -107,7 +116,7 @@ def _again(checkpoints: bool, every: bool) -> Callable[..., Tensor]:
 
 
 class _March(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N if `every`."""
 
     @staticmethod
     def forward(
@@ -145,12 +154,13 @@ class _March(torch.autograd.Function):
             if every:
                 wanted.append(now)
         communicator.send(now[0], False)
+        kernel.fixed.settle()
         ctx.buffers = Buffers(kernel, layers, changed)
         for which, new in changed:
             layers[which].update(new[: kernel.own_buffers])
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
         ctx.propagate, ctx.states, ctx.every = propagate, states, every
-        ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        ctx.save_for_backward(u, steps, *parameters)  # detects edits before backward
         if every:
             return of_all_layers(communicator, torch.cat(wanted))
         return communicator.broadcast_from_last(now[0], False).clone()
@@ -166,7 +176,7 @@ class _March(torch.autograd.Function):
 
 
 def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
-    """From the gradient by u_N or, of every state, from those by u_1 .. u_N."""
+    """Backward pass from the gradient with respect to u_N or, if `every`, to u_1 .. u_N."""
     setup: PropagationSetup = ctx.setup
     sources: Sequence[Tensor] | None = None
     if ctx.every:
@@ -180,6 +190,7 @@ def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
             whole = setup.fine, 0, ctx.tapes
             lam, of_steps, of_parameters = _of_tapes(setup, *whole, lam, sources)
     setup.communicator.send(lam[0], True)
+    setup.kernel.fixed.settle()
     return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
 
@@ -187,11 +198,11 @@ Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
 def _from_checkpoints(ctx: Any, lam: Tensor, sources: Sequence[Tensor] | None) -> Found:
-    """Segment by segment: first its tapes again, then the adjoint."""
+    """Recompute the tapes of a segment, then its adjoint, segment by segment."""
     setup: PropagationSetup = ctx.setup
     buffers = ctx.buffers.unchanged("began a backward pass from checkpoints")
     layers, kernel = setup.fine, setup.kernel
-    if any(a is not b for a, b in zip(buffers, layers.buffers, strict=True)):  # updated since
+    if any(a is not b for a, b in zip(buffers, layers.buffers, strict=True)):  # updated later
         layers = replace(layers, buffers=buffers)
     of_steps = torch.empty_like(layers.steps)
     of_parameters = [torch.empty_like(x) for x in layers.parameters]
@@ -218,7 +229,7 @@ def _of_tapes(
     lam: Tensor,
     sources: Sequence[Tensor] | None,
 ) -> Found:
-    """The adjoint of some layers from `first` on, whose tapes these are."""
+    """The adjoint of the layers from `first` on, to which these tapes belong."""
     traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
     apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
     apart = apart and all(tape.linear for tape in traced)
@@ -235,7 +246,7 @@ def _separately(
     lam: Tensor,
     sources: Sequence[Tensor] | None,
 ) -> Found:
-    """First all adjoint states, then the gradients of all parameters in one call."""
+    """Compute all adjoint states first, then the gradients of all parameters in one call."""
     lams = []
     for n in range(len(tapes) - 1, -1, -1):
         lam = lam if sources is None else lam + sources[n]
@@ -257,7 +268,7 @@ def _together(
     lam: Tensor,
     sources: Sequence[Tensor] | None,
 ) -> Found:
-    """Layer by layer, adjoint states and gradients of the parameters in one call each."""
+    """Compute adjoint states and parameter gradients layer by layer, in one call each."""
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):

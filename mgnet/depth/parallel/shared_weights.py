@@ -1,8 +1,8 @@
-"""Weights that belong to all layers, where several processes hold the layers.
+"""Weights that belong to all layers if several processes hold the layers.
 
-Each process has all of the shared weights or control points. What the layers say about them is
-added interval by interval, in the order of the layers: one process hands the sum to the next, so
-it has the same bits for any number of them.
+Each process has all shared weights or control points. Contributions of the layers to their
+gradients are added interval by interval, in the order of the layers: each process passes the sum to
+the next, so the bits do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ __all__ = ["layers_of", "spreading", "with_side_inputs"]
 
 
 def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
-    """The own layers of a net, whose gradients reach joint weights from all processes.
+    """The layers of this process, whose gradients with respect to joint weights include all others.
 
-    All processes differentiate together.
+    All processes must differentiate together.
 
     Parameters
     ----------
     net : ODENet
+        The network.
     communicator : Communicator
+        The processes that hold its layers.
     interval : int
-        Every process holds whole intervals of so many layers, but for the last one.
+        Number of layers of an interval; every process holds whole intervals, except the last one.
 
     Examples
     --------
@@ -59,13 +61,14 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
 def spreading(
     net: ODENet, communicator: Communicator, interval: int, side: Mapping[str, Any]
 ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-    """`shared weights of a net -> those of the own layers`, as in `layers_of`; else None.
+    """The map from a net's shared weights to those of this process's layers, or None.
 
     Parameters
     ----------
-    net, communicator, interval : as in `layers_of`
+    net, communicator, interval
+        The arguments of `layers_of`.
     side : mapping
-        Side inputs of a call, with which there is no such map.
+        Side inputs of a call; if there are any, there is no such map.
 
     Examples
     --------
@@ -85,15 +88,17 @@ def spreading(
 def with_side_inputs(
     net: ODENet, side: Mapping[str, Any], communicator: Communicator, interval: int
 ) -> tuple[StackedBlock, Layers]:
-    """A block that takes side inputs, and the own layers with those of a call in them.
+    """A block that takes side inputs, and this process's layers with those of a call.
 
     Parameters
     ----------
     net : ODENet
+        The network.
     side : mapping
-        As in `ODENet.forward`, whole on every process; gradients reach its tensors from all
-        processes, as joint weights.
-    communicator, interval : as in `layers_of`
+        Side inputs, as in `ODENet.forward`, whole on every process. Gradients with respect to them
+        include all processes, as for joint weights.
+    communicator, interval
+        The arguments of `layers_of`.
 
     Examples
     --------
@@ -129,7 +134,7 @@ def with_side_inputs(
 
 @dataclass(frozen=True)
 class _Spread:
-    """The linear map from joint weights, or from those of all layers, to those of the own ones."""
+    """The linear map from joint weights, or from those of all layers, to this process's layers."""
 
     weights: str | DepthSpline
     depth: int
@@ -137,14 +142,17 @@ class _Spread:
     communicator: Communicator
     interval: int
 
-    def values(self) -> np.ndarray:
-        """What each weight counts for in each own layer: (layers, weights)."""
+    def values(self) -> np.ndarray | None:
+        """The coefficient of each weight in each of this process's layers: (layers, weights).
+
+        None stands for one weight that all layers share.
+        """
         if isinstance(self.weights, DepthSpline):
             return self.weights.matrix(self.depth)[self.kept.start : self.kept.stop]
-        return np.ones((len(self.kept), 1))
+        return None  # the one weight counts fully in all
 
     def layers(self, joint: Tensor) -> Tensor:
-        """The weights of the own layers."""
+        """The weights of this process's layers."""
         if self.weights == "per layer":
             return joint[self.kept.start : self.kept.stop]
         if isinstance(self.weights, DepthSpline):
@@ -152,7 +160,7 @@ class _Spread:
         return joint.expand(len(self.kept), *joint.shape[1:])
 
     def collect(self, like: Tensor, gradient: Tensor) -> Tensor:
-        """The adjoint of `layers`, over all processes."""
+        """Apply the adjoint of `layers`, over all processes."""
         if self.weights == "per layer":
             return self.communicator.broadcast(self.communicator.gather_layers(gradient))
         total = self.communicator.receive(like, False).clone()
@@ -162,7 +170,7 @@ class _Spread:
 
 
 class _Joint(torch.autograd.Function):
-    """Joint weights -> weights of the own layers."""
+    """Joint weights -> weights of this process's layers."""
 
     @staticmethod
     def forward(ctx: Any, spread: _Spread, *joint: Tensor) -> tuple[Tensor, ...]:
@@ -176,7 +184,7 @@ class _Joint(torch.autograd.Function):
 
 
 class _Collected(torch.autograd.Function):
-    """Weights of the own layers -> joint weights: the adjoint of `_Joint`, which is its own."""
+    """Weights of this process's layers -> joint weights: the adjoint of `_Joint` and vice versa."""
 
     @staticmethod
     def forward(
@@ -200,8 +208,12 @@ class _Collected(torch.autograd.Function):
         return None, None, None, *_Joint.apply(ctx.spread, *given)
 
 
-def _add(total: Tensor, gradient: Tensor, values: np.ndarray, interval: int) -> None:
-    """Add to each joint weight what the layers say, interval by interval."""
+def _add(total: Tensor, gradient: Tensor, values: np.ndarray | None, interval: int) -> None:
+    """Add the gradients of the layers to each joint weight, interval by interval."""
+    if values is None:
+        for each in sums(gradient, interval) if len(gradient) else ():
+            total[0] += each
+        return
     for number, column in enumerate(values.T):
         layers = np.flatnonzero(column)
         if not len(layers):

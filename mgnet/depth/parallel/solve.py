@@ -1,4 +1,4 @@
-"""The border between a `LayerParallel` module and autograd: one call, forward and backward."""
+"""The interface between a `LayerParallel` module and autograd: one call, forward and backward."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["ModuleCall", "WarmStarts", "solve"]
 
 @dataclass(frozen=True)
 class WarmStarts:
-    """The last states of each direction, with which the next call may begin.
+    """The last states of each direction, from which the next call may start.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class WarmStarts:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def guess(self, direction: str, like: Tensor) -> Tensor | None:
-        """States whose points are like this one, if such were kept."""
+        """The stored states if their points have the shape and type of this one, else None."""
         states = self.kept.get(direction)
         fits = states is not None and states.shape[1:] == like.shape and states.dtype == like.dtype
         return states if fits else None
@@ -52,23 +52,24 @@ class WarmStarts:
 
 @dataclass(frozen=True, eq=False)
 class ModuleCall:
-    """What one call needs of its module, and where it reports to.
+    """The data of one call of a module, and the destination of its reports.
 
     Parameters
     ----------
     net : ODENet
-        For messages.
+        The network, for error messages.
     propagation : Propagation
+        The forward pass and its adjoint.
     budgets : mapping of str to CycleLimit
-        Of the directions "forward" and "backward".
+        The limits of the directions "forward" and "backward".
     record : bool
         Whether a backward pass follows, or buffers are updated.
     update : bool
         Whether the recorded sweep updates the buffers.
     report : callable
-        `(direction, what the pass did) -> None`.
+        A function that gets the direction and the report on a pass.
     starts : WarmStarts, optional
-        Where a pass finds its first guess, and leaves its states.
+        Storage in which a pass finds its initial guess, and stores its states.
     """
 
     net: ODENet
@@ -80,26 +81,35 @@ class ModuleCall:
     starts: WarmStarts | None = None
 
     def guess(self, direction: str, like: Tensor) -> Tensor | None:
-        """Where a pass begins, if it has a warm start."""
+        """The initial states of a pass if it has a warm start."""
         return None if self.starts is None else self.starts.guess(direction, like)
 
     def finish(self, direction: str, states: Tensor, made: PassReport) -> None:
-        """Leave the states of a pass, and report."""
+        """Store the states of a pass, and report."""
         if self.starts is not None:
             self.starts.kept[direction] = states
         self.report(direction, made)
 
 
 def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The state after all layers from the one before them.
+    """Compute the state after all layers from the one before them.
 
     Parameters
     ----------
     call : ModuleCall
+        The data of the call.
     u : Tensor of shape (batch, ...)
+        The state before the layers.
     steps : Tensor of shape (layers,)
+        The steps of this process's layers.
     parameters : sequence of Tensor
-        Stacked, of the own layers. Gradients go to them, to the steps and to u.
+        Stacked parameters of these layers. There are gradients with respect to u, steps and
+        parameters.
+
+    Returns
+    -------
+    Tensor
+        The state after the layers.
 
     Examples
     --------
@@ -118,17 +128,17 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
 
 
 class _Solve(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N of a propagation of every state."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N if every state is propagated."""
 
     @staticmethod
     def forward(
         ctx: Any, call: ModuleCall, u: Tensor, steps: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.call, ctx.cast = call, same_cast(u.device.type)
-        # A GradScaler finds out by infinite gradients that it scales too much; it looks itself.
+        # A GradScaler detects too large a scale by infinite gradients; it checks them itself.
         alone = isinstance(call.propagation.communicator, SerialCommunicator)
         ctx.scaled = alone and cast_of(u.device.type) == torch.float16
-        ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        ctx.save_for_backward(u, steps, *parameters)  # detects edits before backward
         propagation, guess = call.propagation, call.guess("forward", u)
         forecast = partial(told_of, propagation.setup, u)
         with naming_divergence(call.net, "forward", forecast):
@@ -188,14 +198,14 @@ class _Solve(torch.autograd.Function):
 
 
 def _again(call: ModuleCall, setup: PropagationSetup, dtype: torch.dtype) -> ModuleCall:
-    """The same call of other layers, each of whose passes must be solved."""
+    """The same call for other layers, each of whose passes must reach the tolerance."""
     report = partial(_check_solved, call, dtype=dtype)
     propagation = Propagation(setup, call.propagation.every)
     return ModuleCall(call.net, propagation, call.budgets, True, False, report)
 
 
 def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: torch.dtype) -> None:
-    """Refuse a pass that is not known to be that of the layers."""
+    """Refuse a pass that may differ from that of the layers."""
     stop = call.budgets[direction].stop
     if made.estimate <= max(stop, least_change(dtype)) and stop:
         return
@@ -203,7 +213,8 @@ def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: tor
     if not stop:
         raise RuntimeError(
             f"{what}, but a fixed number of cycles leaves a gradient that is not the derivative of "
-            "its output (also with AdaptiveCycles); use control=CyclesToTolerance(1e-8), say, "
+            "its output (also with AdaptiveCycles); use "
+            "control=CyclesToTolerance(1e-8), for example, mode='serial', or the ODENet itself"
             "or mode='serial', or the ODENet itself"
         )
     raise RuntimeError(

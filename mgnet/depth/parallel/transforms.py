@@ -1,7 +1,7 @@
-"""What PyTorch does to whole functions, around a `LayerParallel`: it meets no solve by multigrid.
+"""Function transforms of PyTorch around a `LayerParallel`, which never reach the multigrid solve.
 
-`torch.compile` calls the solve as it is. `torch.func`, forward-mode differentiation, `torch.export`
-and `torch.jit.trace` get the layers one after another, where that is what the module computes.
+`torch.compile` calls the solve without compiling it. `torch.func`, forward-mode differentiation,
+`torch.export` and `torch.jit.trace` get serial propagation if the module computes the same result.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ __all__ = ["check_plain", "not_compiled", "transform_of"]
 
 
 def transform_of(net: nn.Module, u: Tensor, side: Mapping[str, Any] | None = None) -> str | None:
-    """What transforms or traces the present call, if anything does: its name.
+    """Return the name of the function transform or tracer of the current call, if there is one.
 
     Parameters
     ----------
     net : Module
-        An ODE net, or another whose parameters may be transformed, too.
+        An ODE net, or another module whose parameters may also be transformed.
     u : Tensor
         The state before the layers.
     side : mapping, optional
         Side inputs of the call.
+
+    Returns
+    -------
+    str or None
+        The name, for messages.
 
     Examples
     --------
@@ -62,16 +67,23 @@ def transform_of(net: nn.Module, u: Tensor, side: Mapping[str, Any] | None = Non
 def check_plain(
     transform: str, control: Control | None, serial: bool, communicator: Communicator
 ) -> None:
-    """Refuse a transform of a module whose result is not that of its layers one after another.
+    """Refuse a transform if the result of the module is not that of serial propagation.
 
     Parameters
     ----------
     transform : str
+        Name of the transform.
     control : FixedCycles, CyclesToTolerance, AdaptiveCycles or None
-        None: serial from now on.
+        The control of the cycles; None means serial propagation from now on.
     serial : bool
         Whether the module propagates serially.
     communicator : Communicator
+        The processes that hold the layers.
+
+    Raises
+    ------
+    RuntimeError
+        If cycles do not reproduce serial propagation, or other processes hold some layers.
 
     Examples
     --------
@@ -80,8 +92,9 @@ def check_plain(
     >>> check_plain("torch.func", FixedCycles(2), True, SERIAL_COMMUNICATOR)
     >>> check_plain("torch.func", FixedCycles(2), False, SERIAL_COMMUNICATOR)
     Traceback (most recent call last):
-    RuntimeError: LayerParallel was called under torch.func, which does not pass through a fixed \
-number of cycles; use control=CyclesToTolerance(1e-8), say, mode='serial', or the ODENet itself
+    RuntimeError: LayerParallel was called under torch.func, which does not pass through a fixed
+    number of cycles; use control=CyclesToTolerance(1e-8), for example, mode='serial', or the
+    ODENet itself
     """
     if not isinstance(communicator, SerialCommunicator):
         raise RuntimeError(
@@ -91,15 +104,15 @@ number of cycles; use control=CyclesToTolerance(1e-8), say, mode='serial', or th
     if not (serial or control is None or isinstance(control, CyclesToTolerance)):
         raise RuntimeError(
             f"LayerParallel was called under {transform}, which does not pass through a fixed "
-            "number of cycles; use control=CyclesToTolerance(1e-8), say, mode='serial', or the "
-            "ODENet itself"
+            "number of cycles; use control=CyclesToTolerance(1e-8), for example, mode='serial', "
+            "or the ODENet itself"
         )
 
 
 def not_compiled(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
-    """`function(u)`; where `torch.compile` compiles the caller, it leaves this call as it is.
+    """Call `function(u)` without compilation, even if `torch.compile` compiles the caller.
 
-    It would unroll every layer of every cycle.
+    Compilation would unroll every layer of every cycle.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Marches over layers one by one, with the roundings of batched steps."""
+"""Marches over layers one by one, with the same rounding as batched steps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ def in_turn(
     now: Tensor,
     rows: Sequence[Tensor] | None,
 ) -> list[Tensor]:
-    """The points of steps one after another; the roundings are those of `advance`.
+    """The points of consecutive steps; the rounding is that of `advance`.
 
     Parameters
     ----------
     slopes : sequence of callable
-        `state -> slope`, one for each step.
+        The function `state -> slope` of each step.
     scales : sequence of Tensor
         The length of each step, shaped to multiply a state.
     now : Tensor
         The first point.
     rows : sequence of Tensor, optional
-        What is added after each step.
+        Terms to be added after each step.
+
+    Returns
+    -------
+    list of Tensor
+        The points after each step.
 
     Examples
     --------
@@ -50,7 +55,7 @@ def in_turn(
 
 
 def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tensor]:
-    """The points of steps that change nothing but by what is added; see `in_turn`.
+    """The points of steps without a slope, to which only rows are added; see `in_turn`.
 
     Examples
     --------
@@ -66,7 +71,7 @@ def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tens
 
 
 def of_all_layers(communicator: Communicator, own: Tensor) -> Tensor:
-    """Rows, one for each own layer, of all processes, on each of them; all call it together.
+    """The rows of all processes, one per layer, on each process; all must call this together.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The state of a whole network whose layers lie on several processes, and that of its optimizer."""
+"""The state of a whole network, and of its optimizer, if its layers are on several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path = tuple[Any, ...]
 
 
 def distributed_parts(module: torch.nn.Module) -> list[LayerParallel]:
-    """The modules in a module whose layers were distributed, over one process or several.
+    """The submodules whose layers were distributed, over one process or several.
 
     Examples
     --------
@@ -34,28 +34,30 @@ def distributed_parts(module: torch.nn.Module) -> list[LayerParallel]:
 def gather_state(
     parallel: LayerParallel, optimizer: torch.optim.Optimizer | None = None
 ) -> State | None:
-    """The state of the whole module, or of its optimizer, on rank 0; all ranks call it.
+    """Gather the state of the whole module, or of its optimizer, on rank 0; all ranks must call it.
 
-    It is what the same module has without `distribute`: `torch.save` it from rank 0, load it
-    anywhere, or by `load_state` on any number of ranks.
+    The result is the state that the module has without `distribute`: save it with `torch.save` on
+    rank 0, and load it anywhere, or on any number of ranks with `load_state`.
 
     Parameters
     ----------
     parallel : LayerParallel
-        Distributed.
+        The distributed module.
     optimizer : torch.optim.Optimizer, optional
-        Of its parameters; then its state is gathered and not the module's.
+        An optimizer of its parameters; if it is given, its state is gathered instead.
 
     Returns
     -------
     dict, or None
-        None on all ranks but 0.
+        The state on rank 0, and None on all other ranks.
 
     Raises
     ------
     ValueError
-        If the optimizer keeps what is not one number, or one tensor like the parameter, for each
-        parameter.
+        If the optimizer's state for a parameter contains other values than single numbers and
+        tensors with the shape of the parameter.
+    TypeError
+        If `parallel` is not a `LayerParallel` module.
 
     Examples
     --------
@@ -76,22 +78,24 @@ def gather_state(
 def load_state(
     parallel: LayerParallel, state: State | None, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Load the state of a whole module, or of its optimizer, from rank 0; all ranks call it.
+    """Load the state of a whole module, or of its optimizer, from rank 0; all ranks must call it.
 
     Parameters
     ----------
     parallel : LayerParallel
-        Distributed over any number of ranks.
+        The module, distributed over any number of ranks.
     state : dict, or None
-        As `gather_state` gives it, or `state_dict` of a module that is not distributed. Only that
-        of rank 0 is read.
+        The state from `gather_state`, or the `state_dict` of a module that is not distributed. Only
+        the state on rank 0 is read.
     optimizer : torch.optim.Optimizer, optional
-        As in `gather_state`.
+        An optimizer of its parameters; if it is given, its state is loaded instead.
 
     Raises
     ------
     RuntimeError, ValueError
-        If the state is that of another network.
+        If the state belongs to another network, or is None on rank 0.
+    TypeError
+        If `parallel` is not a `LayerParallel` module.
 
     Examples
     --------
@@ -112,7 +116,7 @@ def load_state(
         whole = _copied(state)
         paths = list(_layered(parallel, optimizer, whole, parallel.net.depth))
         cut = [_take(whole, path) for path in paths]
-    if ranks.batches is not None and ranks.place == 0:  # the first of each network
+    if ranks.batches is not None and ranks.place == 0:  # the first rank of each network
         whole, paths, cut = ranks.batches.broadcast((whole, paths, cut))
     whole, paths = ranks.broadcast((whole, paths))
     for number, path in enumerate(paths):
@@ -125,7 +129,7 @@ def _check(owner: str, parallel: Any) -> None:
     if not hasattr(parallel, "net"):
         raise TypeError(
             f"{owner} got a {type(parallel).__name__}; it is for LayerParallel, whose ranks hold "
-            "layers: of other modules every rank has all of state_dict(), which rank 0 may save"
+            "layers: for other modules every rank has the whole state_dict(), which rank 0 may save"
         )
 
 
@@ -134,7 +138,7 @@ def _state(parallel: LayerParallel, optimizer: torch.optim.Optimizer | None) -> 
 
 
 def _copied(state: State) -> State:
-    """The same values in new dictionaries and tensors: what a step edits later stays out of it."""
+    """The same values in new dictionaries and tensors, which later steps do not edit."""
     copied = {key: _cloned(value) for key, value in state.items()}
     if "param_groups" in copied:
         held = copied["state"].items()
@@ -149,7 +153,7 @@ def _cloned(value: Any) -> Any:
 def _layered(
     parallel: LayerParallel, optimizer: torch.optim.Optimizer | None, state: State, rows: int
 ) -> Iterator[Path]:
-    """Where in a state there are tensors of so many layers on axis 0."""
+    """The places in a state of tensors with this number of layers on axis 0."""
     names = {f"net.{name}" for name in layered_names(parallel.net)}
     if optimizer is None:
         yield from ((name,) for name in state if name in names)
@@ -165,7 +169,7 @@ def _layered(
 
 
 def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
-    """Whether an optimizer keeps one number for each of a parameter; False for one in all."""
+    """Whether an optimizer keeps a number per entry of a parameter; False if only one in all."""
     if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
         return True
     if (
@@ -176,7 +180,7 @@ def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
         return False
     raise ValueError(
         f"{what}, which is neither one number nor of the shape of the parameter; the state of such "
-        "an optimizer cannot be distributed: use one as Adam"
+        "an optimizer cannot be distributed: use one such as Adam"
     )
 
 

@@ -1,4 +1,4 @@
-"""A cell as a function of its tensors, and what it depends on beside them."""
+"""A cell as a function of its tensors, and a record of its other dependencies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["CellCall", "KeptCell", "alone"]
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A context in which no other thread lends tensors to a cell, and none are kept for later.
+    """Provide a context in which no other thread lends tensors to a cell, and none are cached.
 
-    What `parametrize.cached` keeps would be computed from lent tensors, or without a graph.
+    Otherwise `parametrize.cached` would store values computed from lent tensors or without a graph.
 
     Examples
     --------
@@ -41,14 +41,14 @@ def alone() -> Iterator[None]:
 
 
 class CellCall(nn.Module):
-    """A cell, or a coarse step of it, to which tensors can be lent in place of its own.
+    """A cell, or a coarse step of it, whose tensors can be replaced temporarily.
 
     Parameters
     ----------
     cell : callable
-        `(x, h) -> h`.
+        The user's function `(x, h) -> h`.
     coarse : callable, optional
-        `(x, h, k) -> h`.
+        The user's coarse step `(x, h, k) -> h`.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class CellCall(nn.Module):
         self.coarse = coarse
 
     def step(self, x: Tensor, state: Any, lengths: Tensor | None) -> Any:
-        """One step, or coarse steps of these lengths, with the cell's own tensors."""
+        """Compute one step, or coarse steps of these lengths, with the cell's own tensors."""
         with alone():
             return self._step(x, state, lengths)
 
@@ -75,16 +75,17 @@ class CellCall(nn.Module):
         buffers: Mapping[str, Tensor],
         run: Callable[[Callable[..., Any]], Any],
     ) -> Any:
-        """What `run(step)` gives while the cell has these tensors.
+        """Return the result of `run(step)` while the cell has these tensors.
 
         Parameters
         ----------
         weights : sequence of Tensor
-            The parameters of the cell, if it is a module, in their order.
+            The parameters of the cell in their order, if it is a module.
         buffers : mapping of str to Tensor
-            By their names in the cell.
+            Buffers by their names in the cell.
         run : callable
-            Steps, and their derivatives: what checkpoints compute again needs the same tensors.
+            A function that computes steps and their derivatives: recomputation from checkpoints
+            needs the same tensors.
         """
         with alone():
             tensors = {f"cell.{name}": value for name, value in buffers.items()}
@@ -103,14 +104,15 @@ class CellCall(nn.Module):
 
 
 class KeptCell:
-    """What a cell depends on beside its arguments and weights, to be evaluated with once more.
+    """The dependencies of a cell besides arguments and weights, for another evaluation.
 
-    Buffers are kept; of plain values that its code reads, and of tensors from outside, it is only
-    noticed that they are others.
+    Buffers are stored. For plain values that the code of the cell reads, and for tensors from
+    outside, only a change is detected.
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
 
     Examples
     --------
@@ -132,7 +134,7 @@ backward pass, or use mode='serial'
         self._versions = self._now()
 
     def looks_the_same(self) -> bool:
-        """Whether plain values still are what they were; other tensors count as the cell's own."""
+        """Whether plain values are unchanged; replaced tensors count as the cell's own."""
         about, outside = self._look()
         now = {id(x) for x in outside}
         self._outside = [x for x in self._outside if id(x) in now]
@@ -140,7 +142,13 @@ backward pass, or use mode='serial'
         return about == self.about
 
     def check(self) -> None:
-        """Raise a RuntimeError if an evaluation would not be that of the forward pass."""
+        """Check that an evaluation would agree with that of the forward pass.
+
+        Raises
+        ------
+        RuntimeError
+            If the cell or tensors have changed.
+        """
         name = f"TimeParallel began a backward pass, but its cell, {type(self._cell).__name__},"
         about, outside = self._look()
         if about != self.about:

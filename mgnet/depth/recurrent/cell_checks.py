@@ -1,4 +1,4 @@
-"""A cell of the user: what cannot be solved in parallel over time is refused before it is."""
+"""Checks of a user's cell, which refuse cells that cannot be solved in parallel over time."""
 
 from __future__ import annotations
 
@@ -25,39 +25,41 @@ MODES = "mgrit", "serial", "auto"
 def check_cell(
     cell: Cell, coarse: CoarseStep | None, x: Tensor, start: Tensor, widths: Sequence[int]
 ) -> KeptCell:
-    """Refuse a cell that mixes rows, is not the same in every call, edits tensors or hides weights.
+    """Refuse a cell that mixes rows, varies between calls, edits tensors or hides weights.
 
-    It is tried on copies of its buffers. A coarse step can only be slow, so of it only what it
-    gives is looked at.
+    It is tested on copies of its buffers. A poor coarse step only slows convergence, so only the
+    type and shape of its result are checked.
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
     coarse : callable, optional
         The user's coarse step; by default the cell's own method `coarse`.
     x : Tensor of shape (T, batch, ...)
         The inputs of all steps.
     start : Tensor of shape (batch, S)
+        The initial states.
     widths : sequence of int
-        Of the parts of a state, side by side.
+        Widths of the parts of a state, which are concatenated.
 
     Returns
     -------
     KeptCell
-        What the cell depends on beside its arguments and weights.
+        The dependencies of the cell besides its arguments and weights.
 
     Raises
     ------
     TypeError, ValueError
-        One sentence.
+        If the cell cannot be solved in parallel over time.
 
     Examples
     --------
     >>> x, h = torch.zeros(5, 2, 1), torch.ones(2, 3)
     >>> _ = check_cell(lambda x, h: h - h.mean(0), None, x, h, (3,))
     Traceback (most recent call last):
-    ValueError: TimeParallel got a cell, function, that gives a row another state beside other \
-rows than alone; all steps are one call, so it must take each row on its own
+    ValueError: TimeParallel got a cell, function, that returns another state for a row if \
+there are other rows; all steps are one call, so it must take each row on its own
     """
     graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(graph):
@@ -83,12 +85,12 @@ rows than alone; all steps are one call, so it must take each row on its own
 
 
 class _Trial:
-    """One step of a cell, taken in several ways."""
+    """One step of a cell, computed in several ways."""
 
     def __init__(self, cell: Cell, x: Tensor, start: Tensor, widths: Sequence[int]):
         self.name = f"TimeParallel got a cell, {type(cell).__name__},"
         self.x, self.start, self.widths = x[0].detach().clone(), start.detach().clone(), widths
-        # Rows beside are inputs of the step that differs most: others may not be inputs at all.
+        # Other rows are inputs of the step that differs most, because others may be invalid inputs.
         apart = (x.detach() - self.x).abs().flatten(1)
         step = int(apart.amax(1).argmax()) if apart.numel() else 0
         self._other = x[step].detach().clone()
@@ -99,10 +101,10 @@ class _Trial:
             self._buffers = dict(cell.named_buffers()) if is_module else {}
 
     def alone(self) -> Tensor:
-        """The new states of these rows; with a graph, if gradients are asked for."""
+        """The new states of these rows, with a graph if gradients are needed."""
         weights = [_leaf(w, w.requires_grad) for w in self._weights]
         given = [_leaf(x, torch.is_grad_enabled()) for x in (self.x, self.start)]
-        # No leaves, where there is a graph: an edit is seen, and not refused by torch.
+        # With a graph, no leaves: an edit is then detected, instead of being refused by torch.
         x, state = given[0] * 1.0, parts_of(given[1] * 1.0, self.widths)
         read = [x, *([state] if isinstance(state, Tensor) else state)]
         before, generator = [version_of(t) for t in read], _generator(x)
@@ -118,17 +120,17 @@ class _Trial:
         return found.detach()
 
     def again(self, found: Tensor) -> None:
-        """Refuse a cell that gives something else for the same arguments."""
+        """Refuse a cell whose results differ for the same arguments."""
         new = joined(self._new(self._weights, self.x, parts_of(self.start, self.widths)))
         if _differ(new, found, self.start):
             raise ValueError(
-                f"{self.name} that gives another state for the same arguments when it is called "
-                "once more; all steps are one call, so let it keep nothing and draw nothing, or "
+                f"{self.name} that returns another state for the same arguments in a second "
+                "call; all steps are one call, so let it keep nothing and draw nothing, or "
                 "use mode='serial'"
             )
 
     def beside(self, found: Tensor) -> None:
-        """Refuse a cell that gives something else beside other rows."""
+        """Refuse a cell whose results depend on other rows."""
         other = 0.5 * self.start + 0.25
         state = parts_of(torch.cat([other, self.start]), self.widths)
         try:
@@ -137,12 +139,12 @@ class _Trial:
             told = str(error).strip().split("\n")[0]
             raise ValueError(
                 f"{self.name} that fails for another number of rows than the batch has ({told}); "
-                "all steps are one call, so give what belongs to a sample with its inputs or "
+                "all steps are one call, so pass data of a sample with its inputs or "
                 "states, or use mode='serial'"
             ) from error
         if new.shape[1:] != found.shape[1:] or _differ(new[len(self.x) :], found, self.start):
             raise ValueError(
-                f"{self.name} that gives a row another state beside other rows than alone; all "
+                f"{self.name} that returns another state for a row if there are other rows; all "
                 "steps are one call, so it must take each row on its own"
             )
 
@@ -168,7 +170,7 @@ class _Trial:
         )
 
     def _refuse_draws(self, weights: Sequence[Tensor], x: Tensor, state: CellState) -> None:
-        """Unless it was another thread that has drawn random numbers."""
+        """Refuse a cell that has drawn random numbers, unless another thread has drawn them."""
         with torch.no_grad(), _Draws() as draws:
             self._new(weights, x, state)
         if draws.seen:
@@ -179,7 +181,7 @@ class _Trial:
 
 
 class _Draws(TorchDispatchMode):
-    """Whether this thread calls operations that draw random numbers."""
+    """Detects operations of this thread that draw random numbers."""
 
     seen = False
 
@@ -198,7 +200,7 @@ def _differ(one: Tensor, other: Tensor, start: Tensor) -> bool:
 
 
 def _generator(x: Tensor) -> Tensor:
-    """The state of the random numbers of a device."""
+    """The state of the random number generator of a device."""
     return torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.random.get_rng_state()
 
 
@@ -212,14 +214,14 @@ def _check_kind(name: str, new: object, state: CellState) -> None:
     ):
         got, want = [", ".join(vector.describe(p) for p in ps) for ps in (parts, wanted)]
         raise TypeError(
-            f"{name} that gives {got}; it must give a state like the one that it gets, {want}"
+            f"{name} that returns {got}; it must return a state like the one that it gets, {want}"
         )
 
 
 def _refuse_hidden(
     name: str, found: Tensor, known: Iterable[Tensor], weights: Sequence[Tensor]
 ) -> None:
-    """Refuse a result that depends on a leaf that is not known."""
+    """Refuse a result that depends on an unknown leaf."""
     leaves, own = {id(x) for x in known}, {id(w) for w in weights}
     waiting, seen = [found.grad_fn], set()
     while waiting:
@@ -244,11 +246,12 @@ def _refuse_hidden(
 def check_arguments(
     cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any, warm_start: Any
 ) -> None:
-    """Raise unless these can be the arguments of `TimeParallel`.
+    """Raise an error unless these are valid arguments of `TimeParallel`.
 
     Raises
     ------
     TypeError, ValueError
+        If an argument is invalid.
 
     Examples
     --------
@@ -258,7 +261,7 @@ def check_arguments(
     """
     if not callable(cell):
         raise TypeError(
-            f"TimeParallel got a {type(cell).__name__}; give a cell, as nn.GRUCell(3, 8), an "
+            f"TimeParallel got a {type(cell).__name__}; give a cell such as nn.GRUCell(3, 8), an "
             "nn.GRU, an nn.LSTM, or a function (x, h) -> h"
         )
     if isinstance(cell, nn.RNNBase):

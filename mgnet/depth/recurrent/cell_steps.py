@@ -1,4 +1,4 @@
-"""Many time steps of any cell in one call, with time folded into the batch."""
+"""Many time steps of any cell in one call, with the time axis folded into the batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CoarseStep = Callable[[Tensor, CellState, Tensor], CellState]
 
 
 def joined(state: CellState) -> Tensor:
-    """The tensors of a state side by side on the last axis.
+    """Concatenate the tensors of a state on the last axis.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def joined(state: CellState) -> Tensor:
 
 
 def parts_of(state: Tensor, widths: Sequence[int]) -> CellState:
-    """The inverse of `joined`: a tensor where there is one width, else a tuple.
+    """Invert `joined`: a tensor for one width, else a tuple.
 
     Examples
     --------
@@ -46,21 +46,21 @@ class CellSteps:
     Parameters
     ----------
     cell : callable
-        A state may be a tuple of tensors.
+        The user's cell; a state may be a tuple of tensors.
     coarse : callable, optional
-        `(x, h, k) -> h`: a step over k of the cell's, k of shape (rows, 1). By default the cell's
-        own step.
+        A coarse step `(x, h, k) -> h` over k steps of the cell, with k of shape (rows, 1). By
+        default the cell's own step.
     widths : sequence of int
-        S of every part of a state.
+        Width S of every part of a state.
     weights : Tensor
-        The parameters of the cell, if it is a module, in their order.
+        The parameters of the cell in their order, if it is a module.
     kept : KeptCell, optional
-        What it depends on beside these, and must depend on when derivatives are asked for.
+        The other dependencies of the cell, which must be the same for derivatives.
 
     Raises
     ------
     RuntimeError
-        By `record`, if the cell has changed.
+        In `record`, if the cell has changed.
 
     Examples
     --------
@@ -85,20 +85,22 @@ class CellSteps:
         self._kept, self._checked = kept, kept is None
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """The states after the steps.
+        """Compute the states after the steps.
 
         Parameters
         ----------
         inputs : Tensor of shape (k, batch, ...)
+            Inputs of the steps.
         lengths : Tensor of shape (k, 1, 1), optional
-            How many steps each one stands for; one by default.
+            Number of steps that each one represents; one by default.
         states : Tensor of shape (k, batch, S)
+            States before the steps.
         """
         given = self.folded(inputs, lengths, states)
         return joined(self._call.step(*given)).reshape(states.shape)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> CellTape:
-        """The derivatives of `advance`, with its arguments; evaluated when they are asked for."""
+        """The derivatives of `advance`, with its arguments; evaluated on demand."""
         if not self._checked and self._kept is not None:
             self._kept.check()
             self._checked = True
@@ -107,12 +109,12 @@ class CellSteps:
     def linearize(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and `jacobian` of the tape."""
+        """The result of `advance`, and the `jacobian` of the tape."""
         tape = self.record(inputs, lengths, states)
         return tape.value, tape.jacobian(structure)
 
     def lent(self, weights: Sequence[Tensor], run: Callable[[Callable[..., Any]], Any]) -> Any:
-        """As `CellCall.lent`, with the buffers of the forward pass."""
+        """Call `CellCall.lent` with the buffers of the forward pass."""
         return self._call.lent(weights, self._kept.buffers if self._kept else {}, run)
 
     def folded(
@@ -132,8 +134,9 @@ class CellTape:
     Parameters
     ----------
     steps : CellSteps
+        The steps.
     inputs, lengths, states
-        As in `CellSteps.advance`.
+        The arguments of `CellSteps.advance`.
 
     Examples
     --------
@@ -156,7 +159,7 @@ class CellTape:
         return CellTape(self.steps, self.inputs[which], lengths, self.states[which])
 
     def vjp(self, v: Tensor) -> Tensor:
-        """`v` times the derivative by the states, shape (k, batch, S)."""
+        """The product of `v` with the derivative with respect to the states, (k, batch, S)."""
         new, states = self._recorded()
         found = self.steps.lent(self.steps.weights, lambda _: _gradients(new, [states], v))[0]
         return torch.zeros_like(states) if found is None else found
@@ -167,7 +170,7 @@ class CellTape:
         return self._recorded()[0].detach().reshape(self.states.shape)
 
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """`v` times the derivatives by the inputs, and by the weights."""
+        """The products of `v` with the derivatives with respect to inputs and weights."""
         weights = [w.detach().requires_grad_(w.is_floating_point()) for w in self.steps.weights]
         inputs = self.inputs.detach().requires_grad_()
         wanted = [inputs, *[w for w in weights if w.requires_grad]]
@@ -183,7 +186,7 @@ class CellTape:
         return torch.zeros_like(inputs) if of_inputs is None else of_inputs, tuple(of_weights)
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative by the states: "dense" (k, batch, S, S), "diagonal" (k, batch, S)."""
+        """The derivative with respect to states: "dense" (.., S, S) or "diagonal" (.., S)."""
         units = torch.eye(self.states.shape[-1]).to(self.states)
         rows = [self.vjp(unit.expand_as(self.states)) for unit in units]
         if structure == "diagonal":
@@ -202,7 +205,7 @@ class CellTape:
 
 
 def _gradients(new: Tensor, of: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
-    """`v` times the derivatives; None where there is none."""
+    """The products of `v` with the derivatives; None if there is no dependence."""
     if not new.requires_grad:
         return [None] * len(of)
     v = v.reshape(new.shape)

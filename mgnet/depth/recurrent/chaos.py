@@ -1,4 +1,4 @@
-"""A recurrence whose errors grow: found after a cycle or two, before many are spent on it."""
+"""Detection of recurrences with growing errors after one or two cycles."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mgnet.depth.mgrit.lyapunov_exponent import HARMLESS, Lyapunov
 
 __all__ = ["LOOKS", "ChaoticRecurrenceError", "falls", "refuse_chaos"]
 
-LOOKS = 1, 4  # cycles after which an exponent is asked for, where the residual did not fall
-SLOW = 0.5  # a residual that fell to less of its first value falls
+LOOKS = 1, 4  # cycles after which an exponent is computed if the residual has not decreased
+SLOW = 0.5  # a residual below this fraction of its first value counts as decreasing
 
 
 class ChaoticRecurrenceError(RuntimeError):
-    """No method parallel over time converges in few iterations; `growth` says how errors grow.
+    """No method parallel over time converges in few iterations; `growth` has the exponent.
 
     Examples
     --------
@@ -39,7 +39,7 @@ which takes exact steps then, or sequences of about 17 steps
 
 
 def falls(norms: list[float]) -> bool:
-    """Whether the residual has fallen since the first one.
+    """Whether the residual has decreased since the first one.
 
     Examples
     --------
@@ -50,24 +50,26 @@ def falls(norms: list[float]) -> bool:
 
 
 def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
-    """Raise if errors grow a thousandfold and more along the exact steps around these states.
+    """Raise an error if errors grow by a factor of 1000 or more along exact steps near states.
 
-    The exponent is a mean over stretches of exact steps, which begin at every s-th state, s about
-    the square root of the steps, and are taken all at once. Where these give a clearly positive
-    one over s steps, they go on until 4 s: by then states have forgotten more of where they began,
-    and errors have turned into the direction that grows. Only if it is clearly positive once more,
-    by two standard errors, it counts. Costs two calls for each of the s (4 s) steps.
+    The exponent is a mean over segments of exact steps, which start at every s-th state, where s is
+    about the square root of the number of steps, and are computed all at once. If they give a
+    clearly positive exponent over s steps, they continue to 4 s: by then the states depend less on
+    their start, and errors have turned into the growing direction. The exponent counts only if it
+    is again clearly positive, by two standard errors. The cost is two calls for each of the s (4 s)
+    steps.
 
     Parameters
     ----------
     equation : LayerEquation
-        Forward, of all time steps.
+        The forward equation of all time steps.
     points : Tensor of shape (T + 1, batch, S)
-        Near the solution, or on it.
+        States near the solution, or the solution.
 
     Raises
     ------
     ChaoticRecurrenceError
+        If errors grow.
 
     Examples
     --------
@@ -88,20 +90,20 @@ def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
     stretches, exponent = _Stretches(equation, points, spacing), 0.0
     for end, burn in ((spacing, spacing // 2), (4 * spacing, 2 * spacing)):
         found = communicator.gather(stretches.until(end, burn)[None]).flatten()
-        # Stretches that overlap are not independent of one another.
+        # Overlapping segments are not independent of each other.
         independent = len(found) * spacing / max(end - burn, spacing)
         if independent < 2.0:
             return
         exponent = float(found.mean())
         error = float(found.std()) / math.sqrt(independent)
-        # Also not, where states are not finite.
+        # This is also the case if states are not finite.
         if not (exponent > 2.0 * error and exponent * steps > HARMLESS):
             return
     raise ChaoticRecurrenceError(Lyapunov((exponent,), steps))
 
 
 class _Stretches:
-    """Exact steps from every s-th point, and beside them steps from states a little apart."""
+    """Exact steps from every s-th point, and parallel steps from slightly different states."""
 
     def __init__(self, equation: LayerEquation, points: Tensor, spacing: int):
         self.equation, self.spacing = equation, spacing
@@ -112,9 +114,9 @@ class _Stretches:
         self.done = 0
 
     def until(self, end: int, burn: int) -> Tensor:
-        """Mean growth per step, as a logarithm, of every stretch from its step `burn` to `end`.
+        """Mean growth per step, as a logarithm, for every segment from its step `burn` to `end`.
 
-        Those that would leave the sequence (or the part of this process) are left out.
+        Segments that would leave the sequence (or the part of this process) are omitted.
         """
         advance, spacing = self.equation.propagator.advance, self.spacing
         count = max(0, (self.equation.layers - end) // spacing + 1)
@@ -136,6 +138,6 @@ class _Stretches:
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors of length 1, and the logarithms of the lengths."""
+    """Vectors of length 1, and the logarithms of their lengths."""
     lengths = vectors.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
     return vectors / lengths, lengths[..., 0].double().log()

@@ -1,7 +1,7 @@
-"""GRUs and LSTMs one step after another in one compiled loop, with gradients.
+"""GRUs and LSTMs step by step in one compiled loop, with gradients.
 
-PyTorch's own loop over time is fast forward, but its backward pass is an autograd graph with a
-dozen nodes for every step.
+PyTorch's own loop over time is fast in the forward pass, but its backward pass is an autograd graph
+with about a dozen nodes per step.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mgnet.depth.recurrent.recurrence import Recurrence, is_known
 
 __all__ = ["formula_states", "march_states", "march_together", "marches", "takes_formulas"]
 
-# Numbers in a matrix, and in the states of a step, up to which the loop beats PyTorch's.
+# Sizes of a matrix and of the states of a step up to which the loop is faster than PyTorch's.
 LARGEST, MOST = 2**14, 2**11
 
 
 def gru_step(gates: Tensor, weight: Tensor, bias: Tensor | None, h: Tensor) -> Tensor:
-    """The state after one step of a GRU; `gates` are what its input gives.
+    """The state after one step of a GRU; `gates` are the contributions of its input.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def gru_step(gates: Tensor, weight: Tensor, bias: Tensor | None, h: Tensor) -> T
 
 
 def lstm_step(gates: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> Tensor:
-    """The state (h, c), side by side, after one step of an LSTM.
+    """The state (h, c), concatenated, after one step of an LSTM.
 
     Examples
     --------
@@ -72,14 +72,16 @@ STEPS: dict[Any, Callable[..., Tensor]] = {GRUSteps: gru_step, LSTMSteps: lstm_s
 
 
 def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
-    """Whether the compiled loop takes a recurrence and such inputs, and is the faster one.
+    """Whether the compiled loop supports a recurrence with such inputs, and is faster.
 
     Parameters
     ----------
     recurrence : Recurrence
+        The recurrence.
     x : Tensor
-        Of any shape.
+        Inputs of any shape.
     batch : int
+        Number of samples.
 
     Examples
     --------
@@ -89,7 +91,7 @@ def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
     False
     """
     known = kernels.available and recurrence.steps in STEPS
-    # For single precision PyTorch has an LSTM of oneDNN, whose backward pass is compiled, too.
+    # For single precision, PyTorch has a oneDNN LSTM, whose backward pass is also compiled.
     if recurrence.steps is LSTMSteps and x.dtype == torch.float32 and mkldnn.is_available():
         return False
     known = known and batch * sum(recurrence.widths) <= MOST
@@ -103,15 +105,20 @@ def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
 def march_together(
     net: nn.Module, layers: Sequence[Sequence[Recurrence]], given: Any, h0: Any, batch: int
 ) -> bool:
-    """Whether the compiled loop takes all layers of a call, which no transform takes.
+    """Whether the compiled loop handles all layers of a call without a function transform.
 
     Parameters
     ----------
     net : Module
+        The `TimeParallel` module.
     layers : sequence of sequence of Recurrence
+        The recurrences of each layer.
     given : Tensor or PackedSequence
+        The user's input.
     h0 : Tensor or tuple of Tensor, optional
+        The user's initial state.
     batch : int
+        Number of sequences.
 
     Examples
     --------
@@ -125,15 +132,18 @@ def march_together(
 
 
 def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:
-    """Whether a transform of PyTorch needs formulas in place of its own loops over time.
+    """Whether a function transform of PyTorch needs formulas instead of its loops over time.
 
     Parameters
     ----------
     net : Module
+        The `TimeParallel` module.
     cell : callable
-        Of the net.
+        The cell of the module.
     x : Tensor
+        The input.
     h0 : Tensor or tuple of Tensor, optional
+        The initial state.
 
     Examples
     --------
@@ -147,11 +157,12 @@ def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:
 
 
 def formula_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:
-    """As `march_states`, by operations that `torch.func` knows the rules of.
+    """Like `march_states`, with operations for which `torch.func` has rules.
 
     Parameters
     ----------
-    recurrence, start, inputs : as in `march_states`
+    recurrence, start, inputs
+        The arguments of `march_states`.
 
     Examples
     --------
@@ -169,15 +180,16 @@ def formula_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Ten
 
 
 def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:
-    """All states of a recurrence, shape (T + 1, batch, S).
+    """Compute all states of a recurrence, shape (T + 1, batch, S).
 
     Parameters
     ----------
     recurrence : Recurrence
-        One that `marches`.
+        A recurrence for which `marches` is true.
     start : Tensor of shape (batch, S)
+        Initial states.
     inputs : Tensor of shape (T, batch, gates S)
-        As `Recurrence.inputs` gives them.
+        Inputs from `Recurrence.inputs`.
 
     Examples
     --------
@@ -190,7 +202,7 @@ def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tenso
     """
     step: Any = STEPS[recurrence.steps]
     width, biased = sum(recurrence.widths), recurrence.weights[1] is not None
-    with lending():  # tracing changes what all threads call
+    with lending():  # tracing changes modules that other threads call
         march = _march(step, width, inputs.shape[-1], biased, inputs.dtype)
     weights = [w for w in recurrence.weights if w is not None]
     states = _States.apply(step, march, start, inputs, *weights)
@@ -201,7 +213,7 @@ def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tenso
 def _march(
     step: Callable[..., Tensor], width: int, gates: int, biased: bool, dtype: torch.dtype
 ) -> CompiledMarch:
-    """The loop for states of so many features; for any number of samples."""
+    """The loop for states with this number of features and any number of samples."""
     inner = width if step is gru_step else width // 2
     with torch.inference_mode(False):
         h, given = torch.zeros(2, width, dtype=dtype), torch.zeros(2, gates, dtype=dtype)
@@ -237,7 +249,7 @@ class _States(torch.autograd.Function):
         given = ctx.saved_tensors
         batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # type: ignore[attr-defined]
         active = torch._C._are_functorch_transforms_active()
-        if torch.is_grad_enabled() or batched or active:  # by autograd, step by step
+        if torch.is_grad_enabled() or batched or active:  # use autograd, step by step
             return None, None, *_again(ctx, gradient, *given)
         start, found = ctx.marched.adjoint(gradient)
         of_inputs, *rest = found[:-2]
@@ -247,7 +259,7 @@ class _States(torch.autograd.Function):
 def _again(
     ctx: Any, gradient: Tensor, start: Tensor, inputs: Tensor, *weights: Tensor
 ) -> list[Tensor | None]:
-    """Gradients with a graph of their own."""
+    """The gradients with a graph, for higher derivatives."""
     needed, in_graph = ctx.needs_input_grad[2:], torch.is_grad_enabled()
     with torch.enable_grad():
         pairs = zip((start, inputs, *weights), needed, strict=True)

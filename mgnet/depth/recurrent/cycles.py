@@ -1,4 +1,4 @@
-"""MGRIT over time: the trajectory of a recurrence, or its adjoint, by cycles to a tolerance."""
+"""MGRIT over time: the trajectory of a recurrence, or its adjoint, up to a tolerance."""
 
 from __future__ import annotations
 
@@ -40,19 +40,21 @@ class TimeCycles:
     Parameters
     ----------
     levels : int
-        At most; short sequences have fewer.
+        Largest number of levels; short sequences have fewer.
     coarsening : int or sequence of int, optional
-        How many steps of a level become one of the next; by default the same on all levels, so
-        that the coarsest level has as many steps as are taken one after another on each other one.
+        Number of steps per step of the next level. By default it is the same on all levels, and the
+        coarsest level has as many steps as any other level computes one after another.
     relaxation : str or sequence of str
-        Words for `layer_hierarchy`.
+        Words of relaxation for `layer_hierarchy`.
     cycle : str
-        "V", "F" or "W"; or Newton's sweeps on one level, as text for `newton_of`.
+        "V", "F" or "W"; or Newton's sweeps on one level, in the notation of `newton_of`.
 
     Raises
     ------
     ValueError
-        One sentence, if an argument is malformed.
+        If an argument is malformed.
+    TypeError
+        If `cycle` is not a string.
 
     Examples
     --------
@@ -82,15 +84,21 @@ class TimeCycles:
             mgrit(self.levels, self.cycle)
 
     def are_serial(self, steps: int) -> bool:
-        """Whether so few steps are one level, to be taken one after another."""
+        """Whether there are so few steps that one level suffices, solved step by step."""
         return not self.factors(steps) and (newton_of(self.cycle) is None or steps < 2)
 
     def factors(self, steps: int) -> tuple[int, ...]:
-        """From each level to the next, for so many steps; the coarsest level has two or more.
+        """The coarsening factors for this number of steps; the coarsest level has two or more.
 
         Parameters
         ----------
         steps : int
+            Number of time steps.
+
+        Returns
+        -------
+        tuple of int
+            One factor for each level except the coarsest.
         """
         if newton_of(self.cycle) is not None:
             return ()
@@ -115,35 +123,40 @@ class TimeCycles:
         guess: Tensor | None = None,
         total: int | None = None,
     ) -> tuple[Tensor, PassReport, bool]:
-        """The solution of the layer equation of all steps, at all points.
+        """Solve the layer equation of all steps, at all points.
 
         Parameters
         ----------
         propagator : Propagator
+            The steps.
         steps : int
-            T, of the own ones.
+            Number T of steps of this process.
         start : Tensor of shape (batch, S)
-            The value at the beginning (at the end, with `reverse`), where f is None.
+            The value at the start (with `reverse`, at the end), if f is None.
         f : Tensor of shape (T + 1, batch, S), optional
+            The right-hand side.
         limit : CycleLimit
-            With a tolerance: what is not solved to it by then is solved step by step.
+            The number of cycles and the tolerance. With a tolerance, a solution that cycles do not
+            reach is computed step by step.
         communicator : Communicator
+            The processes that share the steps.
         reverse : bool
+            Whether the equation runs backward in time.
         guess : Tensor of shape (T + 1, batch, S), optional
-            States to begin with, in place of a solution of the coarsest level.
+            Initial states, instead of a solution on the coarsest level.
         total : int, optional
-            Steps of all processes, which choose the levels; T by default.
+            Number of steps of all processes, from which levels are chosen; T by default.
 
         Returns
         -------
         (Tensor of shape (T + 1, batch, S), PassReport, bool)
-            The estimate is that of the relative error of all C-points. Whether this is what was
-            asked for: False where cycles did not get there, and it was solved step by step.
+            The solution; the report, whose estimate is that of the relative error at all C-points;
+            and False if cycles did not reach the tolerance and steps were computed one by one.
 
         Raises
         ------
         ChaoticRecurrenceError
-            With a tolerance, forward, where cycles do not converge because errors grow.
+            In a forward solve with a tolerance, if cycles do not converge because errors grow.
         """
         total = steps if total is None else total
         factors, newton = self.factors(total), newton_of(self.cycle)
@@ -157,7 +170,7 @@ class TimeCycles:
             reverse=reverse,
             communicator=communicator,
         )
-        if communicator is not SERIAL_COMMUNICATOR:  # the norms after each cycle find what is wrong
+        if communicator is not SERIAL_COMMUNICATOR:  # norms after each cycle detect problems
             hierarchy = Hierarchy(hierarchy.levels, norm=lambda u: 0.0)
         if self.are_serial(total):
             return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
@@ -185,7 +198,7 @@ class TimeCycles:
         if not limit.stop or made.estimate <= max(limit.stop, cycles.rounding):
             return points, made, True
         points = hierarchy[0].operator.march(f)
-        if f is None and made.estimate == math.inf:  # only exact states can tell why
+        if f is None and made.estimate == math.inf:  # only exact states can show the reason
             refuse_chaos(hierarchy[0].operator, points)
         return points, made._replace(estimate=0.0), False
 
@@ -195,7 +208,7 @@ class TimeCycles:
 
 
 class _Cycles:
-    """Cycles and what they did."""
+    """Cycles, and their history."""
 
     def __init__(
         self, hierarchy: Hierarchy, communicator: Communicator, reverse: bool, dtype: torch.dtype
@@ -209,10 +222,10 @@ class _Cycles:
     def take(
         self, cycle: Schedule, u: Tensor, f: Tensor | None, limit: CycleLimit
     ) -> tuple[Tensor, PassReport]:
-        """Relaxed points after as many cycles as the limit allows, and asks for."""
+        """Relaxed points after as many cycles as necessary within the limit."""
         equation, memory = self.hierarchy[0].operator, None
         inject = equation.transfer.inject
-        # What the relaxation and the residual find is what the next cycle begins with, for nothing.
+        # The next cycle starts with the results of relaxation and residual, at no extra cost.
         u = equation.relax(u, f)
         self._add_residual(*self._norms_of(equation.residual(u, f)))
         made = self._made(math.nan)
@@ -238,29 +251,29 @@ class _Cycles:
         return u, made
 
     def _stalled(self) -> bool:
-        """Whether coarse corrections are rounding errors: coarse steps may be much larger numbers.
+        """Whether coarse corrections are rounding errors, because coarse values may be much larger.
 
-        Relaxation over C-points, which has fine steps alone, then goes on.
+        Relaxation over C-points, which uses only fine steps, then continues.
         """
         return bool(self.changes) and self.changes[-1] <= self.rounding
 
     def _made(self, size: float) -> PassReport:
-        """The estimate is at least the residual: changes are small, too, where cycles diverge."""
+        """A report whose estimate is at least the residual: changes may be small in divergence."""
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
 
     def _add_residual(self, norm: float) -> None:
-        if not math.isfinite(norm):  # all processes meet it here
+        if not math.isfinite(norm):  # this happens on all processes together
             raise FloatingPointError("the residual of a cycle over time is not finite")
         self.norms.append(norm)
 
     def _norms_of(self, *states: Tensor) -> list[float]:
-        """Of states at the C-points, over all processes, in one message."""
+        """Norms of states at the C-points, over all processes, in one message."""
         communicator, reverse = self._ends
         own = [x if communicator.is_first(reverse) else own_points(x, reverse) for x in states]
         return communicator.gather(torch.stack([squares(x) for x in own])).sum(1).sqrt().tolist()
 
     def norm(self, points: Tensor) -> float:
-        """Of points, over all processes."""
+        """The norm of points, over all processes."""
         communicator, reverse = self._ends
         return gathered_norm(communicator, points, reverse)

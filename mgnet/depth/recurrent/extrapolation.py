@@ -1,4 +1,4 @@
-"""A coarse step for any cell: two of its own steps, extrapolated."""
+"""A coarse step for any cell, extrapolated from two of its own steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["extrapolated"]
 
 
 def extrapolated(cell: Cell) -> Callable[[Tensor, CellState, Tensor], CellState]:
-    """`h + (1 + q + ... + q^(k - 1)) (cell(x, h) - h)`, as if changes shrank by q at every step.
+    """A step `h + (1 + q + ... + q^(k - 1)) (cell(x, h) - h)`, as if changes decayed with factor q.
 
-    For each row q is the change in a second step, projected on that in the first and relative to
-    it, at least 0 and below 1 (Aitken's extrapolation, for vectors); in derivatives it counts as
-    constant. Euler's step, q = 1, is right for states that change slowly; it overshoots for those
-    that soon forget, for which q = 0, one step of the cell, is right.
+    For each row, q is the change in a second step projected on that in the first, relative to the
+    first, limited to [0, 1) (Aitken's extrapolation for vectors); in derivatives it is constant.
+    Euler's step, q = 1, is suitable for states that change slowly, but overshoots for states with a
+    short memory. For these q = 0, one step of the cell, is suitable.
 
     Parameters
     ----------
     cell : callable
-        `(x, h) -> h`.
+        The user's cell `(x, h) -> h`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Many time steps of a GRU in one call, and their derivatives by formulas."""
+"""Many time steps of a GRU in one call, with analytic derivatives."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["GRUSteps", "GRUTape"]
 
 
 class _Gates(NamedTuple):
-    """Of some steps; `inner` is what the state gives to the candidate before it is reset."""
+    """Gates of some steps; `inner` is the state's part of the candidate before the reset."""
 
     reset: Tensor
     update: Tensor
-    opening: Tensor  # what the update gate is the sigmoid of
+    opening: Tensor  # argument of the sigmoid of the update gate
     inner: Tensor
     candidate: Tensor
 
@@ -28,18 +28,18 @@ class _Gates(NamedTuple):
 class GRUSteps:
     """Steps `h' = n + p (h - n)` with the gates of `torch.nn.GRUCell`, `p = z` for one step.
 
-    A coarse step over k of them keeps the gates and the candidate n that it has at its beginning:
-    `p = z^k`; where it is implicit, `p = 1 / (1 + k (1 - z))`.
+    A coarse step over k steps keeps the gates and the candidate n of its start: `p = z^k`, or
+    `p = 1 / (1 + k (1 - z))` if it is implicit.
 
     Parameters
     ----------
     weight : Tensor of shape (3 H, H)
-        `weight_hh`: of reset gate, update gate and candidate.
+        The matrix `weight_hh` of reset gate, update gate and candidate.
     bias : Tensor of shape (3 H,), optional
-        `bias_hh`.
+        The vector `bias_hh`.
     implicit : bool
-        The second formula, for single steps, too. Source: Moon, Cyr, "Parallel training of GRU
-        networks with a multi-grid solver for long sequences", ICLR 2022.
+        Whether to use the second formula, also for single steps. Source: Moon, Cyr, "Parallel
+        training of GRU networks with a multi-grid solver for long sequences", ICLR 2022.
 
     Examples
     --------
@@ -56,15 +56,16 @@ class GRUSteps:
     implicit: bool = False
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """The states after the steps.
+        """Compute the states after the steps.
 
         Parameters
         ----------
         inputs : Tensor of shape (k, batch, 3 H)
-            What the inputs give to the gates, `weight_ih x + bias_ih`.
+            Contributions of the inputs to the gates, `weight_ih x + bias_ih`.
         lengths : Tensor of shape (k, 1, 1), optional
-            How many steps each one stands for; one by default.
+            Number of steps that each one represents; one by default.
         states : Tensor of shape (k, batch, H)
+            States before the steps.
         """
         gates = self._gates(inputs, states)
         return self._new(gates, self._kept(gates, lengths), states)
@@ -77,7 +78,7 @@ class GRUSteps:
     def linearize(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and `jacobian` of the tape."""
+        """The result of `advance`, and the `jacobian` of the tape."""
         gates = self._gates(inputs, states)
         kept = self._kept(gates, lengths)
         tape = self._tape(gates, kept, lengths, states)
@@ -94,7 +95,7 @@ class GRUSteps:
         of_candidate = (1.0 - kept) * (1.0 - candidate * candidate)
         through_reset = of_candidate * reset
         of_reset = through_reset * inner * (1.0 - reset)
-        of_update = (states - candidate) * slope  # slope: of p, by what opens the update gate
+        of_update = (states - candidate) * slope  # slope of p, by the sigmoid's argument
         factors = torch.stack([of_reset, of_update, through_reset], -2)
         return GRUTape(self.weight, states, kept, factors, of_candidate, self.bias is not None)
 
@@ -108,7 +109,7 @@ class GRUSteps:
         return _Gates(reset, update, opening[..., width:], inner, candidate)
 
     def _kept(self, gates: _Gates, lengths: Tensor | None) -> Tensor:
-        """How much of the state stays: p."""
+        """The fraction p of the state that is kept."""
         if self.implicit:
             return 1.0 / (1.0 + (1.0 if lengths is None else lengths) * (1.0 - gates.update))
         if lengths is None:
@@ -123,16 +124,19 @@ class GRUTape:
     Parameters
     ----------
     weight : Tensor of shape (3 H, H)
+        The matrix `weight_hh`.
     states : Tensor of shape (k, batch, H)
-        Before the steps.
+        States before the steps.
     kept : Tensor of shape (k, batch, H)
-        How much of the state stays.
+        Fraction of the state that is kept.
     factors : Tensor of shape (k, batch, 3, H)
-        Derivatives of the new state by what the state gives to the gates and the candidate.
+        Derivatives of the new state with respect to the state's contributions to gates and
+        candidate.
     of_candidate : Tensor of shape (k, batch, H)
-        The derivative by what the input gives to the candidate; for the gates it is the same.
+        Derivative with respect to the input's contribution to the candidate; for the gates, it
+        equals `factors`.
     biased : bool
-        Whether there is a bias to differentiate by.
+        Whether there is a bias for which derivatives are needed.
 
     Examples
     --------
@@ -160,16 +164,16 @@ class GRUTape:
         )
 
     def vjp(self, v: Tensor) -> Tensor:
-        """`v` times the derivative by the states, shape (k, batch, H)."""
+        """The product of `v` with the derivative with respect to the states, (k, batch, H)."""
         return torch.addcmul(through_gates(v, self.factors) @ self.weight, v, self.kept)
 
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """`v` times the derivatives by the inputs, and by `weight` and `bias`."""
+        """The products of `v` with the derivatives with respect to inputs, `weight` and `bias`."""
         of_state, width = through_gates(v, self.factors), v.shape[-1]
         of_inputs = torch.cat([of_state[..., : 2 * width], v * self.of_candidate], -1)
         return of_inputs, by_weights(of_state, self.states, self.biased)
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative by the states: "dense" (k, batch, H, H), "diagonal" (k, batch, H)."""
+        """The derivative with respect to states: "dense" (.., H, H) or "diagonal" (.., H)."""
         found = jacobian_of_gates(self.factors, self.weight, structure)
         return found + (torch.diag_embed(self.kept) if structure == "dense" else self.kept)

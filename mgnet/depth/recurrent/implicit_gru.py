@@ -13,17 +13,17 @@ __all__ = ["ImplicitGRUCell"]
 class ImplicitGRUCell(nn.GRUCell):
     """A GRU cell with `h' = (h + (1 - z) n) / (2 - z)`: implicit in the decay of h.
 
-    A step of length k, as coarse levels take it, is `h' = (h + k (1 - z) n) / (1 + k (1 - z))`,
-    which stays bounded for any k. Gates, parameters and their names are those of
-    `torch.nn.GRUCell`; trained weights of one are not those of the other.
+    A step of length k on a coarse level is `h' = (h + k (1 - z) n) / (1 + k (1 - z))`, which stays
+    bounded for any k. Gates, parameters and their names are those of `torch.nn.GRUCell`, but
+    trained weights cannot be exchanged between the two cells.
 
-    It takes the arguments of `torch.nn.GRUCell`: `input_size`, `hidden_size`, `bias`, `device`,
+    The arguments are those of `torch.nn.GRUCell`: `input_size`, `hidden_size`, `bias`, `device`,
     `dtype`.
 
     Notes
     -----
     Source: Moon, Cyr, "Parallel training of GRU networks with a multi-grid solver for long
-    sequences", ICLR 2022; their z is our 1 - z.
+    sequences", ICLR 2022; their z is 1 - z here.
 
     Examples
     --------
@@ -34,7 +34,13 @@ class ImplicitGRUCell(nn.GRUCell):
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """The next state, from input (batch, input_size) or (input_size,) and state."""
+        """Compute the next state, from input (batch, input_size) or (input_size,) and state.
+
+        Raises
+        ------
+        ValueError
+            If the input has another shape.
+        """
         if input.dim() not in (1, 2):
             raise ValueError(
                 f"ImplicitGRUCell got an input of shape {tuple(input.shape)}; give "

@@ -1,4 +1,4 @@
-"""The first state of a recurrence as the user gives it, and the last one in the same form."""
+"""The user's first state of a recurrence, and the last state in the same form."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class InitialState:
     Parameters
     ----------
     states : Tensor of shape (layers * directions, batch, S)
-        In the order of the sequence.
+        The states, with samples in the order of the sequence.
     widths : tuple of int
-        Of the parts of a state, which lie side by side.
+        Widths of the parts of a state, which are concatenated.
     sequence : TimeSequence
+        The input sequence.
 
     Examples
     --------
@@ -40,18 +41,21 @@ class InitialState:
 
     @classmethod
     def of(cls, cell: Cell, sequence: TimeSequence, h0: CellState | None) -> InitialState:
-        """Read what the user gave; zeros for None.
+        """Convert the user's initial state; zeros for None.
 
         Parameters
         ----------
         cell : callable
+            The user's cell.
         sequence : TimeSequence
+            The input sequence.
         h0 : Tensor or tuple of Tensor, optional
+            The user's state.
 
         Raises
         ------
         TypeError, ValueError
-            One sentence.
+            If the state does not match the cell and the sequence.
         """
         _check_input(cell, sequence)
         widths = state_widths(cell)
@@ -70,7 +74,7 @@ class InitialState:
         if isinstance(h0, list):
             h0 = tuple(h0)
         if not isinstance(cell, nn.RNNBase | nn.RNNCellBase):
-            widths = None  # the state tells, which may be a tuple
+            widths = None  # taken from the state, which may be a tuple
         parts = h0 if isinstance(h0, tuple) else (h0,)
         wanted = [(layers, *ends, w) for w in widths] if widths else None
         if wanted is None and all(isinstance(p, Tensor) and p.dim() for p in parts):
@@ -100,11 +104,12 @@ class InitialState:
 
 
 def state_widths(cell: Cell) -> tuple[int, ...] | None:
-    """The widths of the parts of a cell's state; None where the cell does not say.
+    """The widths of the parts of a cell's state; None if the cell does not define them.
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
 
     Examples
     --------
@@ -124,5 +129,5 @@ def _check_input(cell: Cell, sequence: TimeSequence) -> None:
     if x.shape[-1] != cell.input_size or x.dtype != weight.dtype:
         raise ValueError(
             f"TimeParallel got an input with {x.shape[-1]} features of {x.dtype}; its "
-            f"{type(cell).__name__} wants {cell.input_size} of {weight.dtype}"
+            f"{type(cell).__name__} needs {cell.input_size} of {weight.dtype}"
         )

@@ -1,4 +1,4 @@
-"""Many time steps of an LSTM in one call, and their derivatives by formulas."""
+"""Many time steps of an LSTM in one call, with analytic derivatives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LSTMSteps", "LSTMTape"]
 
 
 class _Gates(NamedTuple):
-    """Of some steps, and the new cells; `kept` of the old ones stays, `added` times i g comes."""
+    """Gates of some steps; new cells are `kept` times the old ones plus `added` times i g."""
 
     enter: Tensor
     forget: Tensor
@@ -30,15 +30,15 @@ class _Gates(NamedTuple):
 class LSTMSteps:
     """Steps `c' = f c + i g`, `h' = o tanh(c')` of `torch.nn.LSTMCell`; states are `[h, c]`.
 
-    A coarse step over k of them keeps the gates that it has at its beginning:
+    A coarse step over k steps keeps the gates of its start:
     `c' = f^k c + i g (1 + f + ... + f^(k - 1))`.
 
     Parameters
     ----------
     weight : Tensor of shape (4 H, H)
-        `weight_hh`: of input gate, forget gate, proposal g and output gate.
+        The matrix `weight_hh` of input gate, forget gate, proposal g and output gate.
     bias : Tensor of shape (4 H,), optional
-        `bias_hh`.
+        The vector `bias_hh`.
 
     Examples
     --------
@@ -54,15 +54,16 @@ class LSTMSteps:
     bias: Tensor | None
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """The states after the steps.
+        """Compute the states after the steps.
 
         Parameters
         ----------
         inputs : Tensor of shape (k, batch, 4 H)
-            What the inputs give to the gates, `weight_ih x + bias_ih`.
+            Contributions of the inputs to the gates, `weight_ih x + bias_ih`.
         lengths : Tensor of shape (k, 1, 1), optional
-            How many steps each one stands for; one by default.
+            Number of steps that each one represents; one by default.
         states : Tensor of shape (k, batch, 2 H)
+            States before the steps.
         """
         gates, cells = self._gates(inputs, lengths, states)
         return torch.cat([gates.out * gates.squashed, cells], -1)
@@ -75,7 +76,7 @@ class LSTMSteps:
     def linearize(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and `jacobian` of the tape."""
+        """The result of `advance`, and the `jacobian` of the tape."""
         gates, cells = self._gates(inputs, lengths, states)
         new = torch.cat([gates.out * gates.squashed, cells], -1)
         return new, self._tape(gates, lengths, states).jacobian(structure)
@@ -87,7 +88,7 @@ class LSTMSteps:
         if lengths is None:
             of_forget = cells * forget * (1.0 - forget)
         else:
-            slope = forget * added - lengths * kept  # of the sum of powers, by what opens f
+            slope = forget * added - lengths * kept  # of the sum of powers, by f's argument
             of_forget = cells * lengths * kept * (1.0 - forget) + enter * proposal * slope
         of_enter = added * proposal * enter * (1.0 - enter)
         of_proposal = added * enter * (1.0 - proposal * proposal)
@@ -112,7 +113,7 @@ class LSTMSteps:
             opens = opening[..., width : 2 * width]
             powers = lengths * F.logsigmoid(opens)
             kept, closed = torch.exp(powers), torch.sigmoid(-opens)
-            # Both vanish where the gate is open; below the least number there is no quotient.
+            # Both vanish if the gate is open; below the smallest number there is no quotient.
             none = closed < torch.finfo(closed.dtype).tiny
             added = torch.where(none, lengths, -torch.expm1(powers) / closed)
         cells = torch.addcmul(enter * proposal * added, kept, states[..., width:])
@@ -127,18 +128,19 @@ class LSTMTape:
     Parameters
     ----------
     weight : Tensor of shape (4 H, H)
+        The matrix `weight_hh`.
     hidden : Tensor of shape (k, batch, H)
-        h before the steps.
+        The states h before the steps.
     kept : Tensor of shape (k, batch, H)
-        How much of c stays.
+        Fraction of c that is kept.
     of_cells : Tensor of shape (k, batch, 4, H)
-        Derivatives of the new c by what opens the gates.
+        Derivatives of the new c with respect to the arguments of the gates' activations.
     through : Tensor of shape (k, batch, H)
-        The derivative of the new h by the new c.
+        Derivative of the new h with respect to the new c.
     of_out : Tensor of shape (k, batch, H)
-        The one of the new h by what opens the output gate, beside that.
+        Direct derivative of the new h with respect to the argument of the output gate.
     biased : bool
-        Whether there is a bias to differentiate by.
+        Whether there is a bias for which derivatives are needed.
 
     Examples
     --------
@@ -168,7 +170,7 @@ class LSTMTape:
         )
 
     def _opening(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`v` times the derivatives by what opens the gates (k, batch, 4 H), and by the new c."""
+        """The products of `v` with the derivatives with respect to gate arguments and the new c."""
         of_hidden, of_cells = v.chunk(2, -1)
         of_cells = torch.addcmul(of_cells, of_hidden, self.through)
         found = of_cells[..., None, :] * self.of_cells
@@ -176,17 +178,17 @@ class LSTMTape:
         return found.flatten(-2), of_cells
 
     def vjp(self, v: Tensor) -> Tensor:
-        """`v` times the derivative by the states, shape (k, batch, 2 H)."""
+        """The product of `v` with the derivative with respect to the states, (k, batch, 2 H)."""
         opening, of_cells = self._opening(v)
         return torch.cat([opening @ self.weight, of_cells * self.kept], -1)
 
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """`v` times the derivatives by the inputs, and by `weight` and `bias`."""
+        """The products of `v` with the derivatives with respect to inputs, `weight` and `bias`."""
         opening, _ = self._opening(v)
         return opening, by_weights(opening, self.hidden, self.biased)
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative by the states: "dense" (k, batch, 2 H, 2 H), "diagonal" (.., 2 H)."""
+        """The derivative with respect to states: "dense" (.., 2 H, 2 H) or "diagonal" (.., 2 H)."""
         of_hidden = self.through[..., None, :] * self.of_cells
         of_hidden[..., 3, :] = self.of_out
         hidden, cells = [

@@ -1,4 +1,4 @@
-"""Which modes of a `TimeParallel` module a call can have, and how long they take."""
+"""The possible modes of a `TimeParallel` call, and their timings."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ MODES = "serial", "mgrit"
 
 
 def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few: bool) -> str:
-    """The mode of a call that was asked for, or "serial" where no other one can be.
+    """Return the requested mode of a call, or "serial" if no other one is possible.
 
     Parameters
     ----------
     x : Tensor of shape (T, batch, features)
+        The input.
     mode : {"mgrit", "serial", "auto"}
+        The requested mode.
     control : FixedCycles or CyclesToTolerance
+        The control of the cycles.
     transform : str, optional
-        What transforms the call.
+        Name of the function transform of the call.
     few : bool
         Whether there are too few steps for cycles.
+
+    Raises
+    ------
+    RuntimeError
+        If a function transform is not possible with a fixed number of cycles.
+    TypeError
+        If the input does not have float32 or float64 numbers.
 
     Examples
     --------
@@ -41,7 +51,7 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
     if transform and mode != "serial" and isinstance(control, FixedCycles):
         raise RuntimeError(
             f"TimeParallel was called under {transform}, which does not pass through a fixed "
-            "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
+            "number of cycles; use control=CyclesToTolerance(1e-6), for example, or mode='serial'"
         )
     if transform or few or not x.numel() or x.is_meta or mode == "serial":
         return "serial"
@@ -56,7 +66,7 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
 
 
 def widened(weight: Tensor | None, given: Any) -> Any:
-    """In the precision of the weights: under autocast a layer before may give a lower one.
+    """Convert to the precision of the weights; under autocast, a preceding layer may reduce it.
 
     Examples
     --------
@@ -68,15 +78,16 @@ def widened(weight: Tensor | None, given: Any) -> Any:
 
 
 def faster(seconds: dict[str, float], made: Sequence[PassReport], control: Control) -> str:
-    """The faster mode, but steps where a fixed number of cycles is not within its tolerance.
+    """The faster mode, but serial steps if a fixed number of cycles exceeds its tolerance.
 
     Parameters
     ----------
     seconds : dict
-        Of each mode.
+        Time of each mode.
     made : sequence of PassReport
-        What the cycles did.
+        Reports on the cycles.
     control : FixedCycles or CyclesToTolerance
+        The control of the cycles.
 
     Examples
     --------
@@ -95,15 +106,23 @@ def seconds_of_modes(
     start: InitialState,
     parameters: Sequence[Tensor],
 ) -> dict[str, float]:
-    """Of "serial" and "mgrit": forward, and backward if there is training.
+    """Measure "serial" and "mgrit": forward, and backward in training.
 
     Parameters
     ----------
     call : callable
-        `(sequence, start, mode) -> (output, last state)`.
+        A function `(sequence, start, mode) -> (output, last state)`.
     sequence : TimeSequence
+        The input.
     start : InitialState
+        The initial states.
     parameters : sequence of Tensor
+        The parameters of the module.
+
+    Returns
+    -------
+    dict of str to float
+        Time of each mode, in seconds.
 
     Examples
     --------

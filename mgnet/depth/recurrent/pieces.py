@@ -1,4 +1,4 @@
-"""Steps that are taken in pieces of a fixed size, so that bits do not depend on who takes them."""
+"""Steps in pieces of a fixed size, so that bits do not depend on their distribution."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ __all__ = ["PiecedSteps"]
 class PiecedSteps:
     """Pieces of a sequence, one after another, as one propagator (`Propagator`).
 
-    A batched call becomes one for every piece. What rounding does to a row depends on the rows
-    beside it (matrix products have other kernels for other shapes), and those are the same here
-    whichever process holds a piece, and how many others it holds.
+    A batched call is divided into one call per piece. Rounding errors of a row depend on the other
+    rows of a call (matrix products use different kernels for different shapes). Here these rows are
+    always the same, for any distribution of pieces over processes.
 
     Parameters
     ----------
     pieces : sequence of TimeSteps or of TimeAdjoint
-        Each begins with an interval of the coarsest level; the own ones, perhaps none.
+        The pieces of this process, possibly none; each starts with an interval of the coarsest
+        level.
     lengths : tuple of int
-        Steps of each.
+        Number of steps of each piece.
     factors : tuple of int
-        From each level to the next.
+        Coarsening factor of each level except the coarsest.
     steps : int
-        Of all processes.
+        Number of steps of all processes.
 
     Examples
     --------
@@ -55,12 +56,12 @@ class PiecedSteps:
 
     @cached_property
     def begins(self) -> list[tuple[int, ...]]:
-        """Of every level the step with which each piece begins, and the number of all."""
+        """For every level, the first step of each piece, and the number of all steps."""
         strides = accumulate(self.factors, mul, initial=1)
         return [tuple(accumulate((-(-n // k) for n in self.lengths), initial=0)) for k in strides]
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Some steps of a level."""
+        """Compute some steps of a level."""
         found = [
             self.pieces[number].advance(level, part, states[rows].clone())
             for number, part, rows in self._calls(level, which)
@@ -70,7 +71,7 @@ class PiecedSteps:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and its derivative, as in `TimeSteps.linearize`."""
+        """The result of `advance`, and its derivative; see `TimeSteps.linearize`."""
         check_jacobians(states, structure, self.steps)  # each process gets those of all
         found = [
             self.pieces[number].linearize(level, part, states[rows].clone(), structure)
@@ -90,9 +91,9 @@ class PiecedSteps:
 def _calls(
     begins: tuple[int, ...], start: int, stop: int, step: int
 ) -> tuple[tuple[int, slice, slice], ...]:
-    """The pieces that take part in a call, their own steps in it, and which of its rows these are.
+    """The pieces that take part in a call, their own steps in it, and the rows of these.
 
-    A piece keeps what belongs to a slice of its steps, so the same call gives the same objects.
+    A piece stores data for a slice of its steps, so the same call returns the same objects.
     """
     whole, found = range(start, stop, step), []
     row = 0

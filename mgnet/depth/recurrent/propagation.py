@@ -20,19 +20,21 @@ __all__ = ["RunningTape", "TimeAdjoint", "TimeSteps", "check_jacobians"]
 class TimeSteps:
     """The recurrence `u[t + 1] = step(inputs[t], u[t])` on every level (`Propagator`).
 
-    Weights are shared over time, so all steps that are asked for are one call. A coarse step gets
-    the mean of the inputs that it stands for: that took as few cycles as the input at the C-point,
-    or fewer.
+    Weights are shared over time, so all requested steps are one call. A coarse step gets the mean
+    of the inputs that it represents, which took as many cycles as the input at the C-point, or
+    fewer.
 
     Parameters
     ----------
     steps : Steps
+        The steps of the cell.
     inputs : Tensor of shape (T, batch, ...)
-        Of the own steps.
+        Inputs of this process's steps.
     factors : tuple of int
-        From each level to the next.
+        Coarsening factor of each level except the coarsest.
     running : Tensor of shape (T, batch, 1), optional
-        Which sequences still run: one that has ended keeps its state, of which norms know nothing.
+        Which sequences have not ended: after its end, a sequence keeps its state, which norms
+        ignore.
 
     Examples
     --------
@@ -52,7 +54,7 @@ class TimeSteps:
 
     @cached_property
     def levels(self) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """Inputs of every level; of coarse ones, how many steps each stands for; what runs."""
+        """For every level: inputs, number of steps represented by each, and running sequences."""
         found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         found.append((self.inputs, None, self.running))
         for stride in accumulate(self.factors, mul):
@@ -72,7 +74,7 @@ class TimeSteps:
         return found
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Some steps of a level, all at once."""
+        """Compute some steps of a level, all at once."""
         inputs, lengths, running = self._given(level, which)
         new = self.steps.advance(inputs, lengths, states)
         return new if running is None else torch.where(running, new, states)
@@ -86,7 +88,7 @@ class TimeSteps:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and its derivative, as in `StepTape.jacobian`."""
+        """The result of `advance`, and its derivative; see `StepTape.jacobian`."""
         check_jacobians(states, structure)
         inputs, lengths, running = self._given(level, which)
         new, jacobian = self.steps.linearize(inputs, lengths, states, structure)
@@ -102,13 +104,14 @@ class TimeSteps:
 
 @dataclass(frozen=True, eq=False)
 class RunningTape:
-    """Derivatives of some steps, in which sequences that have ended keep their states.
+    """Derivatives of some steps in which sequences that have ended keep their states.
 
     Parameters
     ----------
     tape : StepTape
-        Of the steps of all sequences.
+        The tape of the steps of all sequences.
     running : Tensor of shape (k, batch, 1)
+        Which sequences have not ended.
 
     Examples
     --------
@@ -126,20 +129,20 @@ class RunningTape:
         return RunningTape(self.tape[which], self.running[which])
 
     def vjp(self, v: Tensor) -> Tensor:
-        """`v` times the derivative by the states."""
+        """The product of `v` with the derivative with respect to the states."""
         return torch.where(self.running, self.tape.vjp(v), v)
 
     def gradients(self, v: Tensor) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
-        """`v` times the derivatives by the inputs and by the weights."""
+        """The products of `v` with the derivatives with respect to inputs and weights."""
         return self.tape.gradients(torch.where(self.running, v, torch.zeros_like(v)))
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative by the states, as in `StepTape`."""
+        """The derivative with respect to the states; see `StepTape`."""
         return _held(self.running, self.tape.jacobian(structure), structure)
 
 
 def _held(running: Tensor, jacobian: Tensor, structure: str) -> Tensor:
-    """The Jacobians of the steps of what runs, and the identity."""
+    """The Jacobians of the steps of running sequences, and the identity for others."""
     if structure == "diagonal":
         return torch.where(running, jacobian, torch.ones_like(jacobian))
     identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
@@ -147,15 +150,16 @@ def _held(running: Tensor, jacobian: Tensor, structure: str) -> Tensor:
 
 
 class TimeAdjoint:
-    """Steps of the adjoint from the end to the beginning, at the states of a solved recurrence.
+    """Steps of the adjoint from the end to the start, at the states of a solved recurrence.
 
-    Coarse steps are linearised at the states with which they begin.
+    Coarse steps are linearized at the states at which they start.
 
     Parameters
     ----------
     forward : TimeSteps
+        The forward steps.
     points : Tensor of shape (T + 1, batch, S)
-        The states.
+        The states of the solution.
 
     Examples
     --------
@@ -175,13 +179,13 @@ class TimeAdjoint:
         self._parts: dict[tuple[int, int, int, int], StepTape] = {}
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Some steps of a level, all at once."""
+        """Compute some steps of a level, all at once."""
         return self._tape(level, which).vjp(states)
 
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and its derivative: the transpose of that of the forward steps."""
+        """The result of `advance`, and its derivative, the transpose of that of forward steps."""
         check_jacobians(states, structure)
         tape = self._tape(level, which)
         found = tape.jacobian(structure)
@@ -195,14 +199,21 @@ class TimeAdjoint:
 
 
 def check_jacobians(states: Tensor, structure: str, steps: int | None = None) -> None:
-    """Raise a ValueError unless memory holds the Jacobians of so many steps.
+    """Raise an error unless the Jacobians of this number of steps fit into memory.
 
     Parameters
     ----------
     states : Tensor of shape (k, batch, S)
+        The states.
     structure : {"dense", "diagonal"}
+        Structure of the Jacobians.
     steps : int, optional
-        k by default.
+        Number of steps; k by default.
+
+    Raises
+    ------
+    ValueError
+        If the Jacobians would need more memory than the machine has.
 
     Examples
     --------

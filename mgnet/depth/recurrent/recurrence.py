@@ -1,4 +1,4 @@
-"""Which steps a layer of a recurrent network takes: weights, inputs, widths of its state."""
+"""The steps of a layer of a recurrent network: weights, inputs, widths of its state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "recurrences_of",
 ]
 
-# Of these the derivatives are known; what is derived from them may do something else.
+# Classes with known derivatives; derived classes may compute something else.
 KNOWN = {
     nn.GRUCell: GRUSteps,
     nn.GRU: GRUSteps,
@@ -47,13 +47,13 @@ class Recurrence:
     Parameters
     ----------
     steps : callable
-        `(weights) -> Steps`.
+        A function from the weights to `Steps`.
     weights : sequence of (Tensor or None)
-        Of the steps.
+        The weights of the steps.
     widths : tuple of int
-        Of the parts of a state, side by side.
+        Widths of the parts of a state, which are concatenated.
     of_input : tuple of (Tensor or None), optional
-        weight_ih and bias_ih, where the inputs go through these first.
+        weight_ih and bias_ih, if these are applied to the inputs first.
     """
 
     steps: Callable[..., Steps]
@@ -62,16 +62,17 @@ class Recurrence:
     of_input: tuple[Tensor, Tensor | None] | None = None
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the steps get of x (T, batch, features), for all of them at once."""
+        """The data for all steps, computed at once from x (T, batch, features)."""
         return x if self.of_input is None else F.linear(x, *self.of_input)
 
 
 def is_known(cell: Cell) -> bool:
-    """Whether the derivatives of a cell are those of its class: no hook changes what it does.
+    """Whether the derivatives of a cell are those of its class, without hooks.
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
 
     Examples
     --------
@@ -85,23 +86,31 @@ def is_known(cell: Cell) -> bool:
 
 
 def check_module(module: nn.RNNBase) -> None:
-    """Refuse a module of layers whose steps are not those of `recurrences_of`.
+    """Refuse a module of layers whose steps differ from those of `recurrences_of`.
 
     Parameters
     ----------
     module : RNNBase
+        The module to check.
+
+    Raises
+    ------
+    TypeError
+        If it is not a plain GRU or LSTM.
+    ValueError
+        If it is an LSTM with a projection.
 
     Examples
     --------
     >>> check_module(nn.RNN(2, 3))
     Traceback (most recent call last):
     TypeError: TimeParallel got a RNN, or a module with hooks; give a plain nn.GRU or nn.LSTM, or \
-a cell, as nn.RNNCell
+a cell such as nn.RNNCell
     """
     if not is_known(module):
         raise TypeError(
             f"TimeParallel got a {type(module).__name__}, or a module with hooks; give a plain "
-            "nn.GRU or nn.LSTM, or a cell, as nn.RNNCell"
+            "nn.GRU or nn.LSTM, or a cell such as nn.RNNCell"
         )
     if module.proj_size:
         raise ValueError(
@@ -111,11 +120,12 @@ a cell, as nn.RNNCell
 
 
 def coarse_of(cell: Cell) -> CoarseStep | None:
-    """The method `coarse` of a cell, if it has one: a module of that name is something else.
+    """The method `coarse` of a cell, if it has one; a module of that name does not count.
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
 
     Examples
     --------
@@ -137,13 +147,14 @@ def recurrence_of(
     Parameters
     ----------
     cell : callable
+        The user's cell.
     coarse : callable, optional
         A coarse step `(x, h, k) -> h`; by default the cell's own method `coarse`, or
         `extrapolated`.
     widths : tuple of int
-        Of the parts of a state.
+        Widths of the parts of a state.
     kept : KeptCell, optional
-        What the cell depends on beside its weights.
+        The dependencies of the cell besides its weights.
 
     Examples
     --------
@@ -161,11 +172,12 @@ def recurrence_of(
 
 
 def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
-    """Of every layer of a module those of its one or two directions.
+    """The recurrences of every layer of a module, for one or two directions.
 
     Parameters
     ----------
     module : GRU or LSTM
+        The module.
 
     Examples
     --------
@@ -181,13 +193,19 @@ def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
 
 
 def module_of(cell: Cell, batch_first: bool, training: bool) -> nn.GRU | nn.LSTM:
-    """A module of PyTorch with a copy of the weights of a cell or module.
+    """Create a module of PyTorch with a copy of the weights of a cell or module.
 
     Parameters
     ----------
     cell : callable
+        The cell or module.
     batch_first, training : bool
-        Of the module that is made of a cell.
+        Attributes of a module that is created from a cell.
+
+    Raises
+    ------
+    TypeError
+        If there is no such module for the cell.
 
     Examples
     --------
@@ -200,7 +218,7 @@ def module_of(cell: Cell, batch_first: bool, training: bool) -> nn.GRU | nn.LSTM
     if type(cell) not in kinds or not is_known(cell):
         raise TypeError(
             f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
-            "and LSTM have a module of PyTorch"
+            "and LSTM have a corresponding module of PyTorch"
         )
     made = kinds[type(cell)](
         cell.input_size,

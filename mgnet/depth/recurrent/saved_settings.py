@@ -21,14 +21,18 @@ TimeSettings = tuple[TimeCycles, Control, str, bool]
 def settings_to_state(
     cycles: TimeCycles, control: Control, mode: str, warm_start: bool, batch_first: bool
 ) -> Tensor:
-    """As one tensor.
+    """Encode the settings as one tensor.
 
     Parameters
     ----------
     cycles : TimeCycles
+        Levels and cycles.
     control : FixedCycles or CyclesToTolerance
+        The control of the cycles.
     mode : str
+        The mode.
     warm_start, batch_first : bool
+        The flags of the module.
 
     Examples
     --------
@@ -45,20 +49,21 @@ FixedCycles(cycles=2, backward=None, tolerance=0.1), 'auto', False)
 
 
 def settings_from_state(state: Tensor | Mapping[str, Any], batch_first: bool) -> TimeSettings:
-    """Cycles, control, mode and warm start from such a tensor.
+    """Decode cycles, control, mode and warm start from such a tensor.
 
     Parameters
     ----------
     state : Tensor
+        The saved settings.
     batch_first : bool
-        Of the module that loads it.
+        The value of the module that loads the settings.
 
     Raises
     ------
     RuntimeError
-        If it is of a module with another `batch_first`: a different function.
+        If the saved module has another `batch_first`, and so is a different function.
     ValueError
-        If it is something else.
+        If the state has another form.
     """
     told = state if isinstance(state, Mapping) else decode(state)
     try:

@@ -1,4 +1,4 @@
-"""Sequences as `torch.nn.GRU` takes and gives them: batched or not, padded or packed."""
+"""Sequences in the formats of `torch.nn.GRU`: batched or not, padded or packed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ __all__ = ["TimeSequence", "rows_of", "size_of"]
 
 @dataclass(frozen=True, eq=False)
 class TimeSequence:
-    """A batch of sequences, time first, and how the user wants results back.
+    """A batch of sequences, time first, and the format for results.
 
     Parameters
     ----------
     x : Tensor of shape (T, batch, features)
-        After the end of a sequence its last real input: zeros may be no inputs of a cell.
+        Inputs. After the end of a sequence, its last input is repeated, because zeros may be
+        invalid.
     batch_first : bool
+        Whether results have the batch on axis 0.
     unbatched : bool
-        Whether the user gave one sequence without an axis for the batch.
+        Whether the user passed one sequence without a batch axis.
     packed : PackedSequence, optional
-        What the user gave; x has its order, longest first.
+        The user's input; x has its order, longest first.
 
     Examples
     --------
@@ -41,17 +43,19 @@ class TimeSequence:
 
     @classmethod
     def of(cls, given: Tensor | PackedSequence, batch_first: bool) -> TimeSequence:
-        """Read what the user gave.
+        """Convert the user's input.
 
         Parameters
         ----------
         given : Tensor or PackedSequence
+            The user's input.
         batch_first : bool
+            Whether the batch is on axis 0.
 
         Raises
         ------
         TypeError, ValueError, RuntimeError
-            One sentence; RuntimeError for a sequence without steps, as in PyTorch.
+            If the input is invalid; RuntimeError for a sequence without steps, as in PyTorch.
         """
         if isinstance(given, PackedSequence):
             return cls(_padded(given), batch_first, packed=given)
@@ -76,7 +80,7 @@ class TimeSequence:
         return cls(x, batch_first, unbatched)
 
     def with_data(self, data: Tensor) -> TimeSequence:
-        """The same with another x, or with other rows of what is packed."""
+        """The same with another x, or with other rows if it is packed."""
         if self.packed is None:
             return replace(self, x=data)
         packed = self.packed._replace(data=data)
@@ -84,7 +88,7 @@ class TimeSequence:
 
     @property
     def lengths(self) -> Tensor | None:
-        """Steps of every sequence, shape (batch,); None where all have T."""
+        """Number of steps of every sequence, shape (batch,); None if all have T steps."""
         if self.packed is None:
             return None
         sizes = self.packed.batch_sizes.to(self.x.device)
@@ -92,14 +96,14 @@ class TimeSequence:
 
     @property
     def running(self) -> Tensor | None:
-        """Whether each sequence still runs, shape (T, batch, 1); None where all do to the end."""
+        """Whether each sequence has not ended, shape (T, batch, 1); None if none ends early."""
         if self.packed is None or int(self.packed.batch_sizes[-1]) == self.x.shape[1]:
             return None
         rows = torch.arange(self.x.shape[1]) < self.packed.batch_sizes[:, None]
         return rows[..., None].to(self.x.device)
 
     def output(self, y: Tensor) -> Tensor | PackedSequence:
-        """Outputs (T, batch, features) as the user wants them."""
+        """Outputs (T, batch, features) in the user's format."""
         if self.packed is not None:
             return self.packed._replace(data=y.flatten(0, 1)[_places(self.packed, y.shape[1])])
         if self.unbatched:
@@ -121,14 +125,14 @@ class TimeSequence:
         return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
 
     def dropout(self, x: Tensor, p: float) -> Tensor:
-        """Drop numbers of x (T, batch, features) as PyTorch: packed rows alone have a mask."""
+        """Apply dropout to x (T, batch, features) like PyTorch: only packed rows have a mask."""
         if self.packed is None:
             return F.dropout(x, p)
         rows = x.flatten(0, 1)[_places(self.packed, x.shape[1])]
         return _padded(self.packed._replace(data=F.dropout(rows, p)))
 
     def ordered(self, state: Tensor) -> Tensor:
-        """States (layers, batch, S) of the user, in the order of x."""
+        """The user's states (layers, batch, S), in the order of x."""
         if self.unbatched:
             return state[:, None]
         order = None if self.packed is None else self.packed.sorted_indices
@@ -143,12 +147,14 @@ class TimeSequence:
 
 
 def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
-    """How many sequences there are in an input.
+    """The number of sequences in an input.
 
     Parameters
     ----------
     given : Tensor or PackedSequence
+        The user's input.
     batch_first : bool
+        Whether the batch is on axis 0.
 
     Examples
     --------
@@ -161,12 +167,14 @@ def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
-    """Steps and rows of an input to a factor of two, its kind, and what gets gradients.
+    """Steps and rows of an input up to a factor of two, its type, and which parts get gradients.
 
     Parameters
     ----------
     given : Tensor or PackedSequence
+        The user's input.
     h0 : Tensor or sequence of Tensor, optional
+        The user's initial state.
 
     Examples
     --------
@@ -183,7 +191,7 @@ def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None
 
 
 def _places(packed: PackedSequence, batch: int) -> Tensor:
-    """Where the rows of a packed sequence are in (T * batch) rows."""
+    """The positions of the rows of a packed sequence in (T * batch) rows."""
     sizes = packed.batch_sizes
     valid = torch.arange(batch) < sizes[:, None]
     return valid.flatten().nonzero().flatten().to(packed.data.device)
@@ -193,7 +201,7 @@ def _padded(packed: PackedSequence) -> Tensor:
     sizes = packed.batch_sizes
     batch, begins = int(sizes[0]), sizes.cumsum(0) - sizes
     rows = torch.arange(batch)
-    # Of each sequence the last step that it has, from there on.
+    # The last step of each sequence, repeated after its end.
     lengths = (sizes[:, None] > rows).sum(0)
     steps = torch.minimum(torch.arange(len(sizes))[:, None], lengths - 1)
     return packed.data[(begins[steps] + rows).to(packed.data.device)]

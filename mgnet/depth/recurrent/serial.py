@@ -1,4 +1,4 @@
-"""A recurrence one step after another: PyTorch's own loops for its cells, a loop for any other."""
+"""A recurrence step by step: PyTorch's own loops for its cells, a Python loop for any other."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ LOOPS = {nn.GRUCell: _VF.gru, nn.LSTMCell: _VF.lstm}
 def march_module(
     cell: Cell, sequence: TimeSequence, start: InitialState
 ) -> tuple[Tensor | PackedSequence, CellState]:
-    """The output and the last state of a cell, or of a module of PyTorch, as the user wants them.
+    """Compute output and last state of a cell, or of a module of PyTorch, in the user's format.
 
     Parameters
     ----------
     cell : callable
+        The cell or module.
     sequence : TimeSequence
+        The input.
     start : InitialState
+        The initial states.
 
     Examples
     --------
@@ -50,15 +53,18 @@ def march_module(
 def march_cell(
     cell: Cell, sequence: TimeSequence, start: Tensor, widths: Sequence[int]
 ) -> tuple[Tensor | PackedSequence, Tensor]:
-    """The output as the user wants it, and the last states (batch, S).
+    """Compute the output in the user's format, and the last states (batch, S).
 
     Parameters
     ----------
     cell : callable
+        The user's cell.
     sequence : TimeSequence
+        The input.
     start : Tensor of shape (batch, S)
+        The initial states.
     widths : sequence of int
-        Of the parts of a state, side by side.
+        Widths of the parts of a state, which are concatenated.
 
     Examples
     --------

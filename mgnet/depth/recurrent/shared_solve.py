@@ -1,8 +1,9 @@
-"""The border between autograd and a recurrence whose steps several processes share.
+"""The interface between autograd and a recurrence whose steps several processes share.
 
-Every process gets the whole input and gives the whole trajectory, and the same for gradients; what
-lies between, of all levels, is that of its own steps. What the steps say about weights is added
-piece by piece in the order of the steps: one process hands the sum to the next.
+Every process gets the whole input and returns the whole trajectory, and the same holds for
+gradients; all other data, on all levels, belong only to its own steps. Contributions of the steps
+to the gradients of weights are added piece by piece, in the order of the steps: each process passes
+the sum to the next.
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ def shared_solve(
     recurrence: Recurrence,
     shares: Shares | None = None,
 ) -> Tensor:
-    """All states of a recurrence, shape (T + 1, batch, S), on every process.
+    """Compute all states of a recurrence, shape (T + 1, batch, S), on every process.
 
     Parameters
     ----------
     call : TimeCall
+        The data of the call.
     share : TimeShare
-        Of the T steps.
+        The part of this process in the T steps.
     start : Tensor of shape (batch, S)
+        Initial states.
     x : Tensor of shape (T, batch, features)
-        Before it goes through the weights of the input; whole, as `start`.
+        Inputs before multiplication by the input weights; every process has all of them.
     recurrence : Recurrence
-        Gradients go to all its weights, to `start` and to `x`.
+        The recurrence. There are gradients with respect to all its weights, `start` and `x`.
     shares : Shares, optional
-        Sees to it that all processes are in the same backward pass.
+        Checks that all processes are in the same backward pass.
 
     Examples
     --------
@@ -68,12 +71,14 @@ def shared_solve(
 def solve_shared(
     call: TimeCall, shares: Shares | None, recurrence: Recurrence, start: Tensor, x: Tensor
 ) -> Tensor:
-    """`shared_solve` where several processes share the steps, else `solve`.
+    """Call `shared_solve` if several processes share the steps, else `solve`.
 
     Parameters
     ----------
-    call, recurrence, start, x : as in `shared_solve`
+    call, recurrence, start, x
+        The arguments of `shared_solve`.
     shares : callable, optional
+        The processes that share the steps.
 
     Examples
     --------
@@ -92,14 +97,14 @@ def solve_shared(
 
 
 class _Given(NamedTuple):
-    """The tensors of a call, outside of any graph; `of_input` is empty for other cells."""
+    """The tensors of a call, without graph; `of_input` is empty for other cells."""
 
     x: Tensor
     of_input: Sequence[Tensor | None]
     weights: Sequence[Tensor | None]
 
     def steps(self, call: TimeCall, share: TimeShare) -> tuple[PiecedSteps, list[TimeSteps]]:
-        """The own steps: as one propagator, and its pieces."""
+        """The steps of this process: as one propagator, and in pieces."""
         total, made = len(self.x), list[TimeSteps]()
         factors, taken = call.cycles.factors(total), call.steps(*self.weights)
         for piece in share.pieces:
@@ -148,7 +153,7 @@ class _SharedSolve(torch.autograd.Function):
             free = detached(weights)
             given = _Given(x.detach(), free[: ctx.of_input], free[ctx.of_input :])
             found = _gradients(call, share, given, points, gradient.detach(), ctx.needs_input_grad)
-        if torch.is_grad_enabled():  # somebody asks for a graph of the gradient
+        if torch.is_grad_enabled():  # the caller needs a graph of the gradient
             found = Once.apply(len(found), *found, gradient, points, x, *weights)
         return None, None, None, *found
 
@@ -161,7 +166,7 @@ def _gradients(
     gradient: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """By u_0, x, the weights of the input and the others, from that by all states."""
+    """Gradients with respect to u_0, x, input weights and others, from that of all states."""
     own, ends = share.own, share.communicator
     (pieced, steps), f = given.steps(call, share), gradient[own.start : own.stop + 1].contiguous()
     rows = [slice(piece.start - own.start, piece.stop - own.start) for piece in share.pieces]
@@ -197,7 +202,7 @@ def _gradients(
     if not likes:
         return [ends.broadcast_from_last(adjoints[0].clone(), True), whole]
     parts = [[each[number] for each in of_weights] for number in range(len(likes))]
-    # Autograd tells nothing of a weight that no step uses; a process without steps cannot know.
+    # Autograd returns None for a weight that no step uses; a process without steps cannot know.
     own_uses = [float(any(part is not None for part in each)) for each in parts]
     uses = ends.gather(torch.tensor(own_uses).view(-1, 1)).reshape(len(likes), -1).amax(1) > 0.0
     sums = [
@@ -210,7 +215,7 @@ def _gradients(
 def _through_input(
     given: _Given, piece: range, of_inputs: Any
 ) -> tuple[list[Tensor | None], Tensor]:
-    """Gradients by the weights of the input, and by x, of a piece; by what the steps get of it."""
+    """Gradients with respect to input weights and x for a piece, from those of the steps' data."""
     if not given.of_input:
         return [], of_inputs
     weight, bias = given.of_input

@@ -1,4 +1,4 @@
-"""The border between a recurrence solved in parallel and autograd."""
+"""The interface between autograd and a recurrence solved in parallel."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ __all__ = ["Once", "TimeCall", "detached", "refuse_batches", "solve"]
 
 @dataclass(frozen=True, eq=False)
 class TimeCall:
-    """What a solution over time needs beside tensors, and where it reports to.
+    """The data of a solution over time besides tensors, and the destination of its reports.
 
     Parameters
     ----------
     steps : callable
-        `(weights) -> Steps`.
+        A function from the weights to `Steps`.
     cycles : TimeCycles
+        Levels and cycles.
     control : FixedCycles or CyclesToTolerance
+        The control of the cycles.
     report : callable
-        `(direction, what the pass did, whether cycles solved it) -> None`.
+        A function that gets the direction, the report on the pass, and whether cycles solved it.
     number : int
-        Of the layer and direction, among those of the module.
+        Number of the layer and direction within the module.
     starts : WarmStarts, optional
-        Where a pass finds its first guess, and leaves its states.
+        Storage in which a pass finds its initial guess, and stores its states.
     running : Tensor of shape (T, batch, 1), optional
-        Which sequences still run.
+        Which sequences have not ended.
     """
 
     steps: Callable[..., Steps]
@@ -49,7 +51,7 @@ class TimeCall:
     running: Tensor | None = None
 
     def guess(self, direction: str, like: Tensor, steps: int) -> Tensor | None:
-        """States of so many steps and a point such as this one, if a pass has left such."""
+        """Stored states for this number of steps with points of this shape, or None."""
         if self.starts is None:
             return None
         states = self.starts.guess(f"{direction} {self.number}", like)
@@ -58,28 +60,36 @@ class TimeCall:
         return states
 
     def finish(self, direction: str, states: Tensor, made: PassReport, solved: bool) -> None:
-        """Leave the states of a pass, and report."""
+        """Store the states of a pass, and report."""
         if self.starts is not None and math.isfinite(made.estimate):
             self.starts.kept[f"{direction} {self.number}"] = states.detach()
         self.report(direction, made, solved)
 
     def in_steps(self) -> TimeCall:
-        """The same call with exact steps, one after another; backward, too."""
+        """The same call with exact steps, one after another, also in the backward pass."""
         return replace(self, cycles=TimeCycles(levels=1))
 
 
 def solve(
     call: TimeCall, start: Tensor, inputs: Tensor, weights: Sequence[Tensor | None]
 ) -> Tensor:
-    """All states of a recurrence, shape (T + 1, batch, S), with gradients by one adjoint solve.
+    """Compute all states of a recurrence, shape (T + 1, batch, S); gradients by an adjoint solve.
 
     Parameters
     ----------
     call : TimeCall
+        The data of the call.
     start : Tensor of shape (batch, S)
+        Initial states.
     inputs : Tensor of shape (T, batch, ...)
+        Inputs of all steps.
     weights : sequence of (Tensor or None)
-        Of the steps; gradients go to them, to `start` and to `inputs`.
+        Weights of the steps. There are gradients with respect to weights, `start` and `inputs`.
+
+    Returns
+    -------
+    Tensor
+        The states.
 
     Examples
     --------
@@ -128,13 +138,13 @@ class _Solve(torch.autograd.Function):
             call.finish("backward", adjoints, made, solved)
             of_inputs, of_weights = adjoint.tapes[0].gradients(adjoints[1:])
         found = adjoints[0], of_inputs, *of_weights
-        if torch.is_grad_enabled():  # somebody asks for a graph of the gradient
+        if torch.is_grad_enabled():  # the caller needs a graph of the gradient
             found = Once.apply(len(found), *found, gradient, points, inputs, *weights)
         return None, *found
 
 
 class Once(torch.autograd.Function):
-    """Gradients that have no derivatives: to ask for one is an error, and not a zero.
+    """Gradients without derivatives: to request one is an error instead of zero.
 
     Examples
     --------
@@ -159,7 +169,12 @@ parallel over time does not have; use mode='serial'
 
 
 def refuse_batches(gradient: Tensor) -> None:
-    """Raise a RuntimeError if this is a whole batch of gradients, which `vmap` makes.
+    """Raise a RuntimeError if this is a whole batch of gradients, as made by `vmap`.
+
+    Raises
+    ------
+    RuntimeError
+        If it is a batch.
 
     Examples
     --------
@@ -168,14 +183,14 @@ def refuse_batches(gradient: Tensor) -> None:
     batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # type: ignore[attr-defined]
     if batched or torch._C._are_functorch_transforms_active():
         raise RuntimeError(
-            "TimeParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
-            "over a backward pass; ask for one after another, call the module inside of "
+            "TimeParallel got many gradients at once, from is_grads_batched, vectorize=True or "
+            "vmap over a backward pass; ask for one after another, call the module inside "
             "torch.func, or use mode='serial'"
         )
 
 
 def detached(weights: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The same tensors outside of any graph.
+    """The same tensors without graph.
 
     Examples
     --------

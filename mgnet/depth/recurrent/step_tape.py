@@ -1,4 +1,4 @@
-"""What the derivatives of many time steps offer, whichever cell they are of."""
+"""The interface of derivatives of many time steps, for any cell."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class StepTape(Protocol):
     """
 
     def __getitem__(self, which: slice) -> StepTape:
-        """Those of some of the steps."""
+        """The derivatives of some of the steps."""
         ...
 
     def vjp(self, v: Tensor) -> Tensor:
-        """`v`, shape (k, batch, S), times the derivative by the states."""
+        """The product of `v`, shape (k, batch, S), with the derivative with respect to states."""
         ...
 
     def gradients(self, v: Tensor) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
-        """`v` times the derivatives by the inputs and by the weights."""
+        """The products of `v` with the derivatives with respect to inputs and weights."""
         ...
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative by the states: "dense" (k, batch, S, S), "diagonal" (k, batch, S)."""
+        """The derivative with respect to states: "dense" (.., S, S) or "diagonal" (.., S)."""
         ...
 
 
 class Steps(Protocol):
-    """Many time steps in one call: the only part that knows what a cell is.
+    """Many time steps in one call; the only object that depends on the kind of cell.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Steps(Protocol):
     """
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """The states after the steps, of which each may stand for several."""
+        """Compute the states after the steps, each of which may represent several."""
         ...
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> StepTape:
@@ -54,19 +54,19 @@ class Steps(Protocol):
     def linearize(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """What `advance` gives, and the derivative by the states as of `StepTape.jacobian`."""
+        """The result of `advance`, and the derivative as in `StepTape.jacobian`."""
         ...
 
 
 def by_weights(opening: Tensor, states: Tensor, biased: bool) -> tuple[Tensor | None, ...]:
-    """The gradients by weight and bias of what opens gates.
+    """The gradients with respect to weight and bias, from those of the gates' arguments.
 
     Parameters
     ----------
     opening : Tensor of shape (k, batch, gates H)
-        Those by `weight h + bias`.
+        Gradients with respect to `weight h + bias`.
     states : Tensor of shape (k, batch, H)
-        h.
+        The states h.
     biased : bool
         Whether there is a bias.
 
@@ -80,12 +80,14 @@ def by_weights(opening: Tensor, states: Tensor, biased: bool) -> tuple[Tensor | 
 
 
 def through_gates(v: Tensor, factors: Tensor) -> Tensor:
-    """`v` (k, batch, H) times the derivatives by what opens the gates, (k, batch, gates H).
+    """The product of `v` with the derivatives of the gates, (k, batch, gates H).
 
     Parameters
     ----------
     v : Tensor of shape (k, batch, H)
+        The cotangents of the states.
     factors : Tensor of shape (k, batch, gates, H)
+        The derivatives with respect to the arguments of the gates' activations.
 
     Examples
     --------
@@ -101,8 +103,11 @@ def jacobian_of_gates(factors: Tensor, weight: Tensor, structure: str) -> Tensor
     Parameters
     ----------
     factors : Tensor of shape (k, batch, gates, H)
+        The derivatives with respect to the arguments of the gates' activations.
     weight : Tensor of shape (gates H, H)
+        The matrix `weight_hh`.
     structure : {"dense", "diagonal"}
+        Structure of the result.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Newton's sweeps over all time steps, until a tolerance."""
+"""Newton's sweeps over all time steps up to a tolerance."""
 
 from __future__ import annotations
 
@@ -24,25 +24,34 @@ def newton_sweeps(
     norm: Callable[[Tensor], float],
     rounding: float,
 ) -> tuple[Tensor, PassReport]:
-    """All points after as many sweeps as the limit allows, and asks for.
+    """Compute all points after as many sweeps as necessary within the limit.
 
     Parameters
     ----------
     sweep : NewtonSweep
+        The sweep.
     level : Level
-        Of all steps; its operator is posed.
+        The level with all steps; its operator is posed.
     u : Tensor of shape (T + 1, batch, S)
+        Initial states.
     f : Tensor of the same shape, optional
+        The right-hand side.
     limit : CycleLimit
+        The number of sweeps, and the error estimate at which to stop.
     norm : callable
-        Of points, over all processes.
+        Norm of points, over all processes.
     rounding : float
-        The least relative change that can be told from rounding.
+        Smallest relative change that exceeds rounding errors.
+
+    Returns
+    -------
+    (Tensor, PassReport)
+        The states, and the report.
 
     Raises
     ------
     ChaoticRecurrenceError
-        With a tolerance, forward, where sweeps do not converge because errors grow.
+        In a forward solve with a tolerance, if sweeps do not converge because errors grow.
 
     Examples
     --------
@@ -68,16 +77,16 @@ def newton_sweeps(
         size = float(norm(u)) or 1.0
         changes.append(float(norm(u - before)) / size)
         made = summarize(changes, norms, rounding)
-        if not math.isfinite(norms[-1]):  # a sequence that is not finite begins anew each time
+        if not math.isfinite(norms[-1]):  # such a sequence is linearized again from its start
             made = made._replace(estimate=math.inf)
         asked = max(limit.stop, rounding)
-        # Changes are small, too, where damped sweeps stand still: the residual decides.
+        # Changes are also small if damped sweeps stagnate, so the residual decides.
         if limit.stop and made.estimate <= asked:
             left = float(norm(equation.residual(u, f))) / size
-            made = made._replace(estimate=max(left, made.estimate))  # NaN, if left is NaN
+            made = made._replace(estimate=max(left, made.estimate))  # NaN if left is NaN
             if made.estimate <= asked:
                 break
-        # Norms are those of what a sweep began with.
+        # Norms belong to the states at the start of a sweep.
         if limit.stop and f is None and made.cycles - 1 in LOOKS and not falls(norms):
             refuse_chaos(equation, u)
     return u, made

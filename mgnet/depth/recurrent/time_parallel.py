@@ -48,62 +48,61 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["TimeParallel"]
 
-MEASURED = 1024  # shapes that "auto" remembers
+MEASURED = 1024  # largest number of shapes for which "auto" keeps its choice
 Sequences = Tensor | PackedSequence
 
 
 class TimeParallel(nn.Module):
-    """A recurrent network whose time steps are solved for all at once, by multigrid (MGRIT).
+    """A recurrent network that is solved for all time steps at once by multigrid (MGRIT).
 
-    Called as `torch.nn.GRU` or `torch.nn.LSTM`, it gives what they give, to a tolerance. Weights
-    are shared over time, so steps that are taken together are one call of the cell, with time in
-    the batch; autograd meets one function, whose backward pass is the adjoint recurrence, solved by
-    the same cycles. What cycles do not solve to the tolerance is solved step by step, with one
-    warning. A chaotic recurrence, on which they would be lost, is refused in the first call.
+    It is called like `torch.nn.GRU` or `torch.nn.LSTM`, and computes the same up to a tolerance.
+    Weights are shared over time, so steps computed together are one call of the cell, with time in
+    the batch. For autograd it is one function, whose backward pass solves the adjoint recurrence by
+    the same cycles. If cycles do not reach the tolerance, steps are computed one by one, with one
+    warning. Chaotic recurrences, for which cycles would fail, are refused in the first call.
 
     Parameters
     ----------
     cell : GRUCell, LSTMCell, ImplicitGRUCell, GRU, LSTM, or callable
-        Any other cell `(x, h) -> h`, x of shape (rows, features) and h of shape (rows, S), or a
-        tuple of such states; the first one is the output.
+        A cell or module of PyTorch, or any other cell `(x, h) -> h`, with x of shape (rows,
+        features), and h of shape (rows, S) or a tuple of such states; the first one is the output.
     levels : int
-        Of the hierarchy in time, at most: short sequences have fewer.
+        Largest number of levels in time; short sequences have fewer.
     coarsening : int or sequence of int, optional
-        How many steps of a level become one of the next; by default T^(1 / levels).
+        Number of steps per step of the next level; by default T^(1 / levels).
     relaxation : str or sequence of str
-        `F`, `FCF`, ... for all levels, or from the finest one on.
+        `F`, `FCF`, ... for all levels, or for each level from the finest.
     control : CyclesToTolerance or FixedCycles, optional
-        How many cycles; by default until the estimated error is 1e-6, or rounding.
+        Number of cycles; by default as many as needed for an error of 1e-6, or for rounding.
     mode : {"mgrit", "serial", "auto"}
         "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
-        with numba, else PyTorch's own loop over time, where it has one. "auto" measures both in the
-        first call with so many steps and rows, to a factor of two, and keeps the faster one.
+        with numba, else PyTorch's own loop over time, if available. "auto" measures both in the
+        first call of similar size (within a factor of two) and then uses the faster one.
     coarse : callable, optional
-        `(x, h, k) -> h`: a coarse step over k steps of the cell, k of shape (rows, 1), x the mean
-        of their inputs. By default: a GRU or LSTM keeps its gates, another cell has its method
+        A coarse step `(x, h, k) -> h` over k steps, with k of shape (rows, 1) and x the mean of the
+        inputs. By default, a GRU or LSTM keeps its gates, and another cell uses its method
         `coarse`, or `extrapolated`.
     cycle : {"V", "F", "W", "newton", "newton(diagonal)", "newton(identity)"}
-        Of multigrid; or Newton's method for all steps at once, on one level, with dense Jacobians
-        (for narrow states), their diagonals, or none: see `NewtonSweep`.
+        A multigrid cycle; or Newton's method for all steps at once, on one level, with dense
+        Jacobians (for narrow states), their diagonals, or the identity: see `NewtonSweep`.
     batch_first : bool
-        As in `torch.nn.GRU`, whose own one it takes over.
+        Whether the batch is on axis 0, as in `torch.nn.GRU`; a module keeps its own setting.
     warm_start : bool
-        Whether cycles begin with the states of the last call that had as many steps and rows, in
-        place of a coarse solution, and backward with its adjoints; others begin cold.
+        Whether cycles start from the states (backward, the adjoints) of the last call with the same
+        numbers of steps and rows, if there is one, instead of a coarse solution.
 
     Attributes
     ----------
     last_forward, last_backward : PassReport
-        What the last call did: of its layers the one that took most cycles.
+        Reports on the last call, from the layer with the most cycles.
 
     Raises
     ------
     TypeError, ValueError
-        One sentence, if an argument is malformed.
+        If an argument is invalid.
     RuntimeError
-        In the first call, in mode "mgrit" and with a tolerance, if errors grow along the steps: the
-        sentence has the Lyapunov exponent. Mode "auto" takes exact steps then; so does a module
-        that becomes chaotic later, in training, with one warning.
+        In the first call with a tolerance in mode "mgrit", if errors grow along the steps. Mode
+        "auto" then computes exact steps, and so do modules that become chaotic in training.
 
     Notes
     -----
@@ -141,7 +140,7 @@ class TimeParallel(nn.Module):
         self.coarse = coarse
         self.batch_first = cell.batch_first if isinstance(cell, nn.RNNBase) else batch_first
         self.communicator: Communicator = SERIAL_COMMUNICATOR
-        self.shares: Shares | None = None  # where several processes share the steps
+        self.shares: Shares | None = None  # set if several processes share the steps
         self.last_forward = self.last_backward = SERIAL
         control = CyclesToTolerance(1e-6) if control is None else control
         cycles = TimeCycles(levels, coarsening, relaxation, cycle)
@@ -150,54 +149,55 @@ class TimeParallel(nn.Module):
     def _set(self, cycles: TimeCycles, control: Control, mode: str, warm_start: bool) -> None:
         self.cycles, self.control = cycles, control
         self.mode, self.warm_start = mode, warm_start
-        self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
-        self._size: tuple = ()  # of the present call, in mode "auto"
+        self._faster: dict[tuple, tuple[str, float]] = {}  # choices of "auto"; number of cycles
+        self._size: tuple = ()  # of the current call, in mode "auto"
         self._starts = WarmStarts()
         self._warned = self._has_solved = False
 
     def take_part(self, shares: Shares, communicator: Communicator) -> None:
         """Share the steps of all calls with other processes, which make the same calls.
 
-        Each has the whole module, gets the whole input, and gives the whole output and all
-        gradients. `mgnet.petsc.distribute_time` is the way to it.
+        Each process has the whole module, gets the whole input, and returns the whole output and
+        all gradients. Use `mgnet.petsc.distribute_time`, which calls this.
 
         Parameters
         ----------
         shares : callable
+            The distribution of the steps.
         communicator : Communicator
-            The first of all processes is that of rank 0.
+            The processes; the first one is that of rank 0.
         """
         self.shares, self.communicator = shares, communicator
         self._set(self.cycles, self.control, self.mode, self.warm_start)
 
     def get_extra_state(self) -> Tensor:
-        """The settings, as a `LayerParallel` keeps its own; `coarse` is a function, and is not."""
+        """Save the settings, as `LayerParallel` does; the function `coarse` cannot be saved."""
         settings = self.cycles, self.control, self.mode, self.warm_start
         return settings_to_state(*settings, self.batch_first)
 
     def set_extra_state(self, state: Any) -> None:
-        """Take over the settings of the saved module, whatever this one was made with."""
+        """Restore the settings of the saved module, independent of the current ones."""
         self._set(*settings_from_state(state, self.batch_first))
-        self._has_solved = True  # it goes on with a training, which chaos does not stop
+        self._has_solved = True  # training continues even if the recurrence is chaotic
 
     def _load_from_state_dict(
         self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
         if (saved := state.get(f"{prefix}_extra_state")) is not None:
-            settings_from_state(saved, self.batch_first)  # before anything is taken over
+            settings_from_state(saved, self.batch_first)  # before anything is changed
         super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
         allow_without_extra_state(prefix, missing)
 
     def forward(self, input: Sequences, h0: CellState | None = None) -> tuple[Sequences, CellState]:
-        """Output and last state, as of `torch.nn.GRU`; in its shapes, padded or packed.
+        """Compute output and last state, in the shapes of `torch.nn.GRU`, padded or packed.
 
         Parameters
         ----------
         input : Tensor or PackedSequence
-            (T, batch, features), (batch, T, features) with `batch_first`, or (T, features).
+            Input (T, batch, features), (batch, T, features) with `batch_first`, or (T, features).
         h0 : Tensor or tuple of Tensor, optional
-            (layers * directions, batch, S) of each part of a state, (layers * directions, S) for
-            input without a batch; zeros by default.
+            Each part of a state has the shape (layers * directions, batch, S), or (layers *
+            directions, S) for input without a batch; zeros by default.
         """
         data = input.data if isinstance(input, PackedSequence) else input
         found: Any = not_compiled(partial(self._forward, input, h0), data)
@@ -209,7 +209,7 @@ class TimeParallel(nn.Module):
             return self._plain(input, h0)
         widen = partial(widened, next(self.parameters(), None))
         input, h0 = widen(input), tree_map_only(Tensor, widen, h0)
-        with torch.autocast(device, enabled=False):  # so that all modes give the same
+        with torch.autocast(device, enabled=False):  # so that all modes have the same result
             return self._plain(input, h0)
 
     def _plain(self, input: Sequences, h0: CellState | None) -> Any:
@@ -226,7 +226,7 @@ class TimeParallel(nn.Module):
         return self._run(sequence, start, mode)
 
     def _is_left_to_pytorch(self, input: Sequences, h0: CellState | None) -> bool:
-        """Whether a module of PyTorch takes this call as it is: at the cost of its own calls."""
+        """Whether a module of PyTorch handles this call unchanged, without overhead."""
         if not isinstance(self.cell, nn.RNNBase) or self.mode == "mgrit":
             return False
         if not isinstance(input, Tensor | PackedSequence):
@@ -243,7 +243,7 @@ class TimeParallel(nn.Module):
 
     def _mode(self, sequence: TimeSequence, start: InitialState) -> str:
         if isinstance(self.cell, nn.RNNBase):
-            check_module(self.cell)  # hooks may have come
+            check_module(self.cell)  # hooks may have been added
         transform = transform_of(self, sequence.x, {"h0": start.states})
         few = self.cycles.are_serial(len(sequence.x))
         return mode_for(sequence.x, self.mode, self.control, transform, few)
@@ -259,7 +259,7 @@ class TimeParallel(nn.Module):
         return sequence.output(y), start.given(torch.stack(last))
 
     def _marches(self, input: Sequences, h0: Any) -> bool:
-        """Whether the compiled loop takes all layers of a call."""
+        """Whether the compiled loop handles all layers of a call."""
         if not is_known(self.cell):
             return False
         layers = self._recurrences(state_widths(self.cell) or (), None)
@@ -268,13 +268,13 @@ class TimeParallel(nn.Module):
     def _recurrences(
         self, widths: tuple[int, ...], coarse: CoarseStep | None, kept: KeptCell | None = None
     ) -> list[list[Recurrence]]:
-        """Of every layer those of its directions."""
+        """The recurrences of every layer, for each direction."""
         if isinstance(self.cell, nn.GRU | nn.LSTM):
             return recurrences_of(self.cell)
         return [[recurrence_of(self.cell, coarse, widths, kept)]]
 
     def _checked(self, sequence: TimeSequence, start: InitialState) -> KeptCell | None:
-        """What a cell of the user depends on, if it can be solved in parallel over time."""
+        """The dependencies of a user's cell, if it can be solved in parallel over time."""
         if is_known(self.cell) and self.coarse is None:
             return None
         return check_cell(self.cell, self.coarse, sequence.x, start.states[0], start.widths)
@@ -312,7 +312,7 @@ class TimeParallel(nn.Module):
         return TimeCall(*given)
 
     def _points(self, call: TimeCall, *given: Any) -> Tensor:
-        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
+        """States by cycles; by exact steps if the recurrence is chaotic but accepted."""
         try:
             return solve_shared(call, self.shares, *given)
         except ChaoticRecurrenceError as found:
@@ -320,9 +320,9 @@ class TimeParallel(nn.Module):
                 self._faster[self._size] = "serial", math.inf
             elif not self._has_solved:
                 raise
-            elif not self._warned:  # in the middle of training
+            elif not self._warned:  # during training
                 self._warned = True
-                warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
+                warnings.warn(f"{found}; now steps are computed exactly", stacklevel=2)
         return solve_shared(call.in_steps(), self.shares, *given)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
@@ -346,13 +346,13 @@ class TimeParallel(nn.Module):
             )
 
     def _measured(self, sequence: TimeSequence, start: InitialState, key: tuple) -> str:
-        """The faster mode for sequences like these, forward and backward if there is training."""
+        """The faster mode for sequences like these, including the backward pass in training."""
         if key not in self._faster:
             self._checked(sequence, start)  # before it is called many times
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
             kept, starts = (self.last_forward, self.last_backward), dict(self._starts.kept)
-            warned, self._warned = self._warned, True  # nobody gets these results
+            warned, self._warned = self._warned, True  # these results are not returned
             seconds = seconds_of_modes(self._run, sequence, start, [*self.parameters()])
             made = self.last_forward, self.last_backward
             self.last_forward, self.last_backward = kept
@@ -373,13 +373,14 @@ class TimeParallel(nn.Module):
         *,
         mode: str = "mgrit",
     ) -> TimeParallel:
-        """A GRU or LSTM of any number of layers, one or both directions; the weights are its own.
+        """Build from a GRU or LSTM, with any number of layers and directions, sharing its weights.
 
-        Parameters
-        ----------
-        module : GRU or LSTM
-        levels, coarsening, relaxation, control, mode
-            As of `TimeParallel`.
+        The other arguments are those of `TimeParallel`.
+
+        Raises
+        ------
+        TypeError
+            If `module` is not a GRU or LSTM.
         """
         if not isinstance(module, nn.GRU | nn.LSTM):
             raise TypeError(
@@ -389,7 +390,7 @@ class TimeParallel(nn.Module):
         return cls(module, levels, coarsening, relaxation, control, mode=mode)
 
     def to_module(self) -> nn.GRU | nn.LSTM:
-        """A module of PyTorch with a copy of the weights, under the names that it gives them."""
+        """Create a module of PyTorch with a copy of the weights, under PyTorch's names."""
         return module_of(self.cell, self.batch_first, self.training)
 
     def __getstate__(self) -> dict[str, Any]:

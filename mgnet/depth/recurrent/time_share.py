@@ -1,4 +1,4 @@
-"""Which steps of a sequence a process holds, and in which pieces it takes them."""
+"""The steps of a sequence that a process holds, and their division into pieces."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["Alone", "Shares", "TimeShare", "intervals_together", "told_of_call"]
 
 @dataclass(frozen=True)
 class TimeShare:
-    """The own part of the steps of one sequence.
+    """The part of this process in the steps of one sequence.
 
     Parameters
     ----------
     own : range
-        Steps, whole pieces of them; perhaps none.
+        Steps of this process: whole pieces, possibly none.
     piece : int
-        Steps that are taken together: whole intervals of the coarsest level; the last piece of all
-        may be short.
+        Number of steps that are computed together: whole intervals of the coarsest level; the last
+        piece of all may be short.
     communicator : Communicator
-        Those that hold the other steps.
+        The processes that hold the other steps.
 
     Examples
     --------
@@ -40,15 +40,15 @@ class TimeShare:
 
     @property
     def pieces(self) -> list[range]:
-        """The own ones, in their order."""
+        """The pieces of this process, in their order."""
         return [self.own[n : n + self.piece] for n in range(0, len(self.own), self.piece)]
 
 
 class Shares(Protocol):
-    """Which processes share the steps of sequences, whatever their length."""
+    """The processes that share the steps of sequences of any length."""
 
     def __call__(self, steps: int, interval: int) -> TimeShare:
-        """The own part, where an interval of the coarsest level has so many steps."""
+        """The part of this process, if a coarsest-level interval has this number of steps."""
         ...
 
     def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
@@ -57,11 +57,12 @@ class Shares(Protocol):
 
 
 def intervals_together(steps: int, interval: int, pieces: int) -> int:
-    """How many intervals of the coarsest level are a piece, where there are at most so many pieces.
+    """The number of coarsest-level intervals per piece, for at most this number of pieces.
 
     Parameters
     ----------
     steps, interval, pieces : int
+        Number of steps, steps per interval, and largest number of pieces.
 
     Examples
     --------
@@ -72,13 +73,14 @@ def intervals_together(steps: int, interval: int, pieces: int) -> int:
 
 
 def told_of_call(module: Any, input: Any, h0: Any) -> dict[str, Any]:
-    """What must be the same on all processes that call a `TimeParallel` module, by name.
+    """The properties that must agree on all processes that call a `TimeParallel` module, by name.
 
     Parameters
     ----------
     module : TimeParallel
+        The module.
     input, h0
-        Of the call.
+        Arguments of the call.
 
     Examples
     --------
@@ -89,7 +91,7 @@ def told_of_call(module: Any, input: Any, h0: Any) -> dict[str, Any]:
     """
     training = [each.training for each in module.modules()]
     return {
-        "input": tuple(input) if isinstance(input, tuple) else input,  # packed, too
+        "input": tuple(input) if isinstance(input, tuple) else input,  # also packed sequences
         "h0": h0,
         "weights": [*module.parameters()],
         "buffers": [*module.buffers()],
@@ -104,12 +106,12 @@ def told_of_call(module: Any, input: Any, h0: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Alone:
-    """One process holds all steps, and takes them in pieces as several processes do (`Shares`).
+    """One process holds all steps, and computes them in the same pieces as several (`Shares`).
 
     Parameters
     ----------
     pieces : int
-        At most.
+        Largest number of pieces.
 
     Examples
     --------
@@ -124,4 +126,4 @@ class Alone:
         return TimeShare(range(steps), interval * together)
 
     def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
-        """There are no others."""
+        """Do nothing, because there are no other processes."""

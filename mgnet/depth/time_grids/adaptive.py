@@ -1,4 +1,4 @@
-"""Adaptive refinement of the time grid: solve, estimate, refine, and carry the solution on."""
+"""Adaptive refinement of the time grid: solve, estimate, refine, and transfer the solution."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from mgnet.solver import Solver
 
 __all__ = ["adaptive"]
 
-SLACK = 0.1  # what cycles may leave of the tolerance
-RESOLVED = 1000.0  # tolerances: above them coarse steps of the next grid resolve nothing
-LEAST = 8  # steps of a coarsest level
+SLACK = 0.1  # fraction of the tolerance that may remain after the cycles
+RESOLVED = 1000.0  # tolerances: above them, coarse steps of the next grid resolve nothing
+LEAST = 8  # least number of steps of a coarsest level
 
 
 def adaptive(
@@ -55,37 +55,42 @@ def adaptive(
     """Solve on a time grid that is refined until the error of every interval is small.
 
     Every interval of a grid has two steps. The error that they add is estimated by comparison with
-    one step of their length; intervals whose estimate is above the tolerance are halved, once or
-    more, and those that are needlessly short are joined again. The solution is carried to the new
-    grid by a step from the last old point to each new one, and MGRIT goes on from there. So coarse
-    grids do most of the work, as in full multigrid.
+    one step of the same total length. Intervals with an estimate above the tolerance are halved,
+    once or repeatedly, and needlessly short intervals are joined again. The solution is transferred
+    to the new grid by a step from the last old point to each new one, and MGRIT continues from
+    there. Coarse grids thus do most of the work, as in full multigrid.
 
     Parameters
     ----------
     problem : OneStep
-        Its steps are the first grid, whose points stay in all others. They need resolve nothing: a
-        step may even fail, with NaN.
+        The problem. Its steps form the first grid, whose points remain in all others. They need not
+        resolve the solution: a step may even fail and return NaN.
     rtol, atol : float
-        The error that an interval may add, as a root mean square over the entries of the state,
-        each in units of `atol + rtol |u|`; `atol` in units of the state. As with any integrator it
-        is the local error that is controlled; `richardson` estimates the global one.
+        Tolerances for the error that an interval may add: a root mean square over the entries of
+        the state, in units of `atol + rtol |u|`, where `atol` has the unit of the state. As with
+        any integrator, this is the local error; `richardson` estimates the global one.
     order : int, optional
-        p of the method; observed on each grid by default, for seven more steps per four steps.
-    levels, coarsening, relaxation : as in `OneStep.hierarchy`
-        Of MGRIT, as far as a grid has enough steps. `levels=1` marches serially; so is a grid
-        marched whose predecessor had an estimate above a thousand tolerances.
-    cycle, max_cycles : as in `mgnet.Solver`
-        A grid on which MGRIT does not get to a tenth of the tolerance is marched serially.
+        Order p of the method; by default it is observed on each grid, at the cost of seven more
+        steps per four steps.
+    levels, coarsening, relaxation
+        The arguments of `OneStep.hierarchy` for MGRIT, as far as a grid has enough steps.
+        `levels=1` marches serially. A grid is also marched if the estimate on the previous grid
+        was above 1000 tolerances.
+    cycle, max_cycles
+        The arguments of `mgnet.Solver`. A grid on which MGRIT does not reach a tenth of the
+        tolerance is marched serially.
     max_grids, max_steps : int
+        Largest number of grids, and of steps of a grid.
 
     Returns
     -------
     AdaptiveSolution
-        Its `converged` says whether the tolerance is met.
+        The solution; its attribute `converged` states whether the tolerance is met.
 
     Raises
     ------
     TypeError, ValueError
+        If an argument is invalid.
 
     Examples
     --------
@@ -145,17 +150,17 @@ class _Rules:
     max_cycles: int
 
     def serial(self) -> _Rules:
-        """Without coarse levels."""
+        """The same rules without coarse levels."""
         return replace(self, factors=())
 
     def scale(self, states: np.ndarray) -> np.ndarray:
-        """What an error is measured by."""
+        """The scale relative to which errors are measured."""
         return self.atol + self.rtol * abs(states)
 
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """A grid with two steps for each cell, and the solution on it."""
+    """A grid with two steps per cell, and the solution on it."""
 
     problem: OneStep
     cells: DyadicGrid
@@ -191,7 +196,7 @@ class _Grid:
         return cls(new, cells, found.value, found, counter)
 
     def carried(self, new: OneStep, grid: DyadicGrid) -> np.ndarray:
-        """The solution at the points of another grid: by a step from the last point before each."""
+        """The solution at the points of another grid, by a step from the last point before each."""
         positions = self.cells.halved().positions
         before = np.searchsorted(positions, grid.positions, side="right") - 1
         states = self.states[before]
@@ -220,7 +225,7 @@ class _Grid:
 
 
 def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], float]:
-    """The largest residual of a point of any level, as the errors of an interval are measured."""
+    """The largest residual of a point on any level, measured like the errors of an interval."""
     scales = {len(scale): scale}
     for level in levels.levels[:-1]:
         transfer: Any = level.transfer
@@ -234,14 +239,14 @@ def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], fl
 
 
 def _root_mean_squares(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Of each row, in units of the scale; what is zero is so in any unit."""
+    """The root mean square of each row, in units of the scale; zero is zero in any unit."""
     with np.errstate(all="ignore"):
         flat = np.where(rows == 0.0, 0.0, abs(rows) / scale).reshape(len(rows), -1)
         return np.sqrt((flat * flat).mean(axis=1))
 
 
 def _sizes(errors: np.ndarray, states: np.ndarray, rules: _Rules) -> np.ndarray:
-    """The error of every cell in units of the tolerance; inf where a step failed."""
+    """The error of every cell in units of the tolerance; inf if a step failed."""
     with np.errstate(all="ignore"):
         scale = rules.scale(np.fmax(abs(states[:-1:2]), abs(states[2::2])))
         sizes = _root_mean_squares(errors, scale)

@@ -1,4 +1,4 @@
-"""What `adaptive` returns: the trajectory, its error estimates, and the table of the grids."""
+"""The result of `adaptive`: the trajectory, its error estimates, and a table of the grids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AdaptiveSolution", "Ending", "GridRecord"]
 
 
 class Ending(Enum):
-    """Why `adaptive` ended.
+    """The reason why `adaptive` ended.
 
     Examples
     --------
@@ -35,26 +35,26 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class GridRecord:
-    """One grid of `adaptive`.
+    """A record of one grid of `adaptive`.
 
     Attributes
     ----------
     steps : int
-        Of the grid, two for each interval.
+        Number of steps of the grid, two per interval.
     shortest, longest : float
-        dt, in units of time.
+        Smallest and largest step size, in units of time.
     levels, cycles : int
-        Of MGRIT; one level and no cycle for a serial march.
+        Numbers of MGRIT levels and cycles; one level and no cycle for a serial march.
     stepped : int
-        Steps taken on this grid in all: cycles on all levels, march and error estimate.
+        Number of all steps computed on this grid: cycles on all levels, march and error estimate.
     in_a_row : int
-        Of these, batched calls that wait for one another.
+        Number of consecutive batched calls, each of which needs the results of the previous one.
     largest : float
-        The largest error estimate, in units of the tolerance; inf where a step failed.
+        Largest error estimate, in units of the tolerance; inf if a step failed.
     refined : int
-        Intervals whose estimate is above the tolerance.
+        Number of intervals with an estimate above the tolerance.
     notes : tuple of str
-        As in `TimeSolution`.
+        Notes, as in `TimeSolution`.
 
     Examples
     --------
@@ -76,21 +76,23 @@ class GridRecord:
 
 @dataclass(frozen=True, eq=False)
 class AdaptiveSolution:
-    """A trajectory on a grid that was fitted to it.
+    """A trajectory on an adaptive grid.
 
     Attributes
     ----------
     problem : OneStep
-        With the steps of the last grid.
+        The problem, with the steps of the last grid.
     states : array of shape (N + 1, ...)
-        Its solution.
+        The solution of the problem.
     errors : array of shape (N / 2, ...)
-        Estimated error that every two steps add (fine minus exact), in units of the state.
+        Estimated error that each pair of steps adds (fine minus exact), in units of the state.
     order : int
-        p, given or observed on the last grid; 1 where nothing was given and none can be seen, which
-        puts the estimates on the safe side.
+        Order p, given or observed on the last grid; 1 if it was neither given nor observable, which
+        makes the estimates conservative.
     grids : tuple of GridRecord
+        A record of each grid.
     ending : Ending
+        The reason for the end.
 
     Examples
     --------
@@ -119,7 +121,7 @@ class AdaptiveSolution:
 
     @property
     def times(self) -> np.ndarray:
-        """Of the states, shape (N + 1,)."""
+        """The times of the states, shape (N + 1,)."""
         return self.problem.times
 
     @property
@@ -129,20 +131,21 @@ class AdaptiveSolution:
 
     @property
     def stepped(self) -> int:
-        """Steps taken in all, on all grids and levels."""
+        """Total number of steps on all grids and levels."""
         return sum(grid.stepped for grid in self.grids)
 
     @property
     def in_a_row(self) -> int:
-        """Batched calls of the step, one after the other."""
+        """Number of consecutive batched calls of the step."""
         return sum(grid.in_a_row for grid in self.grids)
 
     def require(self) -> AdaptiveSolution:
-        """This solution, or an error if the tolerance is not met.
+        """Return this solution, or raise an error if the tolerance is not met.
 
         Raises
         ------
         RuntimeError
+            If the tolerance is not met.
         """
         if not self.converged:
             last = self.grids[-1]

@@ -1,7 +1,7 @@
-"""BDF2 as a one-step method: a state is a pair of neighbouring solutions.
+"""BDF2 as a one-step method, whose state is a pair of neighboring solutions.
 
-The two solutions of a pair stay a fine step apart on every level; a coarse level has longer gaps
-between its pairs, and the formula for unequal steps. Source: Falgout, Lecouvez, Woodward, "A
+The two solutions of a pair are a fine step apart on every level; a coarse level has longer gaps
+between its pairs, and uses the formula for unequal steps. Source: Falgout, Lecouvez, Woodward, "A
 parallel-in-time algorithm for variable step multistep methods", J. Comput. Sci. 37 (2019).
 """
 
@@ -23,14 +23,15 @@ Solve = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class BDF2Step:
-    """From one pair to the next, over any gap.
+    """The step from one pair to the next, over a gap of any length.
 
     Parameters
     ----------
     inner : callable
-        `solve(t, weight, known, start) -> u` with `u - weight F(t, u) = known`, as in `bdf2`.
+        The function `solve(t, weight, known, start) -> u` with `u - weight F(t, u) = known`, as in
+        `bdf2`.
     spacing : float
-        Between the two solutions of a pair, in units of time.
+        Time between the two solutions of a pair.
 
     Examples
     --------
@@ -59,7 +60,7 @@ class BDF2Step:
     def _next(
         self, t: np.ndarray, h: np.ndarray, before: np.ndarray, last: np.ndarray, old: np.ndarray
     ) -> np.ndarray:
-        """The solution at t, from the last one, h before, and the one `before` it."""
+        """The solution at t, from the last one, h earlier, and the one `before` it."""
         ratio = h / before
         scale = (1.0 + ratio) / (1.0 + 2.0 * ratio)
         a, b = (1.0 + ratio) * scale, ratio * ratio / (1.0 + 2.0 * ratio)
@@ -76,24 +77,37 @@ def bdf2(
     second: np.ndarray | None = None,
     start: float = 0.0,
 ) -> OneStep:
-    """A problem by BDF2 with equal steps, as pairs of solutions that `OneStep` steps.
+    """Build a problem for BDF2 with equal steps, as pairs of solutions for `OneStep`.
 
     Parameters
     ----------
     solve : callable
-        `(t, weight, known, start) -> u`, many at once: times and weights of shape (k,), the others
-        of shape (k, ...). Solves `u - weight F(t, u) = known`, from the guess `start`; the method
-        `solve` of `ImplicitStep` does.
+        The function `(t, weight, known, start) -> u`, for many steps at once: times and weights of
+        shape (k,), the others of shape (k, ...). It solves `u - weight F(t, u) = known` with the
+        initial guess `start`; the method `solve` of `ImplicitStep` is such a function.
     initial : array of shape (...)
         The solution at the start.
     pairs : int
-        K steps from pair to pair. A trajectory has K + 1 pairs, shape (K + 1, 2, ...), at the times
-        `start + spacing (0, 1, .. 2 K + 1)`: `u.reshape(2 * K + 2, ...)` is all of them.
+        Number K of steps from pair to pair. A trajectory has K + 1 pairs, shape (K + 1, 2, ...), at
+        the times `start + spacing (0, 1, .. 2 K + 1)`: `u.reshape(2 * K + 2, ...)` contains all.
     spacing : float
-        The step of BDF2, in units of time.
+        The step size of BDF2, in units of time.
     second : array of shape (...), optional
-        The solution one step after the start; by backward Euler by default.
+        The solution one step after the start; computed by backward Euler by default.
     start : float
+        Initial time.
+
+    Returns
+    -------
+    OneStep
+        The problem, whose states are pairs.
+
+    Raises
+    ------
+    TypeError
+        If `solve` is not callable.
+    ValueError
+        If another argument is invalid.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A grid of time intervals, each some halvings of an interval of a first grid."""
+"""A grid of time intervals, each of which results from halving an interval of a first grid."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MOST_HALVINGS = 40
 
 @dataclass(frozen=True, eq=False)
 class DyadicGrid:
-    """Cells that are halvings of the cells of a first grid, whose points stay in every grid.
+    """Cells that result from halving the cells of a first grid, whose points are in every grid.
 
-    A position is counted in cells of the first grid, so the k-th point of it has position k; all
-    positions are exact numbers, and grids find one another's points by them.
+    Positions are measured in cells of the first grid, so its k-th point has position k. All
+    positions are exact numbers, which identify common points of two grids.
 
     Parameters
     ----------
     lengths : array of shape (R,)
-        Of the cells of the first grid, in units of time.
+        Lengths of the cells of the first grid, in units of time.
     starts : array of shape (n,)
-        The position at the left of each cell, ascending.
+        Position of the left end of each cell, ascending.
     halvings : array of int of shape (n,)
-        How often a cell of the first grid was halved to make each.
+        How often a cell of the first grid was halved to obtain each cell.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class DyadicGrid:
 
     @classmethod
     def first(cls, lengths: np.ndarray) -> DyadicGrid:
-        """The grid of these cells."""
+        """Create the grid with these cells."""
         count = len(lengths)
         return cls(
             np.asarray(lengths, dtype=float), np.arange(float(count)), np.zeros(count, dtype=int)
@@ -60,25 +60,32 @@ class DyadicGrid:
 
     @property
     def positions(self) -> np.ndarray:
-        """Of the n + 1 points."""
+        """Positions of the n + 1 points."""
         return np.append(self.starts, float(len(self.lengths)))
 
     def halved(self) -> DyadicGrid:
-        """Every cell in two."""
+        """The grid with every cell halved."""
         return self.changed(np.ones(len(self), dtype=int))
 
     def changed(self, more: np.ndarray) -> DyadicGrid:
-        """A grid with so many more halvings of each cell; where negative, cells are joined.
+        """A grid in which each cell is halved this often; for negative numbers, cells are joined.
 
-        Two halves of a cell are joined only where both may be, and never past the first grid.
+        Two halves of a cell are joined only if this is requested for both, never beyond the first
+        grid.
 
         Parameters
         ----------
         more : array of int of shape (n,)
+            Number of additional halvings of each cell.
+
+        Raises
+        ------
+        ValueError
+            If a cell would be halved too often for exact positions.
         """
         starts, halvings = self.starts, self.halvings
         wanted = np.maximum(halvings + np.asarray(more), 0)
-        while True:  # join, the smallest first to be halves of the same cell
+        while True:  # join cells, starting with the smallest halves of the same cell
             left = _pairs(starts, halvings, wanted)
             if not len(left):
                 break
@@ -101,7 +108,7 @@ class DyadicGrid:
 
 
 def _pairs(starts: np.ndarray, halvings: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The left ones of neighbouring halves of one cell that both want to be larger."""
+    """The left ones of adjacent halves of one cell that are both to be joined."""
     larger = wanted < halvings
     even = np.ldexp(starts, halvings) % 2.0 == 0.0
     same = (halvings[:-1] == halvings[1:]) & larger[:-1] & larger[1:] & even[:-1]

@@ -1,4 +1,4 @@
-"""Implicit and linearly implicit steps for stiff problems, many at once."""
+"""Implicit and linearly implicit steps for stiff problems, computed for many states at once."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ Slope = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _G2 = 1.0 - 0.5**0.5
 _G3 = 0.4358665215084590
 _B3 = -1.5 * _G3**2 + 4.0 * _G3 - 0.25, 1.5 * _G3**2 - 5.0 * _G3 + 1.25
-# name -> order and the rows of the tableau; the last row is the step, so all are stiffly accurate.
+# Name: order, and rows of the tableau; the last row is the step, so all are stiffly accurate.
 _METHODS: dict[str, tuple[int, tuple[tuple[float, ...], ...]]] = {
     "euler": (1, ((1.0,),)),
     "sdirk2": (2, ((_G2,), (1.0 - _G2, _G2))),
     "sdirk3": (3, ((_G3,), (0.5 * (1.0 - _G3), _G3), (*_B3, _G3))),
 }
-# The correction after one that is relatively so small is below rounding: Newton squares.
+# After a relative correction this small, the next one is below rounding: Newton is quadratic.
 _SMALL, _MOST = 1e-8, 15
 
 
 @dataclass(frozen=True, eq=False)
 class ImplicitStep:
-    """A step of `u' = F(t, u)` for `OneStep`, L-stable.
+    """An L-stable step for `u' = F(t, u)`, for `OneStep`.
 
-    Diagonally implicit Runge-Kutta methods with Newton's method in each stage, or the Rosenbrock
-    method ROS2, which solves linear systems alone. A row whose Newton iteration does not converge
-    becomes NaN: the step failed there. Rows do not see one another. Sources: Alexander, "Diagonally
-    implicit Runge-Kutta methods for stiff ODEs", SIAM J. Numer. Anal. 14 (1977); Verwer, Spee,
-    Blom, Hundsdorfer, "A second-order Rosenbrock method applied to photochemical dispersion
-    problems", SIAM J. Sci. Comput. 20 (1999).
+    The methods are diagonally implicit Runge-Kutta methods with Newton's method in each stage, and
+    the Rosenbrock method ROS2, which solves only linear systems. If the Newton iteration of a row
+    does not converge, its result is NaN, which means that the step failed. Rows are independent of
+    each other. Sources: Alexander, "Diagonally implicit Runge-Kutta methods for stiff ODEs", SIAM
+    J. Numer. Anal. 14 (1977); Verwer, Spee, Blom, Hundsdorfer, "A second-order Rosenbrock method
+    applied to photochemical dispersion problems", SIAM J. Sci. Comput. 20 (1999).
 
     Parameters
     ----------
     slope : callable
-        `(t, u) -> F`: times of shape (k,), states of shape (k, d), slopes of shape (k, d).
+        The function `(t, u) -> F`: times of shape (k,), states and slopes of shape (k, d).
     jacobian : callable
-        `(t, u) -> dF / du` of shape (k, d, d).
+        The function `(t, u) -> dF / du`, of shape (k, d, d).
     method : str
-        "euler" (order 1), "sdirk2", "sdirk3", or "ros2".
+        The method: "euler" (order 1), "sdirk2", "sdirk3", or "ros2".
+
+    Raises
+    ------
+    ValueError
+        If `method` is unknown.
+    TypeError
+        If `slope` or `jacobian` is not callable.
 
     Examples
     --------
@@ -72,7 +79,7 @@ class ImplicitStep:
 
     @property
     def order(self) -> int:
-        """p: the error of one step is of order dt^(p + 1)."""
+        """Order p of the method: the error of one step is of order dt^(p + 1)."""
         return 2 if self.method == "ros2" else _METHODS[self.method][0]
 
     def __call__(self, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -96,13 +103,19 @@ class ImplicitStep:
     def solve(
         self, t: np.ndarray, weight: np.ndarray, known: np.ndarray, start: np.ndarray
     ) -> np.ndarray:
-        """The u with `u - weight F(t, u) = known`; NaN where Newton's method does not find it.
+        """Solve `u - weight F(t, u) = known` for u; NaN if Newton's method does not converge.
 
         Parameters
         ----------
         t, weight : arrays of shape (k,)
+            Times and weights of the equations.
         known, start : arrays of shape (k, d)
-            Newton's method begins at `start`.
+            Right-hand sides, and initial guesses for Newton's method.
+
+        Returns
+        -------
+        array of shape (k, d)
+            The solutions.
         """
         u, open_rows = start.copy(), np.arange(len(start))
         unit = np.eye(start.shape[1])
@@ -124,7 +137,7 @@ class ImplicitStep:
 def _quotients(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
     try:
         return np.linalg.solve(matrices, right[:, :, None])[:, :, 0]
-    except np.linalg.LinAlgError:  # one is singular: only its row fails
+    except np.linalg.LinAlgError:  # a matrix is singular: only its row fails
         singular = np.linalg.det(matrices) == 0.0
         safe = np.where(singular[:, None, None], np.eye(right.shape[1]), matrices)
         found = np.linalg.solve(safe, right[:, :, None])[:, :, 0]

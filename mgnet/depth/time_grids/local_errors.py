@@ -1,7 +1,7 @@
-"""Richardson's estimate of the error that every interval of a time grid adds, and the order.
+"""Richardson's estimate of the error that every interval of a time grid adds, and of the order.
 
-A coarse step over an interval and the fine steps through it begin at the same state; what they end
-with differs by a known multiple of the error of the fine ones. Source: Richardson, "The approximate
+A coarse step over an interval and the fine steps through it start at the same state. Their results
+differ by a known multiple of the error of the fine steps. Source: Richardson, "The approximate
 arithmetical solution by finite differences", Phil. Trans. R. Soc. A 210 (1911); in FAS the
 difference is the tau correction: Falgout, Manteuffel, O'Neill, Schroder, "Multigrid reduction in
 time with Richardson extrapolation", Electron. Trans. Numer. Anal. 54 (2021).
@@ -31,7 +31,12 @@ HIGHEST_ORDER = 32
 
 
 def check_order(owner: str, order: Any) -> None:
-    """Raise a ValueError unless it is an order that a one-step method can have.
+    """Raise an error unless this is an order that a one-step method can have.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
 
     Examples
     --------
@@ -48,25 +53,34 @@ def check_order(owner: str, order: Any) -> None:
 
 
 def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
-    """Raise unless it is a OneStep whose initial state is finite.
+    """Raise an error unless this is a OneStep with a finite initial state.
 
     Parameters
     ----------
     owner : str
-        Who asks, for the message.
+        Name of the caller, for the message.
     problem : OneStep
+        The problem to check.
     estimates : bool
-        Whether errors must scale with the steps, which they do not for the pairs of `bdf2`.
+        Whether errors must depend on the step size, which they do not for the pairs of `bdf2`.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `OneStep`.
+    ValueError
+        If its numbers are not finite, its states are empty, or estimates are impossible.
 
     Examples
     --------
     >>> check_problem("adaptive", 3)
     Traceback (most recent call last):
-    TypeError: adaptive got a problem of type int; give a OneStep, as OneStep(step, initial, steps)
+    TypeError: adaptive got a problem of type int; give a OneStep, such as
+    OneStep(step, initial, steps)
     """
     if not isinstance(problem, OneStep):
         raise TypeError(
-            f"{owner} got a problem of type {type(problem).__name__}; give a OneStep, as "
+            f"{owner} got a problem of type {type(problem).__name__}; give a OneStep, such as "
             "OneStep(step, initial, steps)"
         )
     if not np.isfinite(problem.initial).all() or not np.isfinite(problem.steps).all():
@@ -77,14 +91,19 @@ def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
     while estimates and part is not None:
         if isinstance(part, BDF2Step):
             raise ValueError(
-                f"{owner} got a problem of bdf2, whose pairs stay {part.spacing:g} apart whatever "
-                "the step, so that errors do not scale with it; give a one-step method"
+                f"{owner} got a problem of bdf2, whose pairs stay {part.spacing:g} apart for any "
+                "step size, so that errors do not scale with it; give a one-step method"
             )
         part = getattr(part, "inner", getattr(part, "step", None))
 
 
 def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.ndarray:
-    """The trajectory as an array, or an error: one row for each time, and whole intervals.
+    """Return the trajectory as an array, if it has one row per time and whole intervals.
+
+    Raises
+    ------
+    ValueError
+        If it has not, or if `factor` does not divide the number of steps.
 
     Examples
     --------
@@ -111,27 +130,28 @@ def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.nd
 
 
 def local_errors(problem: OneStep, u: np.ndarray, order: int, factor: int = 2) -> np.ndarray:
-    """The error that the steps of every interval add to a trajectory: fine minus exact.
+    """Estimate the error that the steps of every interval add to a trajectory: fine minus exact.
 
     Parameters
     ----------
     problem : OneStep
-        N steps; they may be unequal.
+        The problem, with N steps, which may be unequal.
     u : array of shape (N + 1, ...)
-        Its solution. One coarse step per interval is taken from it, all at once.
+        Its solution. One coarse step per interval is computed from it, all at once.
     order : int
-        p of the method: the error of a step is of order dt^(p + 1).
+        Order p of the method: the error of a step is of order dt^(p + 1).
     factor : int
-        m, the number of steps of an interval; it must divide N.
+        Number m of steps per interval; it must divide N.
 
     Returns
     -------
     array of shape (N / m, ...)
-        To leading order in the steps; in units of the state.
+        The errors to leading order in the step size, in units of the state.
 
     Raises
     ------
     ValueError
+        If an argument is invalid, or the trajectory does not match the problem.
 
     Examples
     --------
@@ -153,28 +173,28 @@ def local_errors(problem: OneStep, u: np.ndarray, order: int, factor: int = 2) -
 
 
 def observed_order(problem: OneStep, u: np.ndarray) -> float:
-    """The order that the method is seen to have on a trajectory, from steps of three lengths.
+    """Observe the order of a method on a trajectory, from steps of three lengths.
 
-    From every fourth point it compares two steps with one of their length, and two of that length
-    with one twice as long; the differences grow by 2^(p + 1).
+    Starting from every fourth point, two steps are compared with one of the same total length, and
+    two of that length with one twice as long. The differences grow by a factor of 2^(p + 1).
 
     Parameters
     ----------
     problem : OneStep
-        At least 4 steps; fours of equal ones are used.
+        The problem, with at least 4 steps; groups of four equal steps are used.
     u : array of shape (N + 1, ...)
         Its solution.
 
     Returns
     -------
     float
-        From the sums of the differences that stand above rounding; about p where the steps resolve
-        the solution.
+        The order from the sums of the differences that are above rounding; about p if the steps
+        resolve the solution.
 
     Raises
     ------
     ValueError
-        If there is no such four.
+        If there is no suitable group of four steps.
 
     Examples
     --------
@@ -217,17 +237,23 @@ def observed_order(problem: OneStep, u: np.ndarray) -> float:
 
 
 def _sizes(states: np.ndarray) -> np.ndarray:
-    """The largest entry of each."""
+    """The largest absolute entry of each state."""
     return abs(states).reshape(len(states), -1).max(axis=1, initial=0.0)
 
 
 def found_order(owner: str, problem: OneStep, u: np.ndarray) -> int:
-    """The observed order as an integer, or an error that asks for it."""
+    """Return the observed order as an integer, or raise an error that asks for it.
+
+    Raises
+    ------
+    ValueError
+        If it is not close to an admissible integer.
+    """
     seen = observed_order(problem, u)
     possible = math.isfinite(seen) and 1 <= round(seen) <= HIGHEST_ORDER
     if not possible or abs(seen - round(seen)) > 0.3:
         raise ValueError(
-            f"{owner} finds the order {seen:.2f}, which is no integer from 1 to {HIGHEST_ORDER}: "
-            "the steps do not resolve the solution yet, so give order=..."
+            f"{owner} finds the order {seen:.2f}, not an integer from 1 to {HIGHEST_ORDER}: the "
+            "steps do not resolve the solution yet, so give order=..."
         )
     return round(seen)

@@ -1,4 +1,4 @@
-"""What is kept of a trajectory: functionals of its states, made from the C-points alone."""
+"""Functionals of a trajectory's states, computed from the C-points alone."""
 
 from __future__ import annotations
 
@@ -21,31 +21,35 @@ def observed(
     functional: Callable[[np.ndarray, np.ndarray], Any],
     coarsening: int = 4,
 ) -> np.ndarray:
-    """A functional of the state at every time, where only the C-points of a trajectory are stored.
+    """Compute a functional of the state at every time if only the C-points are stored.
 
-    The F-points are marched from the C-points, all intervals at once and one point of each at a
-    time, so no more states than C-points are held.
+    The F-points are computed by marches from the C-points, for all intervals at once and one point
+    of each at a time, so no more states are stored than there are C-points.
 
     Parameters
     ----------
     problem : OneStep
-        N steps.
+        The problem, with N steps.
     c_points : array of shape (ceil(N / c) + 1, ...)
-        The solution at every c-th point and the last one: what a hierarchy with
-        `c_points_only=True` is solved for.
+        The solution at every c-th point and at the last one: the solution for a hierarchy with
+        `c_points_only=True`.
     functional : callable
-        `(t, states) -> values`: times of shape (k,), states of shape (k, ...), values of shape
-        (k, ...).
+        The function `(t, states) -> values`: times of shape (k,), states of shape (k, ...), values
+        of shape (k, ...).
     coarsening : int
-        c, between level 0 and level 1.
+        Coarsening factor c between level 0 and level 1.
 
     Returns
     -------
     array of shape (N + 1, ...)
+        The values at all times.
 
     Raises
     ------
     ValueError
+        If the C-points have another shape, or the functional returns another number of rows.
+    TypeError
+        If `functional` is not callable.
 
     Examples
     --------
@@ -90,6 +94,6 @@ def _values(functional: Any, times: np.ndarray, states: np.ndarray) -> np.ndarra
     if not values.ndim or len(values) != len(times) or values.dtype.kind not in "iufcb":
         raise ValueError(
             f"observed got a functional that takes {len(times)} states to {shown(values)}; it must "
-            "give an array with one entry or row for each, as u.mean(axis=1)"
+            "give an array with one entry or row for each, such as u.mean(axis=1)"
         )
     return values

@@ -1,4 +1,4 @@
-"""A solve parallel in time whose result is right even where coarse steps are not stable."""
+"""A solve parallel in time with correct results even if coarse steps are unstable."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mgnet.solver import Solver
 
 __all__ = ["CountedStep", "TimeSolution", "fitting_levels", "mgrit_or_march", "parallel_in_time"]
 
-# How much larger than its neighbours the trajectory of a level must be to count as unstable.
+# Ratio to adjacent levels from which the trajectory of a level counts as unstable.
 GROWN = 100.0
 
 
 class CountedStep:
-    """A step that counts what it does.
+    """A step that counts its calls.
 
     Parameters
     ----------
     inner : callable
-        `(t, dt, states) -> states`.
+        The step `(t, dt, states) -> states`.
 
     Attributes
     ----------
     steps, calls : int
-        States that were stepped, and the batched calls, which come one after the other.
+        Number of states that were stepped, and number of the consecutive batched calls.
 
     Examples
     --------
@@ -55,19 +55,20 @@ class CountedStep:
 
 @dataclass(frozen=True, eq=False)
 class TimeSolution:
-    """What `parallel_in_time` found.
+    """The result of `parallel_in_time`.
 
     Attributes
     ----------
     value : array of shape (N + 1, ...)
-        The trajectory: of MGRIT to the tolerance, or of the serial march.
+        The trajectory, from MGRIT up to the tolerance, or from the serial march.
     levels : int
-        That were used; 1 is the serial march.
+        Number of levels that were used; 1 means the serial march.
     cycles : int
+        Number of cycles.
     residual_norms : tuple of float
-        Of those cycles, the start first; empty for the serial march.
+        Residual norms at the start and after each cycle; empty for the serial march.
     notes : tuple of str
-        One sentence for every level that was left out and for a serial march in place of MGRIT.
+        One sentence for every omitted level, and for a serial march instead of MGRIT.
 
     Examples
     --------
@@ -88,7 +89,7 @@ class TimeSolution:
 
 
 def fitting_levels(steps: int, levels: int, coarsening: int | Sequence[int], least: int) -> int:
-    """How many of the levels have at least so many steps.
+    """The number of levels that have at least `least` steps.
 
     Examples
     --------
@@ -116,32 +117,44 @@ def parallel_in_time(
     max_cycles: int = 30,
     norm: Callable[[np.ndarray], float] | None = None,
 ) -> TimeSolution:
-    """Solve by MGRIT; where it fails leave levels out, and in the end march serially.
+    """Solve by MGRIT; if it fails, leave out levels, and finally march serially.
 
-    Coarse levels take larger steps, for which a method may be unstable. Such a level is found after
-    a solve that did not reach its tolerance: all coarse levels are marched, and the first whose
-    trajectory is not finite, or far larger than that of the level before, is left out with those
-    below it. What is returned solves the fine equations to the tolerance, or serially.
+    Coarse levels take larger steps, for which a method may be unstable. If a solve has not reached
+    its tolerance, all coarse levels are marched to find such a level. The first one whose
+    trajectory is not finite, or far larger than that of the next finer level, is left out together
+    with all coarser ones. The result solves the fine equations up to the tolerance, or by the
+    serial march.
 
     Parameters
     ----------
     problem : OneStep
+        The problem, with N steps.
     u : array of shape (N + 1, ...), optional
-        Start; the initial state at all times by default.
-    levels, coarsening, relaxation : as in `OneStep.hierarchy`
+        Initial guess; by default the initial state at all times.
+    levels, coarsening, relaxation
+        The arguments of `OneStep.hierarchy`.
     cycle : str
-        For `mgnet.Solver`.
+        The cycle in the notation of `mgnet.Solver`.
     rtol : float
-        Of the residual of the constant guess, the initial state at all times, whatever `u` is.
-    atol, max_cycles : as in `mgnet.Solver`
+        Tolerance relative to the residual of the constant guess, the initial state at all times,
+        independent of `u`.
+    atol, max_cycles
+        The arguments of `mgnet.Solver`.
     norm : callable, optional
-        Of residuals, as in `mgnet.Hierarchy`.
+        Norm of residuals, as in `mgnet.Hierarchy`.
+
+    Returns
+    -------
+    TimeSolution
+        The trajectory, and notes on omitted levels.
 
     Raises
     ------
     ValueError
-        If the serial march is not finite either: then the step itself fails, and it says at which
-        time.
+        If an argument is invalid, or if the serial march is not finite either, so that the step
+        itself fails; the message contains the time.
+    TypeError
+        If `problem` is not a `OneStep`.
 
     Examples
     --------
@@ -166,7 +179,7 @@ def parallel_in_time(
             hierarchy = Hierarchy(hierarchy.levels, norm=norm)
         if u is None:
             return Solver(hierarchy, cycle, rtol=rtol, atol=atol, max_cycles=max_cycles)
-        # The solver's rtol is of the start, which may be far away.
+        # The solver's rtol is relative to the start, which may be far from the solution.
         first = hierarchy.norm(hierarchy[0].residual_at(guess, None))
         least = max(atol, rtol * first) if np.isfinite(first) else atol
         return Solver(hierarchy, cycle, rtol=0.0, atol=least, max_cycles=max_cycles)
@@ -178,7 +191,7 @@ def parallel_in_time(
         last = int(np.argmin(finite)) - 1
         raise ValueError(
             f"parallel_in_time got a step that is not finite from t = {problem.times[last]:g} by "
-            f"dt = {problem.steps[last]:g}; take shorter steps there, or look at the step"
+            f"dt = {problem.steps[last]:g}; take shorter steps there, or check the step function"
         )
     return found
 
@@ -190,18 +203,25 @@ def mgrit_or_march(
     relaxation: Sequence[str],
     solver: Callable[[Hierarchy], Solver],
 ) -> TimeSolution:
-    """Like `parallel_in_time`, but a serial march that is not finite is returned as it is.
+    """Like `parallel_in_time`, but also returns a serial march that is not finite.
 
     Parameters
     ----------
     problem : OneStep
+        The problem, with N steps.
     start : array of shape (N + 1, ...)
+        Initial guess.
     factors : sequence of int
-        From each level to the next.
+        Coarsening factor of each level except the coarsest.
     relaxation : sequence of str
-        The words for as many levels, or fewer.
+        Words of relaxation for at most as many levels.
     solver : callable
-        Of a hierarchy.
+        A function that creates the solver of a hierarchy.
+
+    Returns
+    -------
+    TimeSolution
+        The trajectory, and notes on omitted levels.
 
     Examples
     --------
@@ -216,7 +236,7 @@ def mgrit_or_march(
         hierarchy = problem.hierarchy(len(factors) + 1, factors, words)
         with np.errstate(all="ignore"):
             found = solver(hierarchy).solve(u=start)
-        # What stands at rounding is as near to the serial trajectory as numbers allow.
+        # At rounding level, the solution is as close to the serial trajectory as possible.
         if found.reason.converged or found.reason is Reason.ROUNDING:
             value = hierarchy[0].operator.relax(found.value, None)
             norms = tuple(found.residual_norms)
@@ -234,21 +254,21 @@ def mgrit_or_march(
         factors = factors[:kept]
     with np.errstate(all="ignore"):
         value = problem.serial()
-    if why and not first <= GROWN * float(abs(value).max(initial=0.0)):  # NaN, too
+    if why and not first <= GROWN * float(abs(value).max(initial=0.0)):  # also true for NaN
         why = _grown(factors, 0)
     notes += [f"marched serially: {why}"] if why else []
     return TimeSolution(value, 1, 0, (), tuple(notes))
 
 
 def _sizes(hierarchy: Hierarchy) -> list[float]:
-    """The largest number of the trajectory of every coarse level; NaN and Inf are seen."""
+    """The largest absolute number in the trajectory of every coarse level, or NaN or Inf."""
     with np.errstate(all="ignore"):
         states = [level.operator.march(None) for level in hierarchy.levels[1:]]
     return [float(abs(u).max(initial=0.0)) for u in states]
 
 
 def _stable(sizes: Sequence[float]) -> int:
-    """How many coarse levels are stable: the first is taken to be, where it is finite."""
+    """The number of stable coarse levels; the first one counts as stable if it is finite."""
     for number, size in enumerate(sizes):
         before = sizes[number - 1] if number else np.inf
         if not np.isfinite(size) or size > GROWN * before:

@@ -1,4 +1,4 @@
-"""Periodic problems in time: the end of the last step is the beginning of the first.
+"""Problems that are periodic in time: the end of the last step is the start of the first.
 
 The unknown of a level with n steps is the array of its points 0..n - 1, and
 
@@ -30,26 +30,26 @@ from mgnet.transfer import Injection
 
 __all__ = ["PeriodicEquation", "PeriodicMarch", "periodic_hierarchy"]
 
-# Of the coarsest level: Newton steps, Krylov vectors of each, and where its defect is small.
+# For the coarsest level: Newton steps, Krylov vectors of each, and the size of a small defect.
 NEWTON_STEPS, KRYLOV, SMALL = 20, 60, 1e-13
 
 
 class PeriodicEquation:
-    """The periodic equation of one level; called with the points u, it gives A(u).
+    """The periodic equation of one level; a call with the points u returns A(u).
 
     Parameters
     ----------
     step : callable
-        `(t, dt, states) -> states`, as in `OneStep`.
+        The step `(t, dt, states) -> states`, as in `OneStep`.
     times, steps : arrays of shape (n,)
-        At the left of every step, and its length.
+        Time at the start of every step, and step size.
     factor : int
-        From this level to the next; a coarsest level has no use for it.
+        Coarsening factor to the next level; not used on the coarsest level.
 
     Attributes
     ----------
     tally : list of float
-        Evaluations of all n steps so far, in one entry.
+        Number of evaluations of all n steps so far, as one entry.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class PeriodicEquation:
     def __init__(self, step: StepFunction, times: np.ndarray, steps: np.ndarray, factor: int):
         self.step, self.times, self.steps, self.factor = step, times, steps, factor
         self.tally = [0.0]
-        # u, f, u after F-relaxation, and what arrives at its C-points.
+        # u, f, u after F-relaxation, and the values that arrive at its C-points.
         self._last: tuple[Any, Any, Any, Any] = (None, None, None, None)
 
     def _advance(self, which: Any, states: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ class PeriodicEquation:
         return u - np.roll(self._advance(slice(None), u), 1, axis=0)
 
     def relax(self, u: np.ndarray, f: np.ndarray | None) -> np.ndarray:
-        """F-relaxation: from every C-point to the next one, all intervals at once."""
+        """F-relaxation: march from every C-point to the next one, for all intervals at once."""
         of, rhs, relaxed, _ = self._last
         if (u is of or u is relaxed) and f is rhs and u is not None:
             return relaxed
@@ -88,7 +88,7 @@ class PeriodicEquation:
         return new
 
     def arrivals(self, u: np.ndarray, f: np.ndarray | None) -> np.ndarray:
-        """What arrives at the C-points after F-relaxation."""
+        """The values that arrive at the C-points after F-relaxation."""
         new = self.relax(u, f)
         of, rhs, _, ends = self._last
         if ends is None:
@@ -101,25 +101,25 @@ class PeriodicEquation:
         return ends
 
     def relax_c(self, u: np.ndarray, f: np.ndarray | None, weight: float) -> np.ndarray:
-        """C-relaxation after F-relaxation of u; `weight` is that of the new value."""
+        """C-relaxation after F-relaxation of u, with the given weight of the new value."""
         ends, new = self.arrivals(u, f), self.relax(u, f).copy()
         new[:: self.factor] += weight * (ends - new[:: self.factor])
         return new
 
     def residual(self, u: np.ndarray, f: np.ndarray | None) -> np.ndarray:
-        """`f - A(u)` after F-relaxation of u: zero but at the C-points."""
+        """`f - A(u)` after F-relaxation of u, which is zero except at the C-points."""
         ends, found = self.arrivals(u, f), np.zeros_like(u)
         found[:: self.factor] = ends - u[:: self.factor]
         return found
 
     def solve(self, u: np.ndarray, f: np.ndarray | None) -> np.ndarray:
-        """The solution of `A(u) = f`: Newton's method for its first point, started at u."""
+        """Solve `A(u) = f` by Newton's method for the first point, starting from u."""
         point = u[0]
         for _ in range(NEWTON_STEPS):
             states, end = self._march(point, f)
             defect = end - point
             size = float(abs(defect).max(initial=0.0))
-            if not size > SMALL * float(abs(point).max(initial=0.0)):  # NaN, too
+            if not size > SMALL * float(abs(point).max(initial=0.0)):  # also true for NaN
                 break
             point = point + self._newton_step(point, end, defect, f)
         else:
@@ -127,7 +127,7 @@ class PeriodicEquation:
         return states
 
     def _march(self, point: np.ndarray, f: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """All points from the first one, and what arrives at it."""
+        """All points from the first one, and the value that arrives at it."""
         states, value = [point], point
         for k in range(len(self.steps)):
             value = self._advance(slice(k, k + 1), value[None])[0]
@@ -159,9 +159,9 @@ class PeriodicEquation:
 
 @dataclass(frozen=True)
 class PeriodicMarch(Smoother):
-    """The exact solution on the coarsest level: Newton's method for its first point.
+    """The exact solution on the coarsest level, by Newton's method for its first point.
 
-    Every Newton step solves by GMRES, each of whose vectors takes a march through the level.
+    Every Newton step uses GMRES, for which each vector needs a march through the level.
 
     Examples
     --------
@@ -184,17 +184,24 @@ def periodic_hierarchy(
     relaxation: Sequence[str] = ("F", "FCF"),
     weight: float = 1.0,
 ) -> Hierarchy:
-    """The levels of MGRIT for the solution of period T, the sum of the steps: `u(0) = u(T)`.
+    """Build MGRIT levels for the solution with period T, the sum of the steps: `u(0) = u(T)`.
 
-    Its states are the N points before the last: begin with `problem.guess()[:-1]`, whose values are
-    a mere guess here. The equation must depend on time with that period, or not at all; of an
-    equation that has solutions at every phase, as a free oscillator, none is found.
+    The states are the N points before the last one: start with `problem.guess()[:-1]`, whose values
+    are only a guess here. The equation must depend on time with this period, or not at all. If an
+    equation has solutions with every phase, such as a free oscillator, none is found.
 
     Parameters
     ----------
     problem : OneStep
-    levels, coarsening, relaxation, weight : as in `OneStep.hierarchy`
-        With one level the problem is solved by Newton's method as it stands.
+        The problem, with N steps.
+    levels, coarsening, relaxation, weight
+        The arguments of `OneStep.hierarchy`. With one level, the problem is solved directly by
+        Newton's method.
+
+    Returns
+    -------
+    Hierarchy
+        The levels, finest first.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which cells of a time grid are halved or joined by their error estimates, and when that ends."""
+"""Selection of the cells of a time grid to be halved or joined, and of the end of refinement."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
 
 __all__ = ["MOST_AT_ONCE", "ending_of", "halvings"]
 
-SAFETY = 0.9  # of the length of a step that an estimate proposes
-MOST_AT_ONCE = 3  # halvings of a cell from one grid to the next
-SETTLED = 10.0  # tolerances: below them cells are only refined, so that grids come to an end
+SAFETY = 0.9  # factor for the step size that an estimate suggests
+MOST_AT_ONCE = 3  # largest number of halvings of a cell from one grid to the next
+SETTLED = 10.0  # tolerances: below them, cells are only refined, so that grids converge
 
 
 def halvings(sizes: np.ndarray, known: np.ndarray, order: int) -> np.ndarray:
-    """How often each cell is to be halved, or, where negative, joined with its like.
+    """How often each cell is to be halved; negative numbers mean that cells are to be joined.
 
     Parameters
     ----------
     sizes : array of shape (n,)
-        The error estimate of each cell, in units of the tolerance; inf where a step failed.
+        Error estimate of each cell, in units of the tolerance; inf if a step failed.
     known : array of bool of shape (n,)
-        Whether the state at the left of each is finite: behind a step that failed nothing is known.
+        Whether the state at the left end of each cell is finite; after a failed step, it is
+        unknown.
     order : int
-        p, where the error of a step is of order dt^(p + 1).
+        Order p of the method: the error of a step is of order dt^(p + 1).
+
+    Returns
+    -------
+    array of int of shape (n,)
+        The number for each cell.
 
     Examples
     --------
@@ -49,17 +55,18 @@ def ending_of(
     max_grids: int,
     max_steps: int,
 ) -> Ending | None:
-    """Why refinement ends, if it does.
+    """The reason to end the refinement, or None.
 
     Parameters
     ----------
     sizes, more : arrays of shape (n,)
-        As in `halvings`, and what that gave.
+        The estimates as in `halvings`, and its result.
     cells : DyadicGrid
-        Each has two steps.
+        The present cells, with two steps each.
     grids : int
-        That were solved on so far.
+        Number of grids so far.
     max_grids, max_steps : int
+        Largest number of grids, and of steps of a grid.
 
     Examples
     --------

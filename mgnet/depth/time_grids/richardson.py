@@ -1,9 +1,9 @@
-"""Richardson extrapolation in time: a solution of one order more, and the error of the plain one.
+"""Richardson extrapolation in time: a solution of higher order, and the error of the plain one.
 
-On the intervals of the coarse grid the extrapolated step is the coarse one and the tau correction
-of FAS times m^p / (m^p - 1), so its solution is where FAS with that correction ends. Source:
-Falgout, Manteuffel, O'Neill, Schroder, "Multigrid reduction in time with Richardson extrapolation",
-Electron. Trans. Numer. Anal. 54 (2021).
+On the intervals of the coarse grid, the extrapolated step is the coarse step plus the tau
+correction of FAS times m^p / (m^p - 1), so its solution is the limit of FAS with this correction.
+Source: Falgout, Manteuffel, O'Neill, Schroder, "Multigrid reduction in time with Richardson
+extrapolation", Electron. Trans. Numer. Anal. 54 (2021).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from mgnet.depth.time_grids.parallel_in_time import TimeSolution, fitting_levels
 
 __all__ = ["ExtrapolatedStep", "Richardson", "richardson"]
 
-# How much more an interval may add to the extrapolated solution than to the plain one.
+# Largest error that an interval may add to the extrapolated solution, relative to the plain one.
 UNRESOLVED = 30.0
 REMEDY = "take shorter steps, or a smaller tolerance of adaptive"
 
 
 @dataclass(frozen=True, eq=False)
 class ExtrapolatedStep:
-    """A step of order p + 1, made of m equal steps of order p and one of their length.
+    """A step of order p + 1, computed from m equal steps of order p and one of the total length.
 
     Parameters
     ----------
     inner : callable
-        `(t, dt, states) -> states`, as in `OneStep`.
+        The step `(t, dt, states) -> states`, as in `OneStep`.
     order : int
-        p of it.
+        Order p of the step.
     factor : int
-        m.
+        Number m of small steps.
 
     Examples
     --------
@@ -72,19 +72,20 @@ class ExtrapolatedStep:
 
 @dataclass(frozen=True, eq=False)
 class Richardson:
-    """What `richardson` found, at every m-th point of the grid.
+    """The result of `richardson`, at every m-th point of the grid.
 
     Attributes
     ----------
     times : array of shape (N / m + 1,)
+        Times of the points.
     states : array of shape (N / m + 1, ...)
         The extrapolated solution, of order p + 1.
     errors : array of shape (N / m + 1, ...)
-        The estimated global error of the plain solution: plain minus extrapolated.
+        Estimated global error of the plain solution: plain minus extrapolated.
     order : int
-        p, given or found.
+        Order p, given or observed.
     notes : tuple of str
-        As in `TimeSolution`.
+        Notes, as in `TimeSolution`.
 
     Examples
     --------
@@ -119,26 +120,32 @@ def richardson(
     rtol: float = 1e-8,
     max_cycles: int = 30,
 ) -> Richardson:
-    """The extrapolated solution of a problem, and the global error of the plain one.
+    """Compute the extrapolated solution of a problem, and the global error of the plain one.
 
     Parameters
     ----------
     problem : OneStep
-        N steps; those of each m are equal.
+        The problem, with N steps; each group of m steps must have equal step sizes.
     u : array of shape (N + 1, ...), optional
-        Its solution; found by `parallel_in_time` by default.
+        Its solution; computed by `parallel_in_time` by default.
     order : int, optional
-        p of the method; observed on the solution by default.
+        Order p of the method; observed on the solution by default.
     factor : int
-        m, which divides N.
-    levels, coarsening, relaxation, rtol, max_cycles : as in `parallel_in_time`
-        Of the solves, as far as there are enough steps.
+        Number m of steps per interval, which divides N.
+    levels, coarsening, relaxation, rtol, max_cycles
+        The arguments of `parallel_in_time` for the solves, as far as there are enough steps.
+
+    Returns
+    -------
+    Richardson
+        The solution and the error estimates.
 
     Raises
     ------
     ValueError
-        Also where the grid does not resolve the extrapolated solution, so that nothing can be said:
-        on a grid refined about a jump of the plain solution it may jump beside that.
+        If an argument is invalid, or the grid does not resolve the extrapolated solution, so that
+        no estimate is possible. On a grid refined around a jump of the plain solution, the
+        extrapolated one may jump elsewhere.
 
     Examples
     --------
@@ -160,7 +167,7 @@ def richardson(
     if (steps != steps[:, :1]).any():
         raise ValueError(
             f"richardson got unequal steps within its intervals of {factor}; give a grid that has "
-            f"{factor} equal steps in each, as those of adaptive have 2"
+            f"{factor} equal steps in each; those of adaptive have 2"
         )
     notes: tuple[str, ...] = ()
     if u is None:
@@ -190,9 +197,9 @@ def _check_resolved(
     coarse: OneStep,
     better: np.ndarray,
 ) -> None:
-    """Raise if the grid resolves the plain solution and not the extrapolated one.
+    """Raise an error if the grid resolves the plain solution but not the extrapolated one.
 
-    On a grid that is refined about a jump of the plain solution, the other one may jump beside it.
+    On a grid that is refined around a jump of the plain solution, the other one may jump elsewhere.
     """
     plain = local_errors(problem, points, step.order, step.factor)
     times, lengths = coarse.times[:-1], np.asarray(coarse.steps)
@@ -201,11 +208,11 @@ def _check_resolved(
         other = (ends[0] - ends[1]) / step.factor**step.order
         scale = abs(points).max(axis=0)
         sizes = [float((abs(e) / np.where(scale > 0.0, scale, 1.0)).max()) for e in (plain, other)]
-    if not sizes[1] <= UNRESOLVED * sizes[0] + 100.0 * np.finfo(float).eps:  # NaN, too
+    if not sizes[1] <= UNRESOLVED * sizes[0] + 100.0 * np.finfo(float).eps:  # also for NaN
         raise ValueError(
             "richardson got a grid that does not resolve the extrapolated solution: an interval "
             f"adds up to {sizes[1]:.1e} to it (relative to the largest state), {sizes[0]:.1e} to "
-            f"the plain one. The plain solution is too far off for an estimate; {REMEDY}"
+            f"the plain one. The plain solution is too inaccurate for an estimate; {REMEDY}"
         )
 
 

@@ -18,18 +18,30 @@ def van_der_pol(
 ) -> OneStep:
     """Van der Pol's equation `x'' = mu (1 - x^2) x' - x`, `x(0) = 2`, `x'(0) = 0`.
 
-    Stiff for large mu: it creeps for a time of about 0.8 mu, then jumps within 1 / mu. Source:
-    Hairer, Wanner, "Solving Ordinary Differential Equations II" (1996), section IV.1.
+    It is stiff for large mu: it changes slowly for a time of about 0.8 mu, then jumps within 1 /
+    mu. Source: Hairer, Wanner, "Solving Ordinary Differential Equations II" (1996), section IV.1.
 
     Parameters
     ----------
     mu : float
-        Dimensionless.
+        Parameter of the equation, dimensionless.
     steps : int
-        Equal ones.
+        Number of equal time steps.
     final_time : float
+        Final time.
     method : str
-        Of `ImplicitStep`. Newton's method for large steps of the others fails at the jumps.
+        A method of `ImplicitStep`. With the others, Newton's method for large steps fails at the
+        jumps.
+
+    Returns
+    -------
+    OneStep
+        The problem.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid.
 
     Examples
     --------

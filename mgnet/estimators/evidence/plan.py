@@ -105,8 +105,9 @@ def _counts(
     plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
 ) -> tuple[float, float, float]:
     """Columns of a hidden-layer model and of an additive one; parameters of the former."""
+    largest = int(inputs.max(initial=0))  # larger limits change nothing and may not fit an int64
     few, wide = (
-        np.minimum(inputs - 1, min(most, intervals + plan.degree - 1)).sum()
+        np.minimum(inputs - 1, min(most, intervals + plan.degree - 1, largest)).sum()
         for most, intervals in ((sizes.modes // 2, sizes.first), (sizes.modes, sizes.additive))
     )
     hidden = sizes.units * (few + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from mgnet.training.least_squares.device_reads import holds
+
 __all__ = ["columns_by", "is_row_wise"]
 
 
@@ -46,7 +48,7 @@ def is_row_wise(
             continue
         expected = one * factors.view(*factors.shape, *[1] * (argument.dim() - factors.dim()))
         # Not where a gradient is no number: it is then none in either way.
-        if bool((expected - other).norm() > tolerance * one.norm()):
+        if not holds(~((expected - other).norm() > tolerance * one.norm())):
             return False
     return True
 

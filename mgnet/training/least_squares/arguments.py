@@ -11,14 +11,16 @@ import torch
 
 from mgnet.interpreter import Memory
 from mgnet.level import Level
-from mgnet.training.least_squares.levenberg_marquardt import Linearized
+from mgnet.training.least_squares.device_steps import DeviceTold
 from mgnet.training.least_squares.linearization import Residual, residuals_of
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.step_rules import Damping
+from mgnet.training.least_squares.sweep import Linearized
 from mgnet.training.loss.checks import not_finite
 
 __all__ = [
     "Refresh",
+    "Told",
     "check_alike",
     "check_usable",
     "damping_of",
@@ -26,6 +28,8 @@ __all__ = [
     "refreshed",
     "refreshers",
 ]
+
+Told = Linearized | DeviceTold
 
 #: `(cycle, problem, u) -> problem`: the problem to go on with, or the same one.
 Refresh = Callable[[int, Any, torch.Tensor], LeastSquares]
@@ -73,7 +77,7 @@ def damping_of(memory: Memory | None) -> Damping | None:
     return kept
 
 
-def check_alike(r: torch.Tensor, told: Linearized, history: Sequence[Any], level: Level) -> None:
+def check_alike(r: torch.Tensor, told: Told, history: Sequence[Any], level: Level) -> None:
     """Raise unless residuals are as many as at first; at the start, finite and the same again."""
     if len(told.r) != len(r):
         raise ValueError(f"residual(module) gave {len(r)} residuals, then {len(told.r)}")
@@ -90,7 +94,7 @@ def check_alike(r: torch.Tensor, told: Linearized, history: Sequence[Any], level
 
 
 def check_usable(
-    r: torch.Tensor, told: Linearized, gradient: float, level: Level, cycle: int = 0
+    r: torch.Tensor, told: Told, gradient: float, level: Level, cycle: int = 0
 ) -> None:
     """Raise unless residuals, parameters and the norm of the gradient are finite."""
     # Their squares may overflow.

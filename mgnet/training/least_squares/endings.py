@@ -16,10 +16,10 @@ import torch
 
 from mgnet.level import Level
 from mgnet.solution import Reason
-from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep
 from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
+from mgnet.training.least_squares.sweep import Linearized, Sweep
 from mgnet.training.least_squares.units import size_of
 
 __all__ = [
@@ -58,6 +58,8 @@ class Tolerances(NamedTuple):
 
 def cosine(sweep: Sweep) -> float:
     """The largest cosine between the residuals and a column of their Jacobian; 1 if not known."""
+    if sweep.cosine is not None:
+        return sweep.cosine
     told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
     if isinstance(sweep.system, KrylovEquations):
         return 1.0  # conjugate gradients know no columns
@@ -110,7 +112,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
         return True
     told = sweep.told
     u = told.u
-    shift = torch.arange(1.0, len(u) + 1.0, dtype=u.dtype).cos() * u
+    shift = torch.arange(1.0, len(u) + 1.0, dtype=u.dtype, device=u.device).cos() * u
     moved = told.problem.residuals(u + precision(told.problem) * shift)
     level.charge(1.0 / 3.0)
     noise = told.problem.half_square(moved - told.r)

@@ -162,6 +162,8 @@ class SparseJacobian(Jacobian):
         return gram
 
     def squares(self) -> torch.Tensor:
+        if self.matrix.device.type != "cpu":
+            return self.dense().square().sum(0)
         rows: Any = as_scipy(self.matrix)
         if not sp.issparse(rows):
             return self.matrix.square().sum(0)

@@ -18,6 +18,7 @@ import torch
 from torch.func import grad, vmap
 
 from mgnet.smoother import Smoother
+from mgnet.training.least_squares.device_reads import read
 from mgnet.training.least_squares.factorizations import (
     check_numbers,
     check_rows,
@@ -302,31 +303,30 @@ class LastLayer(Smoother):
     ) -> torch.Tensor:
         """The state u with the last layer solved for its basis; u itself if that is no better."""
         A, b, order = self._system(problem, part, basis, u)
-        if not bool(torch.isfinite(A).all()):
+        finite, size = read([torch.isfinite(A).all(), b.abs().max()])
+        if not finite:
             return u
 
         def arranged(block: torch.Tensor) -> torch.Tensor:
             return part.unpack(block) if order is None else block[order].unsqueeze(1)
 
         slope = None if f is None else arranged(f[-part.size :])
-        old = arranged(u[-part.size :])
-        # Squares are compared: in a unit where they neither overflow nor vanish.
-        size = float(b.abs().max())
+        old = arranged(u[-part.size :])  # squares are compared: these must be numbers
         unit = 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
         old, b, slope = old / unit, b / unit, None if slope is None else slope / unit
         new = minimum_norm(A, b, self.ridge, self.rcond, slope)
 
-        def value(W: torch.Tensor) -> float:
-            J = 0.5 * float((A @ W - b).square().sum() + self.ridge * W.square().sum())
-            return J if slope is None else J - float((slope * W).sum())
+        def value(W: torch.Tensor) -> torch.Tensor:
+            J = 0.5 * ((A @ W - b).square().sum() + self.ridge * W.square().sum()).double()
+            return J if slope is None else J - (slope * W).sum().double()
 
-        if not value(new) < value(old):  # also where it is not a number
+        values = read([value(new), value(old)])
+        if not values[0] < values[1]:  # also where it is not a number
             return u
         new = new * unit
         if order is None:
             return torch.cat([u[: -part.size], part.pack(new)])
-        block = torch.empty_like(new[:, 0])
-        block[order] = new[:, 0]
+        block = torch.empty_like(new[:, 0]).index_copy_(0, order, new[:, 0])
         return torch.cat([u[: -part.size], block])
 
     def _system(

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -21,7 +21,6 @@ from mgnet.limits import is_whole, shown
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.bounds import (
     Bounds,
-    Box,
     Boxed,
     HeldJacobian,
     box_of,
@@ -30,7 +29,8 @@ from mgnet.training.least_squares.bounds import (
     damped_beside,
 )
 from mgnet.training.least_squares.curvature import bent, corrected
-from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.device_reads import is_far
+from mgnet.training.least_squares.device_steps import DeviceTold, begun_on_device, leads_itself
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
@@ -39,87 +39,26 @@ from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
+from mgnet.training.least_squares.sweep import Attempt, Equations, Linearized, Sweep, searched
 from mgnet.training.least_squares.units import Scale, Unknowns, check_scale, size_of
 from mgnet.training.loss.checks import check_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
 
-__all__ = ["LevenbergMarquardt", "Linearized", "Sweep"]
+__all__ = ["LevenbergMarquardt"]
 
-Equations = NormalEquations | KrylovEquations | SingularEquations
-
+UNTRIED = Trial(-math.inf, 0.0, 0.0, 0.0)
 FEW = 500  # unknowns, of which singular values take less than a second
-
-
-class Linearized(NamedTuple):
-    """A state and what is known of the residuals there.
-
-    Attributes
-    ----------
-    problem : LeastSquares or Rescaled
-    u, r : tensor
-        The state and its residuals.
-    J : Jacobian
-    f : tensor or None
-    half : float
-        `1/2 |r|^2`.
-    box : Box or None
-        The bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
-    """
-
-    problem: Any
-    u: torch.Tensor
-    r: torch.Tensor
-    J: Jacobian
-    f: torch.Tensor | None
-    half: float
-    box: Box | None = None
-
-    @property
-    def value(self) -> float:
-        """`1/2 |r|^2 - <f, u>`."""
-        return self.half - (0.0 if self.f is None else float(self.f @ self.u))
-
-    @property
-    def digits(self) -> float:
-        """The least relative change of the value that can be seen."""
-        return float(torch.finfo(self.r.dtype).eps)
-
-
-class Sweep(NamedTuple):
-    """What one Jacobian led to.
-
-    Attributes
-    ----------
-    u : tensor
-        The new state; the old one itself, if no step was taken.
-    memory : Damping
-    told : Linearized
-        Where it began, in the unit in which steps were compared.
-    trial : Trial
-        The last step that was tried.
-    size : float
-        `|D u|` before.
-    system : NormalEquations, KrylovEquations or SingularEquations
-    seen : bool
-        False where the predicted reduction is below the rounding of the value.
-    """
-
-    u: torch.Tensor
-    memory: Damping
-    told: Linearized
-    trial: Trial
-    size: float
-    system: Equations
-    seen: bool
 
 
 @dataclass(frozen=True)
 class LevenbergMarquardt(Smoother):
     """One sweep: one Jacobian, and steps from it until one lowers the objective.
 
-    A sweep never raises the objective. For levels whose operator is a `LeastSquares`.
+    A sweep never raises the objective. For levels whose operator is a `LeastSquares`. Where the
+    parameters are on a device the linear algebra is, too, and the host reads numbers once for each
+    step that is tried; see `device_steps` for the exceptions.
 
     Parameters
     ----------
@@ -210,8 +149,20 @@ class LevenbergMarquardt(Smoother):
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Damping
     ) -> tuple[torch.Tensor, Damping]:
         for _ in range(sweeps):
-            u, memory = self.step(level, self.linearize(level, u, f), memory)[:2]
+            u, memory = self.step(level, self.begin(level, u, f, memory), memory)[:2]
         return u, memory
+
+    def begin(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, memory: Damping
+    ) -> Linearized | DeviceTold:
+        """As `linearize`; on a device with the first step, since their numbers come together."""
+        problem: Any = level.operator
+        shift = problem.shift
+        whole = f if shift is None else shift if f is None else f + shift
+        told = None
+        if is_far(u) and leads_itself(self, problem, u, whole, memory):
+            told = begun_on_device(self, level, u, whole, memory)
+        return self.linearize(level, u, f) if told is None else told
 
     def rule_for(self, unknowns: Unknowns) -> StepRule:
         """The step rule for these unknowns."""
@@ -240,8 +191,10 @@ class LevenbergMarquardt(Smoother):
         J, boxed = HeldJacobian(J, box.free(u, gradient)), Boxed(problem, box)
         return Linearized(boxed, u, r, J, f, problem.half_square(r), box)
 
-    def step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
+    def step(self, level: Level, told: Linearized | DeviceTold, memory: Damping) -> Sweep:
         """Steps from a linearization, until one lowers the objective."""
+        if isinstance(told, DeviceTold):
+            return told.swept()
         problem, u, r, J, f, half, box = told
         unit = unit_of(problem, r, half, u)
         if unit == 1.0:
@@ -265,38 +218,18 @@ class LevenbergMarquardt(Smoother):
             level.charge(1.0 / 3.0)
             if trial.accepted:
                 return Sweep(begun, memory, told, trial, size, system, True)
-        # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
-        # refusals there say nothing about the damping, which the next level inherits.
-        unseen = told.digits * abs(told.value)
-        first, kept = memory, None
-        attempts: dict[float, tuple[Trial, torch.Tensor | None, float]] = {}
+        before = Sweep(u, memory, told, UNTRIED, size, system, True)
+        bends = bool(self.acceleration)
 
-        def attempt(memory: Damping) -> tuple[Trial, torch.Tensor | None, float]:
-            if memory.mu not in attempts:
-                bends = bool(self.acceleration) and rule.accelerates(memory)
-                attempts[memory.mu] = self._attempt(level, told, system, memory, bends)
-            return attempts[memory.mu]
+        def attempt(memory: Damping) -> Attempt:
+            return self._attempt(level, told, system, memory, bends and rule.accelerates(memory))
 
-        for _ in range(rule.trials):
-            memory = rule.look(memory, system, size, lambda now: attempt(now)[0])
-            trial, new, bend = attempt(memory)
-            if 0.0 < trial.predicted <= unseen or not system.descent.any():
-                return kept or Sweep(u, first, told, trial, size, system, False)
-            memory = memory._replace(bend=bend)
-            if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
-                return kept
-            memory = rule.judge(memory, trial)
-            if new is not None and trial.accepted:
-                kept = Sweep(new, memory, told, trial, size, system, True)
-                further = rule.reaching(first, memory, trial)
-                if further is None:
-                    return kept
-                memory = further
-        return kept or Sweep(u, memory._replace(growth=2.0), told, trial, size, system, True)
+        moves, unseen = bool(system.descent.any()), told.digits * abs(told.value)
+        return searched(rule, memory, before, unseen, moves, attempt)
 
     def _attempt(
         self, level: Level, told: Linearized, system: Equations, memory: Damping, bends: bool
-    ) -> tuple[Trial, torch.Tensor | None, float]:
+    ) -> Attempt:
         """A step, where it leads to, None where it is not to be taken, and how much it bends."""
         d, predicted, solve = _damped_step(told, system, memory.mu)
         trial = Trial(-math.inf, predicted, size_of(d, system.unit), float(d @ system.descent))

@@ -10,6 +10,7 @@ import torch
 from torch.func import jacrev, vmap
 
 from mgnet.limits import check_memory, machine_memory, written
+from mgnet.training.least_squares.device_reads import holds
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.least_squares.row_blocks import RowBlocks, rows_at_once, streams
 from mgnet.training.least_squares.sample_parts import PerSample, rows_of_samples
@@ -156,7 +157,7 @@ def _checked(
     y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype, device=r.device))
     (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
     tolerance = torch.finfo(r.dtype).eps ** 0.5 * J.norm() * y.norm()
-    return J if bool((J.T @ y.to(J) - expected).norm() <= tolerance) else None
+    return J if holds((J.T @ y.to(J) - expected).norm() <= tolerance) else None
 
 
 def _makes_its_own(parameters: FlatParameters, u: torch.Tensor) -> bool:

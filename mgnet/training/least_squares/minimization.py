@@ -20,6 +20,7 @@ from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 from mgnet.training.least_squares.arguments import (
     Refresh,
+    Told,
     check_alike,
     check_usable,
     damping_of,
@@ -36,17 +37,13 @@ from mgnet.training.least_squares.endings import (
     met_test,
     vanished,
 )
-from mgnet.training.least_squares.levenberg_marquardt import (
-    LevenbergMarquardt,
-    Linearized,
-    Sweep,
-)
+from mgnet.training.least_squares.levenberg_marquardt import LevenbergMarquardt
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.problem import LeastSquares
-from mgnet.training.least_squares.scaling import norm
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, StepRule, TrustRegion
+from mgnet.training.least_squares.sweep import Sweep
 from mgnet.training.least_squares.units import Scale, Unknowns
 
 __all__ = ["levenberg_marquardt"]
@@ -188,7 +185,7 @@ def levenberg_marquardt(
                 check_alike(first, told, run.history, level)
             elif run.changed == (now := run.history[-1]).cycle:
                 check_usable(told.r, told, now.residual_norm, run.level, now.cycle)
-            reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
+            reason = run.reason or _limit(run.history, told.largest, max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
@@ -255,15 +252,15 @@ class _Run:
         self.earlier = None
         return reason
 
-    def look(self, began: float) -> Linearized:
+    def look(self, began: float) -> Told:
         """The residuals and their Jacobian at the state; the history gets an entry."""
-        told = self.smoother.linearize(self.level, self.u, None)
-        seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
+        told = self.smoother.begin(self.level, self.u, None, self.damping)
+        seconds, gradient = time.perf_counter() - began, told.gradient
         entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
         self.history.append(entry)
         return told
 
-    def step(self, told: Linearized) -> None:
+    def step(self, told: Told) -> None:
         """One sweep; sets the reason where it ends at a minimum."""
         work, start = self.level.tally[0], time.perf_counter()
         sweep = self.smoother.step(self.level, told, self.damping)

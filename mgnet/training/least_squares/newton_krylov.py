@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from mgnet.training.least_squares.device_reads import is_far
 from mgnet.training.least_squares.jacobian import Jacobian, columns_in
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.scaling import power_of_two
@@ -235,7 +236,16 @@ class NewtonKrylov:
         """The damped systems of one Jacobian."""
         if columns_in(J) <= self.direct:
             return NormalEquations(J, r, f)
-        prepared = self.preconditioner.prepare(J)
+        try:
+            prepared = self.preconditioner.prepare(J)
+        except (TypeError, RuntimeError) as error:
+            if not is_far(r):
+                raise
+            raise TypeError(
+                f"NewtonKrylov got residuals on {r.device} and the preconditioner "
+                f"{type(self.preconditioner).__name__}, which computes on the CPU alone; move the "
+                "network and its data to the CPU, or give NewtonKrylov() or no linear_solver"
+            ) from error
         return KrylovEquations(J, r, f, prepared, tolerance, self.max_iterations)
 
 

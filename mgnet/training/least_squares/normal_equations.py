@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -116,17 +117,57 @@ class NormalEquations:
             solve(self._scaled(self.descent if y is None else self.J.rmatvec(y)))
         )
 
+    def damped_unseen(
+        self, mu: float, rows: bool
+    ) -> tuple[Callable[[torch.Tensor | None], torch.Tensor], torch.Tensor]:
+        """As `damped`, for a device: no number is looked at.
+
+        Parameters
+        ----------
+        mu : float
+        rows : bool
+            Whether by QR of the rows of J, instead of by Cholesky.
+
+        Returns
+        -------
+        callable
+        tensor of shape ()
+            What Cholesky leaves, see `enough`.
+        """
+        shift = mu * (self.matrix.trace() / self.J.shape[1])
+        inverse, factor, fault = self._cholesky(shift)
+        left = torch.where(fault == 0, factor.diagonal().min(), 0.0)
+        if self.dual:
+            solve = self._least_norm(shift) if rows else _after(self._pulled, inverse)
+            return lambda y: self._scaled(solve(-self.r if y is None else y)), left
+        solve = self._by_qr(shift) if rows else inverse
+        return lambda y: self._scaled(
+            solve(self._scaled(self.descent if y is None else self.J.rmatvec(y)))
+        ), left
+
+    def enough(self, left: float) -> bool:
+        """Whether a Cholesky factor with this least entry of its diagonal keeps enough digits."""
+        return not left**2 <= 1e2 * torch.finfo(self.matrix.dtype).eps
+
     def _by_cholesky(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """The inverse of `matrix + shift I`; None where too few digits would be left."""
+        inverse, factor, fault = self._cholesky(shift)
+        if int(fault) or not self.enough(float(factor.diagonal().min())):
+            return None
+        return inverse
+
+    def _cholesky(
+        self, shift: Any
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
+        """That inverse, by a factor of unit row norms, which is given, too; and LAPACK's answer."""
         matrix = self.matrix.clone()
         matrix.diagonal().add_(shift)
         # Scaled to a unit diagonal, so that the factor's diagonal tells the conditioning.
         unit = matrix.diagonal().rsqrt()
         matrix.mul_(unit).mul_(unit.unsqueeze(1))
         factor, fault = torch.linalg.cholesky_ex(matrix)
-        if int(fault) or float(factor.diagonal().min()) ** 2 <= 1e2 * torch.finfo(unit.dtype).eps:
-            return None
-        return lambda b: unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
+        solve = lambda b: unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)  # noqa: E731
+        return solve, factor, fault
 
     @cached_property
     def triangle(self) -> torch.Tensor:
@@ -136,7 +177,7 @@ class NormalEquations:
             return root
         return torch.linalg.qr(root, mode="r").R
 
-    def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _by_qr(self, shift: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
         R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
@@ -147,7 +188,7 @@ class NormalEquations:
 
         return inverse
 
-    def _least_norm(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _least_norm(self, shift: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         """`J^T (J J^T + shift I)^-1`: part of the least-norm solution of `[J, sqrt(shift) I]`."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
         Q, R = torch.linalg.qr(_stacked(self._scaled(self.J.dense()).T, shift, unit))
@@ -160,7 +201,7 @@ class NormalEquations:
         return solve
 
 
-def _stacked(tall: torch.Tensor, shift: float, unit: torch.Tensor) -> torch.Tensor:
+def _stacked(tall: torch.Tensor, shift: Any, unit: torch.Tensor) -> torch.Tensor:
     """`[tall; sqrt(shift) I]` with scaled columns."""
     return torch.cat([tall * unit, torch.diag(shift**0.5 * unit)])
 

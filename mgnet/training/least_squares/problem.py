@@ -72,6 +72,8 @@ class LeastSquares(Objective):
     unit: float = 1.0
     # Whether column norms of the Jacobian tell the units of its unknowns: see `Unknowns`.
     tells_units: bool = True
+    # Whether a check failed that steps on a device read at their end: see `device_steps`.
+    checks_at_once: bool = False
 
     def __init__(
         self,
@@ -93,9 +95,10 @@ class LeastSquares(Objective):
                 "integer, rows of the Jacobian in memory at once, or None"
             )
         super().__init__(network, _half_square, data)
-        self.sample_weight = None
+        self.sample_weight = self._total = None
         if sample_weight is not None:
             self.data, self.sample_weight = weighted_samples("LeastSquares", data, sample_weight)
+            self._total = float(self.sample_weight.sum())
         self.bend = pointwise_loss("LeastSquares", loss, f_scale)
         if penalty is not None and not callable(penalty):
             raise TypeError(
@@ -186,6 +189,7 @@ class LeastSquares(Objective):
         if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
             return rows
         # What frozen parameters are penalised by is a constant.
+        trained = trained.to(rows.device)
         own, others = (rows.index_select(1, part.nonzero()[:, 0]) for part in (trained, ~trained))
         used = _nonzero_rows(own)
         if bool((used & _nonzero_rows(others)).any()):
@@ -204,8 +208,8 @@ class LeastSquares(Objective):
     @property
     def weight(self) -> float:
         """Of all residuals: 1 / sqrt(samples, or their weights together), or 1 without data."""
-        if self.sample_weight is not None:
-            return float(self.sample_weight.sum()) ** -0.5
+        if self._total is not None:
+            return self._total**-0.5
         return 1.0 if self.data is None else len(self.data[0]) ** -0.5
 
     def _roots(self, differences: torch.Tensor) -> torch.Tensor:

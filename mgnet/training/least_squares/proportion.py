@@ -19,7 +19,7 @@ from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.step_rules import Trial
 from mgnet.training.least_squares.units import Proportion, Unknowns, size_of
 
-__all__ = ["first_step", "trial_of"]
+__all__ = ["first_step", "is_to_be_known", "trial_of"]
 
 OUT = 3.0  # a ratio of sizes that is out of proportion
 FAR = 10.0  # one that asks for a unit; sizes change by as much in a training
@@ -52,9 +52,9 @@ def first_step(
     state : tensor of shape (unknowns,), or None
         With that solution; None where sizes are in proportion.
     """
-    shared = [place for _, place in unknowns.tensors if not bool(unknowns.own[place].any())]
-    if not shared or unknowns.x_scale != "auto" or not unknowns.problem.tells_units:
+    if not is_to_be_known(unknowns):
         return None, None
+    shared = _shared(unknowns)
     plain = Proportion((1.0,) * len(unknowns.tensors))
     if not _out(told, system.columns, shared):
         return plain, None
@@ -72,6 +72,25 @@ def first_step(
     if not all(map(math.isfinite, units)):
         return plain, None
     return Proportion(tuple(units)), new
+
+
+def is_to_be_known(unknowns: Unknowns) -> bool:
+    """Whether parameters share a unit, so that their proportion is looked for.
+
+    Examples
+    --------
+    >>> from mgnet.training import LeastSquares
+    >>> problem = LeastSquares.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight)
+    >>> is_to_be_known(Unknowns(problem, 2)), is_to_be_known(Unknowns(problem, 2, "jac"))
+    (True, False)
+    """
+    auto = unknowns.x_scale == "auto" if isinstance(unknowns.x_scale, str) else False
+    return auto and unknowns.problem.tells_units and bool(_shared(unknowns))
+
+
+def _shared(unknowns: Unknowns) -> list[slice]:
+    """Where parameters are that share a unit."""
+    return [place for _, place in unknowns.tensors if not bool(unknowns.own[place].any())]
 
 
 def _unit(size: float, least: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mgnet.training.least_squares.device_reads import holds
 from mgnet.training.least_squares.factorizations import triangle
 from mgnet.training.least_squares.jacobian import PANEL, Jacobian
 
@@ -131,10 +132,12 @@ class RowBlocks(Jacobian):
     def _pass(self, r: torch.Tensor | None) -> None:
         total = gradient = None
         y = torch.cos(torch.arange(1.0, self.rows + 1.0, dtype=torch.float64))
-        seen, size = y.new_zeros(self.columns), 0.0
+        seen, size = y.new_zeros(self.columns), y.new_zeros(())
         for own, block in self.blocks():
+            if total is None:
+                y, seen, size = y.to(block.device), seen.to(block.device), size.to(block.device)
             seen.addmv_(block.T, y[own])
-            size += float(block.norm() * y[own].norm())
+            size = size + block.norm() * y[own].norm()
             if total is None:
                 total = block.new_zeros(self.columns, self.columns)
                 gradient = block.new_zeros(self.columns)
@@ -146,7 +149,7 @@ class RowBlocks(Jacobian):
         if self.check is not None:
             expected = self.check(y)
             close = torch.finfo(expected.dtype).eps ** 0.5 * size
-            if not float((seen - expected.double()).norm()) <= close:
+            if not holds((seen - expected.double()).norm() <= close):
                 raise ValueError(
                     "a residual depends on several samples, which a Jacobian in blocks of rows "
                     f"does not see; give a chunk_size of at least {self.rows}, which forms it whole"

@@ -143,7 +143,8 @@ class SingularEquations:
             Of the unknowns that change; all by default.
         """
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
-        places = torch.arange(matrix.shape[1]) if free is None else free.nonzero()[:, 0]
+        every = torch.arange(matrix.shape[1], device=matrix.device)
+        places = every if free is None else free.nonzero()[:, 0]
         rows = torch.linalg.svd(matrix[:, places], full_matrices=True)[2].flip(0)[:count]
         found = [torch.zeros_like(matrix[0]).index_copy(0, places, v) for v in rows]
         return found if self.unit is None else [self.unit * v for v in found]

@@ -42,6 +42,8 @@ class Damping(NamedTuple):
         The smallest damping of a step that was taken, and how many steps ago that was.
     pace : float
         How much faster than the length of a step grows the damping falls.
+    rows : bool
+        On a device: whether Cholesky left too few digits last, so that QR comes first.
     """
 
     mu: float
@@ -56,6 +58,7 @@ class Damping(NamedTuple):
     lowest: float = math.inf
     since: int = 0
     pace: float = 2.0
+    rows: bool = False
 
 
 class Trial(NamedTuple):

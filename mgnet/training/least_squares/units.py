@@ -157,7 +157,7 @@ class Unknowns:
 
     @staticmethod
     def _fitting(value: Any, shape: tuple[int, ...], name: str) -> torch.Tensor:
-        numbers = torch.as_tensor(value).double()
+        numbers = torch.as_tensor(value).double().cpu()
         try:
             return numbers.expand(shape)
         except RuntimeError:
@@ -184,8 +184,8 @@ class Unknowns:
             The largest column norms so far, of the unknowns with units of their own.
         """
         if self.given is not None:
-            return self.given, None
-        unit = torch.ones(self.count, dtype=torch.float64)
+            return self.given.to(columns.device), None
+        unit = torch.ones(self.count, dtype=torch.float64, device=columns.device)
         shares = False
         if proportion is not None and self.knows(proportion) and not proportion.plain:
             shares = True
@@ -194,15 +194,23 @@ class Unknowns:
         own = self.own
         if not bool(own.any()):
             return (unit if shares else None), None
-        now = columns[own].sqrt()
+        far = columns.device.type != "cpu"
+        all_own, some = bool(own.all()), own
+        if far:  # by numbers: a mask on a device would be counted there, by the host
+            some = own.nonzero()[:, 0].to(columns.device)
+        now = columns[some].sqrt()
         if norms is None or norms.shape != now.shape:  # another level had others
             norms = now
         norms = torch.maximum(norms, now)
-        if not bool(own.all()):
+        if not all_own and far:
+            others = (~own).nonzero()[:, 0].to(columns.device)
+            shared = (columns * unit.square())[others].mean().sqrt()
+            unit = unit / torch.where(shared != 0.0, shared, 1.0)
+        elif not all_own:
             shared = float((columns * unit.square())[~own].mean()) ** 0.5
             unit = unit / (shared or 1.0)
         # A column that was always zero: any unit will do.
-        unit[own] = torch.where(norms > 0.0, norms, 1.0).reciprocal()
+        unit[some] = torch.where(norms > 0.0, norms, 1.0).reciprocal()
         return unit, norms
 
     def knows(self, proportion: Proportion | None) -> bool:

@@ -122,12 +122,11 @@ class Broyden(Smoother):
         in_place: bool = False,
     ) -> torch.Tensor | None:
         """H after the step `s = -length H g` that changed the gradient g by y; None is I."""
-        ys = float(y @ s)
+        z = y if H is None else H @ y
+        ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # a device is asked once
         if not ys > 0.0:  # only where the line search ran out of trials
             return H
-        z = y if H is None else H @ y
-        yz = float(y @ z)
-        h, b = yz / ys, -length * float(s @ g) / ys
+        h, b = yz / ys, -length * sg / ys
         theta, tau = self._theta_tau(h, b, len(s), first=H is None)
         phi = (1.0 - theta) / (1.0 + (b * h - 1.0) * theta)
         # The terms of the update in s and z.

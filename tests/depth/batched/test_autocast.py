@@ -125,7 +125,9 @@ def gradients(model, net, x, dtype, scaler=None):
     return out.detach(), u.grad / scale, weights
 
 
-@pytest.mark.filterwarnings("ignore:ODENet draws each layer anew", "ignore:torch.vmap cannot map")
+@pytest.mark.filterwarnings(
+    "ignore:ODENet draws each layer separately", "ignore:torch.vmap cannot map"
+)
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 @pytest.mark.parametrize("block", BLOCKS)
 def test_gradients_are_those_of_the_serial_net(block):

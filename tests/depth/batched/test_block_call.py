@@ -111,7 +111,7 @@ def test_what_cannot_be_called_again_is_refused():
     refusal(SAFE)
     with pytest.raises(ValueError, match="give use_reentrant=False"):
         refusal({"use_reentrant": True})
-    with pytest.raises(RuntimeError, match="preserve_rng_state=False, so that they are other"):
+    with pytest.raises(RuntimeError, match="preserve_rng_state=False, so that they differ"):
         refusal({"use_reentrant": False, "preserve_rng_state": False})
     with pytest.raises(RuntimeError, match="its mode was changed before"):
         refusal(SAFE, nn.Module.eval)

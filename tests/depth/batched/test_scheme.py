@@ -115,7 +115,9 @@ def relu_first(u):
 def test_a_block_that_edits_its_state_is_refused(scheme, edit, grad):
     """`u + s F(u)` would add to the edited state, and the caller's tensor would be edited."""
     u = torch.ones(2, 3, requires_grad=grad) * 1.0
-    with pytest.raises(ValueError, match="the block edits its state in place; it must leave it"):
+    with pytest.raises(
+        ValueError, match="the block edits its state in place; it must not change it"
+    ):
         advance(scheme, lambda t, u: edit(u), 0.0, u, 0.5)
 
 

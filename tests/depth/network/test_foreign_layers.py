@@ -181,7 +181,7 @@ def test_layers_that_are_one_module():
     close(in_turn([one] * 3, inputs()), net(inputs()))
     other = ODENet(Increment(nn.Linear(4, 4)), 3, 3.0).double()
     before = tensors_of(one)
-    with pytest.raises(ValueError, match="layer 1 whose weight is that of a layer before"):
+    with pytest.raises(ValueError, match="layer 1 whose weight is shared with an earlier layer"):
         other.to_layers(into=[one] * 3)
     assert unchanged(one, before)
     other.load_layers([one] * 3)

@@ -274,7 +274,7 @@ def test_identity_is_no_rate_of_what_does_something_without_dropping(kind):
 def test_rates_of_all_layers_are_not_computed_with():
     net = ODENet.from_sequential(stacked(DropPath))
     drop = next(part for part in net.modules() if isinstance(part, DropPath))
-    with pytest.raises(TypeError, match="inside of a call only; assign one number"):
+    with pytest.raises(TypeError, match="inside a call only; assign one number"):
         drop.drop_prob *= 0.5
     drop.drop_prob = 0.5
     net(torch.ones(2, 4, dtype=torch.float64))

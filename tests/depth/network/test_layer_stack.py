@@ -288,7 +288,7 @@ def test_layers_that_start_identical(make, options):
 
 
 def test_a_template_is_drawn_anew_unless_told():
-    with pytest.warns(UserWarning, match="draws each layer anew"):
+    with pytest.warns(UserWarning, match="draws each layer separately"):
         net = ODENet(Bare(torch.rand(4)), 3, start="independent")
     assert not torch.equal(net.block.linear.weight[0], net.block.linear.weight[1])
 
@@ -296,7 +296,7 @@ def test_a_template_is_drawn_anew_unless_told():
 @pytest.mark.parametrize(
     ("block", "start", "words"),
     [
-        (lambda n: Bare(torch.rand(4)), "identical", "a function n -> module, which says itself"),
+        (lambda n: Bare(torch.rand(4)), "identical", "a function n -> module, which itself"),
         (nn.Tanh(), "alike", "got start 'alike'; give 'independent' or 'identical'"),
         (nn.Tanh(), None, "got start None; give 'independent'"),
     ],

@@ -19,7 +19,7 @@ from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training.loss.parameters import FlatParameters
 
 # `Timed` has parameters that nothing draws; its layers begin alike.
-pytestmark = pytest.mark.filterwarnings("ignore:ODENet draws each layer anew")
+pytestmark = pytest.mark.filterwarnings("ignore:ODENet draws each layer separately")
 
 
 def dense(width=4):

@@ -49,7 +49,7 @@ class Scaled(torch.nn.Linear):
         ({"rtol": -1.0}, ValueError, "rtol = -1.0; give a number, at least 0"),
         ({"atol": torch.ones(2)}, ValueError, "for all of y"),
         ({"rtol": 0.0}, ValueError, "both 0"),
-        ({"rtol": 1e-3, "step_size": 0.1}, ValueError, "both say how long steps are"),
+        ({"rtol": 1e-3, "step_size": 0.1}, ValueError, "both determine the steps"),
         ({"rtol": 1e-8}, ValueError, "rtol = 1e-08 for states of torch.float32"),
         ({"max_steps": 0}, ValueError, "max_steps = 0; give an integer"),
         ({"max_steps": 1}, ValueError, "grid of 2 steps, more than max_steps = 1"),

@@ -264,7 +264,7 @@ def test_closures_are_left_to_autograd():
 
     right = torch.stack(on_grid("rk4", func, y0, t))
     check_same(odeint(func, y0, t), right, [rate])
-    with pytest.raises(ValueError, match="tensors with a gradient beside its parameters"):
+    with pytest.raises(ValueError, match="tensors with a gradient besides its parameters"):
         odeint(func, y0, t, mode="mgrit")
 
 

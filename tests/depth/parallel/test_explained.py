@@ -10,11 +10,11 @@ from mgnet.depth import LayerParallel, ODENet  # noqa: E402
 from mgnet.depth.parallel import serial  # noqa: E402
 
 COMPILED = "in a compiled loop."
-NOT = "without compiled loops: Softmax is not among the modules that they know."
+NOT = "without compiled loops: Softmax is not among the supported modules."
 MODES = {
     "serial": "Serial propagation, ",
     "mgrit": "Cycles over the layers, {}; serial propagation would be ",
-    "auto": "Cycles, {}, or serial propagation, what is faster; the latter is ",
+    "auto": "Cycles, {}, or serial propagation, if it is faster; the latter is ",
 }
 
 

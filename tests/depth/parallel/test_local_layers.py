@@ -133,7 +133,7 @@ def test_a_pass_that_diverges_says_where(direction):
         net.block.weight.data[5] = torch.inf
         reason = r"the forward pass .* in layers 0 to 6 \(step .*\); weights of layer 5 are not fin"
     else:
-        reason = r"the backward pass .* in layers 0 to 6 \(step .*\); the weights are finite: look"
+        reason = r"the backward pass .* in layers 0 to 6 \(step .*\); the weights are finite: check"
     with pytest.raises(FloatingPointError, match=reason):
         parallel(x).sum().mul(torch.nan).backward()
     net.after.bias.data[0] = torch.nan

@@ -99,7 +99,7 @@ def test_functions_begin_with_a_state():
     found = lyapunov(lambda given, h: 1.1 * h + given, x, state=start)
     assert found.exponent == pytest.approx(np.log(1.1), abs=1e-4)
     assert found.converges and "little enough" in str(found)
-    with pytest.raises(TypeError, match="give that with which it begins"):
+    with pytest.raises(TypeError, match="give the initial state"):
         lyapunov(lambda given, h: h, x)
 
 
@@ -142,7 +142,7 @@ def warned(net, x, **settings):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         LayerParallel(net, **settings)(x).sum().backward()
-    return [str(each.message) for each in told if "goes on training" in str(each.message)]
+    return [str(each.message) for each in told if "continues training" in str(each.message)]
 
 
 def test_the_guard_says_it_once_where_errors_are_large():
@@ -215,7 +215,7 @@ def test_refusals(given, sentence):
 def test_half_precision_is_refused_and_does_not_stop_a_training(dtype):
     net = ODENet(torch.nn.Linear(3, 3), 16).to(dtype)
     x = torch.randn(4, 3, dtype=dtype)
-    with pytest.raises(TypeError, match="whose differences say nothing"):
+    with pytest.raises(TypeError, match="whose differences are meaningless"):
         lyapunov(net, x)
     if dtype == torch.bfloat16:
         control = FixedCycles(1, tolerance=1e-9)

@@ -146,7 +146,7 @@ def test_training_goes_on_with_one_warning():
     parallel(x)
     with torch.no_grad():
         cell.weight_hh *= 20.0
-    with pytest.warns(UserWarning, match="chaotic .* exponent .* steps are taken exactly"):
+    with pytest.warns(UserWarning, match="chaotic .* exponent .* steps are computed exactly"):
         found = parallel(x)[0]
     torch.testing.assert_close(found[:20], TimeParallel(cell, mode="serial")(x)[0][:20])
     with warnings.catch_warnings():

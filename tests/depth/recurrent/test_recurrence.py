@@ -74,5 +74,5 @@ def test_a_module_has_the_weights_and_kind_of_its_cell(kind, bias):
 
 def test_what_pytorch_does_not_have_is_refused():
     for cell in (ImplicitGRUCell(2, 3), nn.RNNCell(2, 3), lambda x, h: h):
-        with pytest.raises(TypeError, match="have a module of PyTorch"):
+        with pytest.raises(TypeError, match="have a corresponding module"):
             module_of(cell, batch_first=False, training=True)

@@ -16,9 +16,9 @@ from mgnet.training import (
     quasi_random,
     sine_network,
 )
-from mgnet.training.least_squares.levenberg_marquardt import Linearized
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.proportion import first_step, trial_of
+from mgnet.training.least_squares.sweep import Linearized
 from mgnet.training.least_squares.units import Unknowns
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)

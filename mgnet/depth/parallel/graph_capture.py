@@ -1,0 +1,309 @@
+"""`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
+
+In a deep network of small layers the host's launches take longer than the work. A graph has all of
+them, of a forward or of a backward pass, be it cycles or a march, and Python takes no part in it.
+The capture itself is PyTorch's `make_graphed_callables`; what it leaves to its callers is done
+here. Weights are inputs, so gradients that are kept are never those of a later replay; outputs are
+new tensors; a backward pass whose states were overwritten is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mgnet.depth.batched.autocast import cast_of
+from mgnet.depth.batched.devices import capturing
+from mgnet.depth.batched.draws import KEY
+from mgnet.depth.batched.lending import lending
+from mgnet.depth.network.dropout import KeyedDropout
+from mgnet.depth.parallel.control import SERIAL, PassReport
+from mgnet.depth.parallel.evaluation import unchanged
+from mgnet.depth.parallel.graph_refusals import (
+    AGAIN,
+    check_capture,
+    check_like,
+    hooked,
+    is_serial,
+    refuse_code,
+)
+from mgnet.depth.parallel.history import History
+from mgnet.depth.parallel.layer_parallel import LayerParallel
+from mgnet.depth.parallel.method import SERIAL_METHOD
+from mgnet.depth.parallel.serial import march
+from mgnet.depth.parallel.shared_weights import spreading
+from mgnet.depth.parallel.transforms import not_compiled, transform_of
+
+__all__ = ["GraphedLayers", "capture_graph"]
+
+KEPT = "_setups", "calls", "control", "_warned", "last_forward", "last_backward"
+
+
+def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> GraphedLayers:
+    """The forward and the backward pass of a module as two CUDA graphs, for inputs like x.
+
+    The result is called as the module is, and gives its numbers without Python between two kernels:
+    gradients reach x, the side inputs and the module's parameters, whose changes in place, by an
+    optimizer, each replay sees. Dropout has new masks in each replay, running statistics are
+    updated. A replay that meets a state that is not finite gives NaN, where the module itself would
+    raise FloatingPointError.
+
+    Parameters
+    ----------
+    parallel : LayerParallel
+        On a GPU, with `mode="serial"`, or with cycles and `FixedCycles`: other controls read norms
+        after each cycle.
+    x : Tensor
+        An example of the inputs. Its values do not matter; its shape, precision and device are
+        those of all calls. Whether it requires a gradient says whether later ones may.
+    **side : Tensor
+        Side inputs, by name, as in `ODENet.forward`.
+
+    Returns
+    -------
+    GraphedLayers
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what no graph can have: one sentence each.
+
+    Notes
+    -----
+    Tested with a recorder in place of CUDA graphs: it has not been run on a GPU yet. Source:
+    `torch.cuda.make_graphed_callables`.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> parallel = LayerParallel(ODENet(nn.Linear(2, 2), 8))
+    >>> capture_graph(parallel, torch.ones(3, 2))
+    Traceback (most recent call last):
+    ValueError: capture_graph got an input on cpu; CUDA graphs need tensors on a GPU: move \
+the module and its inputs there, as by .to("cuda")
+    """
+    check_capture(parallel, x, side)
+    return GraphedLayers(parallel, x, side)
+
+
+class GraphedLayers:
+    """What `capture_graph` gives: a function of x, and of the same side inputs, by two CUDA graphs.
+
+    Each call replays the forward graph, and each backward pass the backward one. Both have one set
+    of memory: a backward pass is that of the last call, and of another one it is a RuntimeError.
+    There are no derivatives of gradients.
+
+    Parameters
+    ----------
+    parallel, x, side
+        As in `capture_graph`, which checks them.
+
+    Attributes
+    ----------
+    last_forward, last_backward : PassReport
+        What the cycles of the last replays did. To ask makes the host wait for the device.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        In a call with tensors of another shape, precision or device, or after something has changed
+        that the graphs do not follow: a mode, a hook, a setting, which weights are trained.
+
+    Examples
+    --------
+    >>> if torch.cuda.is_available():
+    ...     from mgnet.depth import ODENet
+    ...     x = torch.ones(3, 2, device="cuda")
+    ...     parallel = LayerParallel(ODENet(nn.Linear(2, 2), 8).cuda())
+    ...     graphed = capture_graph(parallel, x)
+    ...     assert torch.allclose(graphed(x), parallel(x))
+    """
+
+    def __init__(self, parallel: LayerParallel, x: Tensor, side: Mapping[str, Tensor]):
+        self.parallel = parallel
+        self._body = _Body(parallel)
+        self._names = [name for name, _ in self._body.named_parameters()]
+        self._sides = sorted(side)
+        self._keys = [(part, name, getattr(part, name)) for part, name in _keys(parallel.net.block)]
+        self._number = 0  # of the last replay
+        self._lock = threading.Lock()
+        given = [x, *[side[name] for name in self._sides], *self._body.parameters()]
+        count = 1 + len(side)
+        # Inputs have memory of the graph's; weights are read where they are.
+        self._static = [
+            (x.detach().clone() if n < count else x.detach()).requires_grad_(x.requires_grad)
+            for n, x in enumerate(given)
+        ]
+        self._state = self._now()
+        with lending(), _apart(parallel), capturing():
+            refuse_code(parallel, x, side)
+            make: Any = torch.cuda.make_graphed_callables
+            self._replay = make(self._run, tuple(self._static), allow_unused_input=True)
+            # Graphs write to tensors of the set-up, and reports lie in memory of theirs.
+            self._held = parallel._setups
+            self._reports = {"forward": parallel.last_forward, "backward": parallel.last_backward}
+
+    def __call__(self, x: Tensor, **side: Tensor) -> Tensor:
+        """The output for x; side inputs by the names that they were captured with."""
+        return not_compiled(partial(self._called, side), x)
+
+    def _called(self, side: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        if sorted(side) != self._sides:
+            raise ValueError(
+                f"GraphedLayers got the side inputs {sorted(side)}, but was captured with "
+                f"{self._sides}; give the same ones, or {AGAIN}"
+            )
+        given = [x, *[side[name] for name in self._sides], *self._body.parameters()]
+        self._check_call(given, side)
+        with self._lock:
+            self._renew_masks()
+            self._number += 1
+            out = self._replay(*_Entry.apply(*given))
+            return _Exit.apply(self, out, *given)
+
+    @property
+    def last_forward(self) -> PassReport:
+        """What the cycles of the last forward replay did."""
+        return _read(self._reports["forward"])
+
+    @property
+    def last_backward(self) -> PassReport:
+        """What the cycles of the last backward replay did."""
+        return _read(self._reports["backward"])
+
+    def _run(self, *tensors: Tensor) -> Tensor:
+        """What is captured: the module as a function of its inputs and weights."""
+        count = 1 + len(self._sides)
+        side = dict(zip(self._sides, tensors[1:count], strict=True))
+        weights = dict(zip(self._names, tensors[count:], strict=True))
+        return functional_call(self._body, weights, (tensors[0], side))
+
+    def _renew_masks(self) -> None:
+        """New dropout masks, as a call of the module would have, where the graph reads them."""
+        with lending():
+            self.parallel.net.resample_dropout()
+        for part, name, static in self._keys:
+            now = getattr(part, name)
+            if now is not static:
+                static.copy_(now)
+
+    def _now(self) -> dict[str, Any]:
+        """What must be as it was at the capture, by what it is called in messages."""
+        parallel, net = self.parallel, self.parallel.net
+        keys = {id(static) for _, _, static in self._keys}
+        own = {id(getattr(part, name)) for part, name, _ in self._keys} | keys
+        return {
+            "the mode of a part, by train() or eval()": [m.training for m in parallel.modules()],
+            "the settings or the control of the module": (
+                dict(parallel.settings),
+                parallel.control,
+            ),
+            "a value that the block reads": (net.kernel.fingerprint(), net.final_time),
+            "the place or the kind of a buffer": [
+                (b.data_ptr(), b.shape, b.dtype) for b in parallel.buffers() if id(b) not in own
+            ],
+            "the names of weights": [name for name, _ in self._body.named_parameters()],
+            "the hooks of a part": hooked(parallel),
+        }
+
+    def _check_call(self, given: Sequence[Tensor], side: Mapping[str, Tensor]) -> None:
+        now = self._now()
+        for what, before in self._state.items():
+            if now[what] != before:
+                raise RuntimeError(
+                    f"GraphedLayers was captured before {what} changed, and would not follow; "
+                    f"{AGAIN}"
+                )
+        transform = transform_of(self.parallel.net, given[0], side)
+        if transform or cast_of(given[0].device.type) is not None:
+            raise RuntimeError(
+                f"GraphedLayers was called under {transform or 'autocast'}, and a graph has no "
+                "other operations than it was captured with; call the module itself there"
+            )
+        names = ["x", *self._sides, *[name.partition(".")[2] for name in self._names]]
+        for name, tensor, static in zip(names, given, self._static, strict=True):
+            check_like(name, tensor, static)
+
+
+class _Body(nn.Module):
+    """A module, as a part of which its parameters have names."""
+
+    def __init__(self, parallel: LayerParallel):
+        super().__init__()
+        self.parallel = parallel
+
+    def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Tensor:
+        """As the module, but that masks are drawn before, and that large states march, too."""
+        parallel, net = self.parallel, self.parallel.net
+        u = net.encode(x, **side)
+        if not is_serial(parallel):
+            return net.decode(parallel._propagate(u, "mgrit", side), **side)
+        given, few = parallel._prepare(u, SERIAL_METHOD, side), parallel.settings["memory"]
+        spread = spreading(net, parallel.communicator, parallel.method.strides[-1], side)
+        found = march(*given, spread=spread, checkpoints=few != "states")
+        return net.decode(found, **side)
+
+
+class _Entry(torch.autograd.Function):
+    """Tensors as they are; gradients that are kept are copies, since the next replay overwrites."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple([x.view_as(x) for x in tensors])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple([None if g is None else g.clone() for g in gradients])
+
+
+class _Exit(torch.autograd.Function):
+    """A copy of the output, since the next replay overwrites; no replay of a pass that is gone."""
+
+    @staticmethod
+    def forward(ctx: Any, graphed: GraphedLayers, out: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.graphed, ctx.number = graphed, graphed._number
+        ctx.save_for_backward(*tensors)  # tells if one is edited before backward
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        tensors = ctx.saved_tensors
+        if ctx.number != ctx.graphed._number:
+            raise RuntimeError(
+                "GraphedLayers was asked for a backward pass of a call before its last one, whose "
+                "states are overwritten; go backward before the next call, or capture a graph for "
+                "each"
+            )
+        return None, gradient, *[None] * len(tensors)
+
+
+def _keys(block: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Where the keys of dropout masks stand, which each pass in training replaces."""
+    own = [(block, KEY)] if KEY in block._buffers else []
+    return own + [(part, "key") for part in block.modules() if isinstance(part, KeyedDropout)]
+
+
+@contextmanager
+def _apart(parallel: LayerParallel) -> Iterator[None]:
+    """Inside, the module has a set-up that eager calls do not share; after, it is as it was."""
+    kept, draws = {name: vars(parallel)[name] for name in KEPT}, parallel.net.kernel.draws
+    calls = draws.calls
+    vars(parallel).update(_setups={}, last_forward=SERIAL, last_backward=SERIAL)
+    try:
+        with unchanged(parallel):
+            yield
+    finally:
+        vars(parallel).update(kept)
+        draws.calls = calls
+
+
+def _read(report: Any) -> PassReport:
+    return report.read() if isinstance(report, History) else report

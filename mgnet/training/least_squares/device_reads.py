@@ -1,0 +1,91 @@
+"""What the host reads from a device: few numbers, and together.
+
+A number that Python decides by has to come from the device, and the host waits for all that was
+begun there. So a step of Levenberg-Marquardt on a device asks for its numbers once; see
+`device_steps`. Checks that nearly always hold are read with them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["deferred", "holds", "is_far", "read"]
+
+
+class _Waiting(threading.local):
+    """The checks that this thread has put off; None while it puts off none."""
+
+    checks: list[torch.Tensor] | None = None
+
+
+_waiting = _Waiting()
+
+
+def is_far(u: torch.Tensor) -> bool:
+    """Whether the host has to wait for numbers of this tensor.
+
+    Examples
+    --------
+    >>> is_far(torch.ones(1))
+    False
+    """
+    return u.device.type != "cpu"
+
+
+def holds(check: torch.Tensor) -> bool:
+    """Whether a check holds; inside `deferred`, True, and the check is kept for later.
+
+    Parameters
+    ----------
+    check : tensor of bool, of shape ()
+
+    Examples
+    --------
+    >>> holds(torch.tensor(1.0) < 0.0)
+    False
+    """
+    if _waiting.checks is None:
+        return bool(check)
+    _waiting.checks.append(check)
+    return True
+
+
+@contextmanager
+def deferred() -> Iterator[list[torch.Tensor]]:
+    """Takes checks as passed; gives the list of them, to be read with other numbers.
+
+    Who finds that one failed has to begin again without this.
+
+    Examples
+    --------
+    >>> with deferred() as checks:
+    ...     holds(torch.tensor(1.0) < 0.0)
+    True
+    >>> checks
+    [tensor(False)]
+    """
+    before, checks = _waiting.checks, list[torch.Tensor]()
+    _waiting.checks = checks
+    try:
+        yield checks
+    finally:
+        _waiting.checks = before
+
+
+def read(numbers: Sequence[torch.Tensor]) -> list[float]:
+    """Numbers of a device in one transfer, as float64.
+
+    Parameters
+    ----------
+    numbers : sequence of tensors of shape ()
+
+    Examples
+    --------
+    >>> read([torch.tensor(2.0), torch.tensor(True)])
+    [2.0, 1.0]
+    """
+    return torch.stack([number.double() for number in numbers]).cpu().tolist()

@@ -1,0 +1,351 @@
+"""Levenberg-Marquardt on a device: a step whose numbers the host reads once.
+
+The Jacobian, `J^T J`, its factor and all vectors stay where the parameters are. The host decides
+whether a step is taken and how long the next one is, by some twenty numbers that it reads together
+once the first trial is made; a further trial is one more read. So what `levenberg_marquardt` also
+reads of a state (the objective, the norm of the gradient, the cosine of its tests) comes with the
+trial that begins there. Arithmetic is that of `levenberg_marquardt`, but that corrections are all
+made, and those after the last good one discarded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mgnet.level import Level
+from mgnet.training.least_squares.curvature import AHEAD, CLOSE, CONTRACTS, STRONGER
+from mgnet.training.least_squares.device_reads import deferred, read
+from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.proportion import is_to_be_known
+from mgnet.training.least_squares.recentred import Recentred
+from mgnet.training.least_squares.scaling import LEAST, MOST, precision
+from mgnet.training.least_squares.step_rules import Damping, StepRule, Trial
+from mgnet.training.least_squares.sweep import Attempt, Linearized, Sweep, searched
+from mgnet.training.least_squares.units import Unknowns
+
+__all__ = ["DeviceTold", "begun_on_device", "leads_itself"]
+
+
+def leads_itself(
+    smoother: Any,
+    problem: Any,
+    u: torch.Tensor,
+    f: torch.Tensor | None,
+    memory: Damping,
+) -> bool:
+    """Whether a step on a device needs one read: else the host leads it, by many.
+
+    It does with steps by Cholesky or QR, without bounds, of a problem whose residuals are all here;
+    and not in the first step, which looks for the proportions of the layers.
+
+    Parameters
+    ----------
+    smoother : LevenbergMarquardt
+    problem : LeastSquares
+    u : tensor
+    f : tensor or None
+        With what a coarse problem subtracts.
+    memory : Damping
+
+    Examples
+    --------
+    >>> from mgnet.training import LevenbergMarquardt
+    >>> problem = LeastSquares.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight)
+    >>> leads_itself(LevenbergMarquardt(), problem, problem.start(), None, Damping(1.0, 2.0))
+    False
+    """
+    if smoother.bounds is not None or smoother.linear_solver is not None:
+        return False
+    unknowns = Unknowns(problem, len(u), smoother.x_scale)
+    if smoother.rule_for(unknowns).singular or problem.checks_at_once:
+        return False
+    if f is None and is_to_be_known(unknowns) and not unknowns.knows(memory.proportion):
+        return False
+    while isinstance(problem, Recentred):
+        problem = problem.fine
+    return type(problem).half_square is LeastSquares.half_square
+
+
+@dataclass(eq=False)
+class DeviceTold:
+    """A linearization on a device and its first trial, with the numbers of both.
+
+    Attributes
+    ----------
+    level : Level
+    told : Linearized
+    system : NormalEquations
+    rule : StepRule
+    memory : Damping
+        Before the step.
+    acceleration : float
+    corrections : int
+        As in `LevenbergMarquardt`.
+    rows : bool
+        Whether systems are solved by QR of the rows of J: Cholesky left too few digits.
+    gradient, largest, size, cosine : float
+        `|J^T r|`, the largest residual, `|D u|`, the cosine of the test `gtol`.
+    value : float
+        `1/2 |r|^2 - <f, u>`.
+    moves : bool
+        Whether the value has a slope, and J an entry that is not zero.
+    """
+
+    level: Level
+    told: Linearized
+    system: NormalEquations
+    rule: StepRule
+    memory: Damping
+    acceleration: float
+    corrections: int
+    rows: bool
+    gradient: float = 0.0
+    largest: float = 0.0
+    size: float = 0.0
+    cosine: float = 0.0
+    value: float = 0.0
+    moves: bool = True
+    first: tuple[list[float], torch.Tensor] | None = None  # numbers of the first trial, its end
+
+    @property
+    def u(self) -> torch.Tensor:
+        """The state."""
+        return self.told.u
+
+    @property
+    def r(self) -> torch.Tensor:
+        """Its residuals."""
+        return self.told.r
+
+    @property
+    def half(self) -> float:
+        """`1/2 |r|^2`."""
+        return self.told.half
+
+    def swept(self) -> Sweep:
+        """The step, after further trials where the first is not taken: a read for each."""
+        trial = Trial(-math.inf, 0.0, 0.0, 0.0)
+        before = Sweep(
+            self.u, self.memory, self.told, trial, self.size, self.system, True, self.cosine
+        )
+        unseen = self.told.digits * abs(self.value)
+        sweep = searched(self.rule, self.memory, before, unseen, self.moves, self._attempt)
+        return sweep._replace(memory=sweep.memory._replace(rows=self.rows))
+
+    def _attempt(self, memory: Damping) -> Attempt:
+        first, self.first = self.first, None
+        if first is not None and memory.mu == self.memory.mu:
+            attempt = self._judged(memory, *first)
+            if attempt is not None:
+                return attempt
+            self.rows = True
+        while True:
+            with deferred() as checks:
+                numbers, new = _tried(self, memory)
+            *found, sound = read([*numbers, _all(checks, self.u)])
+            if not sound:
+                self.told.problem.checks_at_once = True  # and the host leads from here on
+                return Trial(-math.inf, *found[1:4]), None, memory.bend
+            attempt = self._judged(memory, found, new)
+            if attempt is not None:
+                return attempt
+            self.rows = True
+
+    def _judged(self, memory: Damping, numbers: list[float], new: torch.Tensor) -> Attempt | None:
+        """The trial of these numbers; None where Cholesky left too few digits for it."""
+        left, predicted, size, slope, then, usable, bend = numbers
+        if not self.moves:
+            return Trial(-math.inf, 0.0, 0.0, 0.0), None, memory.bend
+        enough = self.system.enough(left)
+        if not self.rows and not enough:
+            return None
+        self.rows = not enough
+        trial = Trial(-math.inf, predicted, size, slope)
+        if not predicted > self.told.digits * abs(self.value):
+            return trial, None, memory.bend
+        bend = memory.bend if math.isnan(bend) else bend
+        if not usable:
+            return trial, None, bend
+        actual = self.value - then if math.isfinite(then) else -math.inf
+        return trial._replace(actual=actual), new, bend
+
+
+def begun_on_device(
+    smoother: Any,
+    level: Level,
+    u: torch.Tensor,
+    f: torch.Tensor | None,
+    memory: Damping,
+) -> DeviceTold | None:
+    """The linearization at u and the first step from there, by one read.
+
+    None where the host has to lead: squares that overflow or vanish, residuals that are not finite
+    or that mix samples.
+
+    Parameters
+    ----------
+    smoother : LevenbergMarquardt
+        For which `leads_itself`.
+    level : Level
+        With the `LeastSquares`.
+    u : tensor
+    f : tensor or None
+        With what a coarse problem subtracts.
+    memory : Damping
+
+    Examples
+    --------
+    >>> from mgnet.training import LevenbergMarquardt
+    >>> problem = LeastSquares.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight - 3.0)
+    >>> level, u = Level(problem, LevenbergMarquardt()), torch.tensor([1.0, 0.0]).double()
+    >>> begun = begun_on_device(level.smoother, level, u, None, Damping(1e-2, 2.0))
+    >>> begun.half, begun.gradient, bool((begun.swept().u - torch.tensor([3.0, 0.0])).norm() < 0.1)
+    (2.0, 2.0, True)
+    """
+    problem: Any = level.operator
+    unknowns = Unknowns(problem, len(u), smoother.x_scale)
+    with deferred() as checks:
+        r, J = problem.linearize(u)
+        level.charge(1.0)
+        system = NormalEquations(J, r, None if f is None else f.double())
+        unit, norms = unknowns.sizes(system.columns, memory.proportion, memory.norms)
+        system = system if unit is None else system.measured(unit)
+        told = Linearized(problem, u, r, J, f, math.nan)
+        begun = DeviceTold(
+            level,
+            told,
+            system,
+            smoother.rule_for(unknowns),
+            memory._replace(norms=norms),
+            smoother.acceleration,
+            smoother.corrections,
+            memory.rows,
+        )
+        own = _numbers_of(told, system)
+        trial, new = _tried(begun, begun.memory)
+    half, value, gradient, *own, sound = read([*own, *trial, _all(checks, u)])
+    own, numbers = own[: -len(trial)], own[-len(trial) :]
+    begun.largest, begun.size, begun.cosine, scale, slopes, finite = own
+    if not sound:
+        problem.checks_at_once = True
+    if not (sound and finite) or not LEAST < half < MOST:
+        return None
+    if slopes and not 1e-150 < gradient < 1e150:
+        return None
+    begun.told = told._replace(half=half)
+    begun.value, begun.gradient, begun.moves = value, gradient, bool(slopes) and scale > 0.0
+    begun.first = numbers, new
+    return begun
+
+
+def _all(checks: list[torch.Tensor], u: torch.Tensor) -> torch.Tensor:
+    """Whether all checks hold."""
+    return torch.stack(checks).all() if checks else u.new_ones(())
+
+
+def _half(r: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (r @ r)
+
+
+def _size(d: torch.Tensor, unit: torch.Tensor | None) -> torch.Tensor:
+    return (d if unit is None else d / unit).norm()
+
+
+def _numbers_of(told: Linearized, system: NormalEquations) -> list[torch.Tensor]:
+    """What the host knows of a state."""
+    half, descent = _half(told.r), system.descent
+    pulled = descent if told.f is None else told.J.rmatvec(told.r)
+    value = half if told.f is None else half - told.f @ told.u
+    norms = system.columns.sqrt() * (2.0 * half).sqrt()
+    cosines = pulled.abs() / torch.where(norms > 0.0, norms, 1.0)
+    finite = torch.isfinite(descent).all() & torch.isfinite(value)
+    return [
+        half,
+        value,
+        pulled.norm(),
+        told.r.abs().max(),
+        _size(told.u.double(), system.unit),
+        torch.where(norms > 0.0, cosines, 0.0).max(),
+        system.matrix.trace(),
+        descent.any(),
+        finite,
+    ]
+
+
+def _tried(begun: DeviceTold, memory: Damping) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """A step, what is to be known of it, and where it leads to: as `LevenbergMarquardt._attempt`.
+
+    The numbers: what Cholesky leaves; the predicted reduction, the size and the slope of the step;
+    the value at its end; whether it can be taken; how much it bends, NaN where that is not known.
+    """
+    told, system, mu = begun.told, begun.system, memory.mu
+    problem, u, unit = told.problem, told.u, system.unit
+    solve, left = system.damped_unseen(mu, begun.rows)
+    d = solve(None)
+    shift = mu * (system.matrix.trace() / system.J.shape[1])
+    size, slope = _size(d, unit), d @ system.descent
+    if unit is None:
+        predicted = 0.5 * (d @ (shift * d + system.descent))
+    else:
+        predicted = 0.5 * (shift * size**2 + slope)
+    bends = bool(begun.acceleration) and begun.rule.accelerates(memory)
+    step, usable, bend = d, torch.isfinite(d).all(), torch.full_like(size, memory.bend)
+    if bends:
+        image = told.J.matvec(d)
+        step, usable, bend = _bent(begun, d, image, solve)
+        begun.level.charge(1.0 / 3.0)
+    new = torch.where(usable, u + step.to(u.dtype), u)
+    r = problem.residuals(new)
+    begun.level.charge(1.0 / 3.0)
+    if len(r) != len(told.r):
+        raise ValueError(f"the residual function gave {len(told.r)} residuals, then {len(r)}")
+    if bends and begun.corrections and told.f is None:
+        new, r = _corrected(begun, image, new, r, mu)
+        begun.level.charge(begun.corrections / 3.0)
+    then = _half(r) if told.f is None else _half(r) - told.f @ new
+    return [left, predicted, size, slope, then, usable, bend], new
+
+
+def _bent(
+    begun: DeviceTold,
+    d: torch.Tensor,
+    image: torch.Tensor,
+    solve: Callable[[torch.Tensor | None], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `curvature.bent`: the step, whether it can be taken, and the ratio or NaN."""
+    told, unit = begun.told, begun.system.unit
+    ahead = told.problem.residuals(told.u + (AHEAD * d).to(told.u.dtype))
+    a = solve(((ahead - told.r) / AHEAD - image) * (-2.0 / AHEAD))
+    longer, length = 2.0 * _size(a, unit), _size(d, unit)
+    fair = longer <= begun.acceleration * length
+    short = length <= precision(told.problem) ** 0.5 * _size(told.u, unit)
+    step = torch.where(fair, d + 0.5 * a, d)
+    ratio = torch.where(length > 0.0, longer / length, 0.0)
+    usable = (fair | short) & torch.isfinite(step).all()
+    return step, usable, torch.where(fair, ratio, math.nan)
+
+
+def _corrected(
+    begun: DeviceTold, image: torch.Tensor, new: torch.Tensor, r: torch.Tensor, mu: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `curvature.corrected`: the end of the step, and the residuals there."""
+    told, system = begun.told, begun.system
+    goal = told.r + image.to(told.r.dtype)
+    gap, fair = _half(r - goal), CLOSE * _half(goal)
+    solve, _ = system.damped_unseen(STRONGER * mu, begun.rows)
+    goes_on = (fair < gap) & (gap < math.inf)
+    for _ in range(begun.corrections):
+        end = new + solve(goal - r).to(new.dtype)
+        there = told.problem.residuals(end)
+        left = _half(there - goal)
+        goes_on = goes_on & (left < CONTRACTS * gap)
+        new, r = torch.where(goes_on, end, new), torch.where(goes_on, there, r)
+        gap = torch.where(goes_on, left, gap)
+        goes_on = goes_on & (fair < gap)
+    return new, r

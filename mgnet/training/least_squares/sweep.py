@@ -1,0 +1,163 @@
+"""A sweep of Levenberg-Marquardt: where it begins, the search for a step, and what it led to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from mgnet.training.least_squares.bounds import Box
+from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.newton_krylov import KrylovEquations
+from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.scaling import norm
+from mgnet.training.least_squares.singular_values import SingularEquations
+from mgnet.training.least_squares.step_rules import Damping, StepRule, Trial
+
+__all__ = ["Attempt", "Equations", "Linearized", "Sweep", "searched"]
+
+Equations = NormalEquations | KrylovEquations | SingularEquations
+
+#: A step that was tried, where it leads to, None where it is not to be taken, how much it bends.
+Attempt = tuple[Trial, torch.Tensor | None, float]
+
+
+class Linearized(NamedTuple):
+    """A state and what is known of the residuals there.
+
+    Attributes
+    ----------
+    problem : LeastSquares or Rescaled
+    u, r : tensor
+        The state and its residuals.
+    J : Jacobian
+    f : tensor or None
+    half : float
+        `1/2 |r|^2`.
+    box : Box or None
+        The bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
+    """
+
+    problem: Any
+    u: torch.Tensor
+    r: torch.Tensor
+    J: Jacobian
+    f: torch.Tensor | None
+    half: float
+    box: Box | None = None
+
+    @property
+    def value(self) -> float:
+        """`1/2 |r|^2 - <f, u>`."""
+        return self.half - (0.0 if self.f is None else float(self.f @ self.u))
+
+    @property
+    def gradient(self) -> float:
+        """`|J^T r|`."""
+        return norm(self.J.rmatvec(self.r))
+
+    @property
+    def largest(self) -> float:
+        """The largest size of a residual, over all ranks."""
+        return self.problem.largest(self.r)
+
+    @property
+    def digits(self) -> float:
+        """The least relative change of the value that can be seen."""
+        return float(torch.finfo(self.r.dtype).eps)
+
+
+class Sweep(NamedTuple):
+    """What one Jacobian led to.
+
+    Attributes
+    ----------
+    u : tensor
+        The new state; the old one itself, if no step was taken.
+    memory : Damping
+    told : Linearized
+        Where it began, in the unit in which steps were compared.
+    trial : Trial
+        The last step that was tried.
+    size : float
+        `|D u|` before.
+    system : NormalEquations, KrylovEquations or SingularEquations
+    seen : bool
+        False where the predicted reduction is below the rounding of the value.
+    cosine : float or None
+        The largest between the residuals and a column of J, where that is known by now.
+    """
+
+    u: torch.Tensor
+    memory: Damping
+    told: Linearized
+    trial: Trial
+    size: float
+    system: Equations
+    seen: bool
+    cosine: float | None = None
+
+
+def searched(
+    rule: StepRule,
+    memory: Damping,
+    before: Sweep,
+    unseen: float,
+    moves: bool,
+    attempt: Callable[[Damping], Attempt],
+) -> Sweep:
+    """The sweep, by steps that are tried until one lowers the objective.
+
+    Parameters
+    ----------
+    rule : StepRule
+    memory : Damping
+    before : Sweep
+        Of which the start, the system and the size are known.
+    unseen : float
+        A decrease below it is the rounding of the value. Such a state is a minimum, and refusals
+        there say nothing about the damping, which the next level inherits.
+    moves : bool
+        Whether the objective has a slope.
+    attempt : callable
+        Tries the step of a damping.
+
+    Examples
+    --------
+    A parabola, of which the model is exact:
+
+    >>> from mgnet.training.least_squares.step_rules import Nielsen
+    >>> told = Linearized(None, torch.ones(1), torch.ones(1), None, None, 0.5)
+    >>> start = Sweep(told.u, Damping(1.0, 2.0), told, Trial(0.0, 0.0, 0.0, 0.0), 1.0, None, True)
+    >>> found = searched(
+    ...     Nielsen(), start.memory, start, 1e-16, True,
+    ...     lambda now: (Trial(0.5, 0.5, 1.0, 1.0), torch.zeros(1), 0.0),
+    ... )
+    >>> found.u.item(), found.memory.mu < 1.0
+    (0.0, True)
+    """
+    first, kept = memory, None
+    attempts: dict[float, Attempt] = {}
+
+    def known(memory: Damping) -> Attempt:
+        if memory.mu not in attempts:
+            attempts[memory.mu] = attempt(memory)
+        return attempts[memory.mu]
+
+    for _ in range(rule.trials):
+        memory = rule.look(memory, before.system, before.size, lambda now: known(now)[0])
+        trial, new, bend = known(memory)
+        if 0.0 < trial.predicted <= unseen or not moves:
+            return kept or before._replace(memory=first, trial=trial, seen=False)
+        memory = memory._replace(bend=bend)
+        if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
+            return kept
+        memory = rule.judge(memory, trial)
+        if new is not None and trial.accepted:
+            kept = before._replace(u=new, memory=memory, trial=trial)
+            further = rule.reaching(first, memory, trial)
+            if further is None:
+                return kept
+            memory = further
+    return kept or before._replace(memory=memory._replace(growth=2.0), trial=trial)
