@@ -287,8 +287,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
     Parameters
     ----------
     path : Path
-        Path of the file; missing folders above it are created. A link remains a link, and a file
-        keeps its mode.
+        Path of the file; missing folders are created. Links and the mode of a file are kept.
     parts : iterable of bytes
         Contents of the file.
 

@@ -74,7 +74,7 @@ def test_no_file_is_a_start_and_another_thing_is_refused(tmp_path):
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     for name, words in {
-        "old.pt": "a file of torch.save, written by an older mgnet.*or start again in another folder$",
+        "old.pt": "a file of torch.save, written by an older mgnet.*again in another folder$",
         "text": "mgnet has not written it",
         "empty": "mgnet has not written it",
         "pipe": "not an ordinary file",
