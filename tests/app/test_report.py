@@ -67,9 +67,17 @@ def test_rmse_and_largest_error_are_in_the_unit_of_the_target(data, tmp_path):
 @pytest.mark.parametrize(
     ("held", "order", "verdict"),
     [
-        (1e-6, ["KAN", "tree", "line", "lost"], "tree comes next, with 2 times our"),
-        (3e-6, ["tree", "KAN", "line", "lost"], "tree wins: the held-out error of mgnet is 1.5 times"),
-        (9e-6, ["tree", "line", "KAN", "lost"], "tree wins: the held-out error of mgnet is 4.5 times"),
+        (1e-6, ["KAN", "tree", "line", "lost"], "tree comes next, with 2 times the"),
+        (
+            3e-6,
+            ["tree", "KAN", "line", "lost"],
+            "tree wins: the held-out error of mgnet is 1.5 times",
+        ),
+        (
+            9e-6,
+            ["tree", "line", "KAN", "lost"],
+            "tree wins: the held-out error of mgnet is 4.5 times",
+        ),
     ],
 )
 def test_the_comparison_is_sorted_whoever_wins(data, tmp_path, held, order, verdict):

@@ -81,7 +81,9 @@ def test_text_where_a_number_is_needed_is_told_in_a_sentence(mixed, tmp_path, mo
     for cells in ("K,a,1,x", "yes,a,1,x", "1,a,maybe,x"):
         (tmp_path / "t.csv").write_text('T,"k""\\nd",on,rare\n' + cells + "\n")
         name, wrong = ("on", "maybe") if "maybe" in cells else ("T", cells.split(",")[0])
-        with pytest.raises(SystemExit, match=f"column '{name}' holds '{wrong}', which is not a num"):
+        with pytest.raises(
+            SystemExit, match=f"column '{name}' holds '{wrong}', which is not a num"
+        ):
             runpy.run_path(str(tmp_path / "model.py"), run_name="__main__")
 
 

@@ -190,7 +190,9 @@ def test_no_archives(content):
 def test_a_member_that_is_no_array():
     with zipfile.ZipFile(file := io.BytesIO(), "w") as out:
         out.writestr("xl/worksheets/sheet1.xml", "<xml/>")
-    with pytest.raises(ValueError, match="it holds 'xl/worksheets/sheet1.xml', which is not an array"):
+    with pytest.raises(
+        ValueError, match="it holds 'xl/worksheets/sheet1.xml', which is not an array"
+    ):
         open_archive("data.npz", file)
 
 
