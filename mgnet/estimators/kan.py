@@ -1,4 +1,4 @@
-"""`KANRegressor`: regression with scikit-learn's methods."""
+"""`KANRegressor`: regression with scikit-learn's interface."""
 
 from __future__ import annotations
 
