@@ -1,4 +1,4 @@
-"""A warning for scripts that `mpiexec` starts on several ranks, each of which solves the same problem."""
+"""A warning for scripts that `mpiexec` starts on several ranks that solve the same problem."""
 
 from __future__ import annotations
 
