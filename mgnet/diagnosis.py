@@ -87,7 +87,7 @@ class Diagnosis:
         self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
         # Scale of residuals: without it their products with states may overflow in float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
-        # Otherwise it breaks off again.
+        # After a state that was not finite, a repeated cycle would break off again.
         if last is not None and solution.reason.name != "NOT_FINITE":
             self._norms[0] = solution.residual_norms[-2]
             # A partial solve of a Krylov method begins at its last restart.

@@ -210,7 +210,7 @@ def _linear(axis: GridAxis, sign: int) -> np.ndarray:
     """The weights of the kept points on one side, along an axis."""
     n = axis.coarse
     weights = np.full(n + 1, 0.5)
-    # The gap between the last and the first is empty: its value is that of the point beyond it.
+    # With a seam, the gap between the last and first point is empty and has the value beyond it.
     if axis.seam:
         weights[0], weights[n] = (1.0, 0.0) if sign < 0 else (0.0, 1.0)
     elif not axis.periodic:

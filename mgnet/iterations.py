@@ -257,7 +257,7 @@ class KrylovMethod:
         z = self.cycles.perform(self.repeated, None, r, self._number).state
         if self._nullspace is not None:
             return self._nullspace.remove(z)
-        # It may return the same array each time.
+        # The smoother may return the same array each time.
         return callbacks.duplicate(z) if self._foreign else z
 
     def state(self) -> State:

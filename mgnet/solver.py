@@ -363,7 +363,7 @@ class Solver:
             f, exponent = np.asarray(b).ravel(), 0
             kind = np.result_type(dtype, np.complex64) if f.dtype.kind == "c" else dtype
             common = np.result_type(f.dtype, kind)
-            # It may be out of the range of the matrix's precision.
+            # f may be out of the range of the matrix's precision.
             if f.dtype.kind in "fc" and common != kind:
                 exponent = binary_exponent(norm(f))
                 f = times_power_of_two(f, -exponent)

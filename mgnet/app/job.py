@@ -287,7 +287,7 @@ def _pictures(
 
     units, single = Units.of(data), fitted.hierarchy is not None
     drawn, predict = labelled(units.data(data)), units.of_units(trained[0].predict)
-    # Takes seconds for wide tables.
+    # This takes seconds for wide tables.
     order = influential(drawn, predict) if len(data.names) > 2 else None
     made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict, order))]
     caption = "Mean prediction as one column changes"

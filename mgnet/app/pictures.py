@@ -237,7 +237,7 @@ def influential(data: Data, predict: Predict) -> list[int]:
     """
     rng = np.random.default_rng(SEED)
     inputs = data.x.shape[1]
-    # The work is the product of rows and inputs.
+    # The work grows with the product of rows and inputs.
     rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 20)]
     x = data.x[rows]
     fit, change = predict(x), []

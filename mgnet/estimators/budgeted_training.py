@@ -109,7 +109,7 @@ def _by_cycles(
         sweeps = len(budget.history)
         u, memory = run(schedule, hierarchy, u, None, memory)
         _tell(solver, budget, number, u)
-        # It ended, or the cycle has no sweeps.
+        # The budget ended, or the cycle has no sweeps.
         if budget.exhausted or len(budget.history) == sweeps:
             break
         schedule = Schedule(solver.schedule[solver.schedule.opening :])

@@ -261,7 +261,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
                     f"{predicted.shape}; give the targets that it was fitted to"
                 )
             size = exponents(y)
-            # It may be very large.
+            # Predictions may be very large.
             predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)
         weights = checked_weights("KANRegressor", sample_weight, predicted)
         with as_doubles("KANRegressor"):
