@@ -1,4 +1,4 @@
-"""The hidden layers as a basis: box initialization, and the last layer always solved.
+"""The hidden layers as a basis: box initialization, and a last layer that is always solved.
 
 python demos/adaptive_basis.py [folder for the pictures] [seconds per training]
 """
@@ -45,7 +45,8 @@ for box in (False, True):
         level = Level(problem, smoother, objective=problem.value)
         u, history = problem.start(), []
         memory = smoother.start(level, u)
-        smoother.smooth(level, u, None, 1, memory)  # the first use of Adam loads much of PyTorch
+        # The first use of Adam loads a large part of PyTorch.
+        smoother.smooth(level, u, None, 1, memory)
         begin = time.perf_counter()
         while not history or time.perf_counter() - begin < seconds:
             u, memory = smoother.smooth(level, u, None, 10, memory)

@@ -1,4 +1,4 @@
-"""A stiff oscillator on a time grid that is refined where the error arises.
+"""A stiff oscillator on a time grid that is refined where the errors arise.
 
 python demos/adaptive_time.py [folder for the picture]
 """

@@ -26,7 +26,8 @@ arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/amg")
 out.mkdir(parents=True, exist_ok=True)
 
-# Diffusion that is a hundred times stronger along a diagonal: hard for a geometric hierarchy.
+# Diffusion that is a hundred times stronger along a diagonal, which is hard for geometric
+# coarsening.
 stencil = pyamg.gallery.diffusion_stencil_2d(epsilon=0.01, theta=np.pi / 6, type="FE")
 A = pyamg.gallery.stencil_grid(stencil, (150, 150), format="csr")
 f = A @ np.random.default_rng(0).standard_normal(150 * 150)
@@ -34,7 +35,7 @@ f = A @ np.random.default_rng(0).standard_normal(150 * 150)
 amg = pyamg.ruge_stuben_solver(A)
 smoothers = GaussSeidel("forward"), GaussSeidel("backward")
 hierarchy = Hierarchy.from_pyamg(amg, *smoothers)
-Solver(hierarchy).solve(f)  # the first use may compile kernels, which is not to be timed
+Solver(hierarchy).solve(f)  # the first use may compile kernels, which should not be timed
 print("Anisotropic diffusion, 150 x 150, coarsened by PyAMG (Ruge-Stueben)\n")
 print(hierarchy)
 print(f"\n{'cycle':<14} {'cycles':>6} {'factor':>7} {'work units':>11} {'seconds':>8}  reason")

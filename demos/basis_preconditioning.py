@@ -1,4 +1,4 @@
-"""Finer knots pay in the spline geometry only: a KAN solves Poisson's equation by gradient descent.
+"""Refinement of knots pays only in the spline geometry: a KAN solves Poisson's equation.
 
 python demos/basis_preconditioning.py [folder for the pictures]
 """
@@ -31,7 +31,7 @@ def energy(u, target):
     e, h = (u - target).reshape(SIDE, SIDE), 2 / (SIDE - 1)
     ends = torch.cat([e[0], e[-1], e[:, 0], e[:, -1]])
     slopes = sum((e.diff(dim=k) / h).square().mean() for k in (0, 1))
-    return slopes + 10 * ends.square().mean()  # a penalty holds the ends
+    return slopes + 10 * ends.square().mean()  # a penalty fixes the ends
 
 
 runs = {"4 intervals": (4, 1), "32 intervals": (32, 1), "4 to 32 by levels": (4, 4)}
@@ -40,7 +40,7 @@ print(f"Poisson, KAN [2, 5, 1], cubic, {5 * BLOCKS} sweeps of gradient descent i
 print(f"{'geometry':<9} {'knots':<18} {'evaluations':>11} {'energy':>8} {'error':>6}")
 for ax, geometry in zip(axes, ("spline", "relu"), strict=True):
     for name, (intervals, levels) in runs.items():
-        kan = KAN([2, 5, 1], intervals)  # starts as the same function on any intervals
+        kan = KAN([2, 5, 1], intervals)  # starts as the same function for any number of intervals
         problem = Objective(kan, energy, (x, solution))
         hierarchy = knot_hierarchy(kan, problem, levels, GradientDescent(geometry))
         sweeps = [", ".join(BLOCKS // levels * [f"{kind} 5"]) for kind in ["solve"] + 3 * ["post"]]

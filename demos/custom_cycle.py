@@ -1,4 +1,4 @@
-"""A cycle by hand, as a list of steps and as text, and a smoother of your own.
+"""A cycle written by hand, as a list of steps and as text, and a smoother of your own.
 
 python demos/custom_cycle.py [folder for the pictures]
 """
@@ -24,7 +24,7 @@ out.mkdir(parents=True, exist_ok=True)
 
 @dataclass(frozen=True)
 class RedBlack(Smoother):
-    """Gauss-Seidel, first on every second point, then on the others: each half is one product."""
+    """Gauss-Seidel, first on every second point, then on the others; each half is one product."""
 
     def start(self, level, u):
         diagonal = level.matrix.diagonal()
@@ -40,7 +40,7 @@ class RedBlack(Smoother):
         return u, memory
 
 
-# Sweeps cost little on coarse levels. So: one on level 0, two on level 1, four on level 2.
+# Sweeps are cheap on coarse levels, so use one on level 0, two on level 1 and four on level 2.
 by_hand = Schedule(
     [
         Step("pre", 0, 1),
@@ -64,7 +64,7 @@ assert parse(text, levels=4) == by_hand  # the same cycle
 SHAPE = (127, 127)
 red_black = gallery.poisson(SHAPE, levels=4, smoother=RedBlack())
 row_by_row = gallery.poisson(SHAPE, levels=4, smoother=GaussSeidel())
-f = np.random.default_rng(0).standard_normal(127 * 127) / 128**2  # every frequency
+f = np.random.default_rng(0).standard_normal(127 * 127) / 128**2  # all frequencies
 runs = {
     "V(1,1)": (red_black, parse("V(1,1)", 4)),
     "F(1,1)": (red_black, parse("F(1,1)", 4)),
@@ -79,7 +79,7 @@ solutions = {}
 for name, (hierarchy, schedule) in runs.items():
     solver = solver_from_options(hierarchy, cycle=schedule.text, rtol=1e-10)
     solutions[name] = s = solver.solve(f).require()
-    per_cycle = solver.schedule.work(solver.hierarchy).units  # known before anything runs
+    per_cycle = solver.schedule.work(solver.hierarchy).units  # computed before anything runs
     print(f"{name:<20} {s.cycles:>6} {s.factor:>7.3f} {per_cycle:>15.2f} {s.work:>11.1f}")
 print("\nBy hand needs as few cycles as F, at less work; V(1,1) is the cheapest in the end.")
 

@@ -1,4 +1,4 @@
-"""An ODE net learns with 4, 8, 16, 32 layers: with learnable steps no refinement costs anything.
+"""An ODE net trains with 4, 8, 16, 32 layers; with learnable steps refinement changes nothing.
 
 python demos/depth_refinement.py [folder for the pictures] [work, in gradients of 32 layers]
 """
@@ -24,7 +24,7 @@ out = Path(arguments[1] if len(arguments) > 1 else "out/depth_refinement")
 work = float(arguments[2]) if len(arguments) > 2 else 200.0
 out.mkdir(parents=True, exist_ok=True)
 
-x, y = map(torch.from_numpy, gallery.peaks(400))  # points of the plane in 5 classes
+x, y = map(torch.from_numpy, gallery.peaks(400))  # points in the plane in 5 classes
 held_out = tuple(map(torch.from_numpy, gallery.peaks(2000, 5, np.random.default_rng(1))))
 
 

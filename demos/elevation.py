@@ -1,11 +1,11 @@
-"""Rough data: the elevation sample of matplotlib, where knot levels help less.
+"""Rough data: matplotlib's elevation sample, for which knot levels help less.
 
 python demos/elevation.py [folder for the pictures] [seconds per training]
 """
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads should not spin
 
 import sys
 from pathlib import Path

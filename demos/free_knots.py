@@ -1,4 +1,4 @@
-"""Knots that move: a spline finds the kink and the steep layer of a function by itself.
+"""Knots that move: a spline finds the kink and the steep layer of a function.
 
 python demos/free_knots.py [folder for the picture] [steps per training]
 """

@@ -1,4 +1,4 @@
-"""A GRU that forecasts a noisy signal: PyTorch's, one step after another, and all steps at once.
+"""A GRU that forecasts a noisy signal: PyTorch's, step by step, and with all steps at once.
 
 python demos/gru_in_time.py [folder for the picture] [steps of training, 30]
 """
@@ -35,17 +35,17 @@ phases, drifts = 6.28 * torch.rand(2, BATCH), 1.0 + 0.1 * torch.randn(2, BATCH)
 signal = torch.sin(0.1 * drifts[0] * t + phases[0]) + 0.5 * torch.sin(
     0.033 * drifts[1] * t + phases[1]
 )
-x = (signal[:-1] + 0.3 * torch.randn(STEPS, BATCH))[..., None]  # what is seen: with noise
-target = signal[1:, :, None]  # what comes next, without it
+x = (signal[:-1] + 0.3 * torch.randn(STEPS, BATCH))[..., None]  # the input, with noise
+target = signal[1:, :, None]  # the next value, without noise
 
 gru, head = nn.GRU(1, WIDTH), nn.Linear(WIDTH, 1)
 
 
 def trained(mode):
-    """Losses, seconds and the network of one training, from the same start."""
+    """Losses, seconds and the network of one training, from the same initial network."""
     network = TimeParallel(gru, mode=mode) if mode else gru
     parallel, last = copy.deepcopy((network, head))
-    parallel(x)  # what is compiled in the first call
+    parallel(x)  # the first call compiles
     optimizer = torch.optim.Adam([*parallel.parameters(), *last.parameters()], lr=0.03)
     losses, cycles, began = [], (0, 0), time.perf_counter()
     for _ in range(TRAINING):

@@ -1,11 +1,11 @@
-"""A KAN learns a function on coarse knots first; its edges before and after refinement.
+"""A KAN is fitted on coarse knots first; its edge functions before and after refinement.
 
 python demos/kan_fit.py [folder for the pictures]
 """
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads should not spin
 
 import math
 import sys

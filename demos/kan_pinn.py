@@ -1,4 +1,4 @@
-"""A shock forms: Burgers' equation by a KAN from coarse to fine knots, against the exact solution.
+"""A shock forms: Burgers' equation with a KAN from coarse to fine knots, and the exact solution.
 
 python demos/kan_pinn.py [folder for the picture] [share of the steps]
 """

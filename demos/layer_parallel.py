@@ -1,14 +1,15 @@
-"""A deep ODE net whose layers are solved for all at once, and what each cycle leaves of the error.
+"""A deep ODE net with all layers solved at once, and the error after each cycle.
 
 python demos/layer_parallel.py [folder for the picture] [training steps]
-mpiexec -n 2 python demos/layer_parallel.py    # the layers spread over ranks, to the same digits
+mpiexec -n 2 python demos/layer_parallel.py    # the layers distributed over ranks, with the same
+digits
 """
 
 import copy
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the same digits on any number of ranks
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads should not spin
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
@@ -29,14 +30,14 @@ steps = int(arguments[2]) if len(arguments) > 2 else 40
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
-x, y = (torch.from_numpy(t) for t in gallery.peaks(500))  # points of the plane, 5 classes
+x, y = (torch.from_numpy(t) for t in gallery.peaks(500))  # points in the plane, 5 classes
 block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
 before, after = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh()), torch.nn.Linear(8, 5)
 net = ODENet(block, layers=128, final_time=2.0, before=before, after=after)
 whole = layer_parallel_from_options(net, levels=2, coarsening=16, control=CyclesToTolerance(1e-2))
 parallel = distribute_layers(
     copy.deepcopy(whole)
-)  # under mpiexec, each rank keeps its own layers only
+)  # under mpiexec, each rank keeps only its own layers
 
 
 def output_and_gradient(module):
@@ -49,7 +50,7 @@ def show_errors(when):
     exact, errors = output_and_gradient(net), []
     print(f"{when} training, relative to serial:  cycles      output    gradient")
     for cycles in range(9):  # 128 / 16 = 8 cycles are exact
-        control = FixedCycles(cycles, tolerance=float("inf"))  # however large the error: no warning
+        control = FixedCycles(cycles, tolerance=float("inf"))  # no warning, however large the error
         pairs = zip(output_and_gradient(LayerParallel(net, 2, 16, control=control)), exact)  # noqa: B905
         errors.append([float((a - b).norm() / b.norm()) for a, b in pairs])
         print(f"{cycles:>43} {errors[-1][0]:>11.1e} {errors[-1][1]:>11.1e}")

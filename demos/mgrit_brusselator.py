@@ -1,4 +1,4 @@
-"""A limit cycle, parallel in time: MGRIT on the Brusselator, for those who come from pyMGRIT.
+"""A limit cycle, parallel in time: MGRIT on the Brusselator, for users of PyMGRIT.
 
 python demos/mgrit_brusselator.py [folder for the picture]
 """

@@ -1,4 +1,4 @@
-"""The heat equation, parallel in time: MGRIT with two levels, V- and F-cycles.
+"""The heat equation, parallel in time: MGRIT with two levels, and with V- and F-cycles.
 
 python demos/mgrit_heat.py [folder for the pictures]
 """
@@ -21,7 +21,7 @@ arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/mgrit_heat")
 out.mkdir(parents=True, exist_ok=True)
 
-problem = heat(POINTS, STEPS, final_time=0.5)  # a hat that decays, backward Euler
+problem = heat(POINTS, STEPS, final_time=0.5)  # a decaying hat function, backward Euler
 serial = problem.serial()
 finer = heat(POINTS, 8 * STEPS, final_time=0.5).serial()[::8]
 discretisation_error = abs(serial - finer).max()

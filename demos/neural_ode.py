@@ -1,4 +1,4 @@
-"""A neural ODE learns a spiral: torchdiffeq's example, with its line for the solver.
+"""A neural ODE is fitted to a spiral: torchdiffeq's example, with only the solver replaced.
 
 python demos/neural_ode.py [folder for the picture] [sweeps of training]
 """
@@ -25,7 +25,7 @@ WINDOW, BATCH = 10, 20
 
 
 class Spiral(torch.nn.Module):
-    """The truth: dy/dt = y^3 A."""
+    """The true equation: dy/dt = y^3 A."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ class Spiral(torch.nn.Module):
 
 
 class Network(torch.nn.Module):
-    """What is to become the spiral."""
+    """The network that approximates the spiral."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""PETSc as a part of our cycles, and our levels as a part of PETSc's solvers.
+"""PETSc inside mgnet's cycles, and mgnet's levels inside PETSc's solvers.
 
 python demos/petsc_composition.py [folder for the picture]
 """
@@ -28,7 +28,7 @@ FAS = (
 )
 OPTIONS = FAS.format("plain_") + "-ngmres_snes_type ngmres " + FAS.format("ngmres_npc_")
 OPTIONS += "-coarse_ksp_type cg -coarse_pc_type icc -coarse_ksp_rtol 0.1"
-arguments = init(sys.argv, OPTIONS)  # the command line beats these
+arguments = init(sys.argv, OPTIONS)  # the command line overrides these
 from petsc4py import PETSc  # noqa: E402  (after init)
 
 out = Path(arguments[1] if len(arguments) > 1 else "out/petsc_composition")
@@ -50,7 +50,7 @@ def show(ax, name, norms):
 
 
 begin(axes[0], "A KSP of PETSc as coarse solver of a V-cycle", "cycles")
-f = np.random.default_rng(0).standard_normal(255 * 255) / 256**2  # every frequency
+f = np.random.default_rng(0).standard_normal(255 * 255) / 256**2  # all frequencies
 for name, cycle, coarse in (
     ("Gauss-Seidel on 63 x 63, 10 sweeps", "V(1,1,10)", GaussSeidel()),
     ("cg with icc on 63 x 63, to a tenth of the residual", "V(1,1)", KSPSmoother("coarse_")),

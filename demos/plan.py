@@ -1,4 +1,4 @@
-"""What more ranks would gain, before anything runs on them: plans from one measured layer time.
+"""The gain from more ranks, before anything runs on them: plans from one measured layer time.
 
 python demos/plan.py [folder for the picture]
 """
@@ -23,7 +23,7 @@ out.mkdir(parents=True, exist_ok=True)
 
 WIDTH, BATCH, LAYERS = 64, 256, 1024
 FACTORS = (8, 16, 32, 64)
-LATENCY, BANDWIDTH = 2e-6, 1e10  # seconds a message, bytes per second: a fast network, assumed
+LATENCY, BANDWIDTH = 2e-6, 1e10  # seconds per message, bytes per second: a fast network, assumed
 block = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh())
 net, x = ODENet(block, layers=128), torch.randn(BATCH, WIDTH)
 forward, backward = [], []

@@ -25,9 +25,9 @@ out.mkdir(parents=True, exist_ok=True)
 
 hierarchy = gallery.poisson(SHAPE, smoother=GaussSeidel(), post_smoother=GaussSeidel("backward"))
 A, (exact, f) = hierarchy[0].matrix, gallery.sine(SHAPE)
-discrete = spla.spsolve(A.tocsc(), f)  # what every method below converges to
+discrete = spla.spsolve(A.tocsc(), f)  # the limit of every method below
 discretisation_error = abs(discrete - exact).max()
-Solver(hierarchy).solve(f)  # the first use may compile kernels, which is not to be timed
+Solver(hierarchy).solve(f)  # the first use may compile kernels, which should not be timed
 
 print("-Laplacian u = 2 pi^2 sin(pi x) sin(pi y), u = 0 on the boundary\n")
 print(hierarchy)

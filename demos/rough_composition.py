@@ -1,4 +1,4 @@
-"""A smooth function of a sum of rough ones: what a KAN sees by multigrid, and what others miss.
+"""A smooth function of a sum of rough ones, which a KAN finds by multigrid and others miss.
 
 python demos/rough_composition.py [folder for the picture] [part of the seconds, as 0.1]
 """
@@ -43,7 +43,7 @@ places = rng.uniform(-0.9, 0.9, (INPUTS, 3))
 
 
 def rough(x):
-    """Of each input 32 waves and three narrow bumps, (rows, inputs) -> (rows, inputs)."""
+    """For each input 32 waves and three narrow bumps, (rows, inputs) -> (rows, inputs)."""
     values = np.zeros_like(x)
     for n in range(32):
         values += waves[:, n] * np.sin(math.pi * (n + 1) * x + phases[:, n])
@@ -68,7 +68,7 @@ def features(x):
 
 
 def network(prepare: Callable, width: int, rate: float) -> Callable:
-    """A tanh network, by Adam with minibatches and a rate that falls like a cosine."""
+    """A tanh network, trained by Adam with minibatches and a cosine schedule of the rate."""
     torch.manual_seed(0)
     inputs, outputs = prepare(x), torch.from_numpy(y).float()[:, None]
     sizes, layers = [inputs.shape[1], width, width, 1], []
@@ -93,7 +93,7 @@ kan = KANRegressor(
     ensemble=1,
     intervals=8,
     levels=6,
-    most_intervals=(None, 16),  # rough functions first, and a smooth one behind them
+    most_intervals=(None, 16),  # rough functions first, then a smooth one
     roughness=0.0,
     max_iter=10**6,
     seconds=SECONDS,
@@ -124,7 +124,7 @@ line = np.tile(held_out[0], (1500, 1))
 line[:, 0] = np.linspace(max(middle - 0.2, -1.0), min(middle + 0.2, 1.0), 1500)
 left.plot(line[:, 0], target(line), color="0.85", linewidth=7, label="function")
 for name, predict in methods.items():
-    style = "--" if name == "KAN by multigrid" else "-"  # it hides another curve
+    style = "--" if name == "KAN by multigrid" else "-"  # it would hide another curve
     left.plot(line[:, 0], predict(line), style, color=colors[name], linewidth=1.5, label=name)
 left.set(xlabel="first input, the others fixed", ylabel="value")
 left.legend(frameon=False, fontsize=8, ncols=2)

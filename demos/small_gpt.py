@@ -1,4 +1,4 @@
-"""A byte-level GPT learns the text of Python's library with 2 layers, and with more if they pay.
+"""A byte-level GPT learns the text of Python's library with 2 layers, and with more if they help.
 
 python demos/small_gpt.py [folder for the picture] [seconds]
 """
@@ -37,7 +37,7 @@ print(f"{len(files)} files, {len(training) / 1e6:.1f} MB; every tenth file is he
 
 
 class Block(nn.Module):
-    """What a layer adds: attention to earlier bytes, then a feed-forward network."""
+    """The part that a layer adds: attention to earlier bytes, then a feed-forward network."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Bytes and their places -> the state."""
+    """Map bytes and their positions to the state."""
 
     def __init__(self):
         super().__init__()

@@ -76,7 +76,7 @@ def mgrit(net):
 
 
 begin(1, "MGRIT over the layers in MG/OPT over the depth", "gradients", "loss")
-x, y = (torch.from_numpy(part) for part in gallery.peaks(300))  # points of the plane, 5 classes
+x, y = (torch.from_numpy(part) for part in gallery.peaks(300))  # points in the plane, 5 classes
 for name, loss, layers, cycle in (
     ("L-BFGS, 32 layers", serial, [32], "V(0,0,10)"),
     ("L-BFGS in MG/OPT, 16 and 32 layers", serial, [16, 32], "V(2,2,4)"),

@@ -1,4 +1,4 @@
-"""Stokes flow: a saddle point, smoothed by Vanka's cells and by a class of this script.
+"""Stokes flow: a saddle-point problem, smoothed by Vanka's cells and by a class of this script.
 
 python demos/stokes.py [folder for the picture]
 """
@@ -36,8 +36,8 @@ out.mkdir(parents=True, exist_ok=True)
 
 # n x n cells of width h = 1/n. Pressures p[i, j] are at their centers, velocities u[i, j] in the
 # middle of the faces between cells (i, j) and (i + 1, j), v[i, j] between (i, j) and (i, j + 1).
-# Faces on the walls have velocities that are known. An unknown vector is u, v, p one after the
-# other; all equations are multiplied by h^2.
+# Velocities on the walls are known. An unknown vector is u, v, p one after the other; all
+# equations are multiplied by h^2.
 
 
 def blocks(n):
@@ -59,7 +59,7 @@ def saddle_point(A, B) -> Any:
 
 
 def interpolation(n):
-    """From n/2 x n/2 cells: velocities linearly, to zero at the walls, and pressures constantly."""
+    """From n/2 x n/2 cells: velocities linearly, zero at the walls, and pressures constantly."""
     half = sp.identity(n // 2)
     twice = sp.kron(half, [[1.0], [1.0]])
     beyond = sp.kron(sp.eye(n // 2, k=-1), [[1.0], [0.0]])
@@ -79,10 +79,10 @@ def vanka_cells(n):
 
 @dataclass(frozen=True, eq=False)
 class Distributive(Smoother):
-    """Gauss-Seidel for velocities, then for a potential q that mends the divergence.
+    """Gauss-Seidel for velocities, then for a potential q that corrects the divergence.
 
-    Velocities change by the gradient of q and pressures by its Laplacian, so that away from walls
-    the momentum stays as it is. Source: Brandt and Dinar (1979).
+    Velocities change by the gradient of q and pressures by its Laplacian, so that away from the
+    walls the momentum equation is not affected. Source: Brandt and Dinar (1979).
     """
 
     A: Any
@@ -114,7 +114,7 @@ class Distributive(Smoother):
         return sweeps * (level.residual_work + 1.5)
 
 
-# Every smoother as (before, after) the coarse correction, for n x n cells.
+# All smoothers as (before, after) the coarse correction, for n x n cells.
 def multiplicative(n):
     return (MultiplicativeSchwarz(vanka_cells(n)),) * 2
 
@@ -128,7 +128,7 @@ def distributive(n):
 
 
 def stokes(size, smoothers):
-    """All levels down to 4 x 4 cells, each with the matrix of its own grid."""
+    """All levels down to 4 x 4 cells, each with the matrix for its own grid."""
     levels, n = [], size
     while n > 4:
         before, after = smoothers(n)
@@ -136,13 +136,14 @@ def stokes(size, smoothers):
         levels.append(Level(saddle_point(*blocks(n)), before, transfer, after, name=f"{n} x {n}"))
         n //= 2
     levels.append(Level(saddle_point(*blocks(n)), Direct("pinv"), name=f"{n} x {n}"))
-    constant = np.zeros(levels[0].unknowns)  # what the equations do not know of the pressures
+    # The part of the pressures that the equations do not determine.
+    constant = np.zeros(levels[0].unknowns)
     constant[-size * size :] = 1.0
     return Hierarchy(levels, nullspace=constant)
 
 
 def swirl(n):
-    """The exact solution of a force: (u, v, p) and right-hand side, with u = v = 0 on the walls."""
+    """The exact solution (u, v, p) for a force, and the right-hand side; walls are at rest."""
     pi, centres, faces = np.pi, (np.arange(n) + 0.5) / n, np.arange(1, n) / n
 
     def velocity(x, y):
@@ -182,7 +183,7 @@ for n in SIZES[:-1]:
     u, p = (abs(part).max() for part in np.split(solution.value - exact, [-n * n]))
     row = f"{n:>3} {len(f):>9} {solution.cycles:>7} {solution.factor:>7.3f}"
     print(f"{row} {u:>11.2e} {p:>9.2e}")
-    if n == 32:  # one pressure is given, then the matrix is regular
+    if n == 32:  # with one given pressure the matrix is regular
         matrix = saddle_point(*blocks(n))
         direct: Any = spla.spsolve(matrix[:-1, :-1].tocsc(), f[:-1])
         direct = np.append(direct, 0.0)

@@ -1,7 +1,7 @@
 """mgnet: multigrid solvers whose grids live inside neural networks.
 
-The grid of an ODE net is its layers, the grid of a Kolmogorov-Arnold network its knots. On both,
-the same parts (levels, transfers, smoothers, schedules) build solvers. Reading order: `level`,
+The grid of an ODE net is its layers, and the grid of a Kolmogorov-Arnold network is its knots. The
+same parts (levels, transfers, smoothers, schedules) build solvers on both. Reading order: `level`,
 `hierarchy`, `transfer`, `smoother`, `schedule`, `interpreter`, `solver`.
 """
 

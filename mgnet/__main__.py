@@ -1,4 +1,4 @@
-"""The command `mgnet`; without its libraries, a sentence that says what to install."""
+"""The command `mgnet`; where its libraries are missing, it names what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line for those who have only a matrix: `solve(A, b)`."""
+"""Solve a linear system in one line, given only a matrix: `solve(A, b)`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from mgnet.solver import Solver
 
 __all__ = ["solve"]
 
-DIRECT_UP_TO = 500  # unknowns, where LU factors are as fast as a hierarchy
-DIRECT_AT_MOST = 100_000  # unknowns, where LU factors are the last resort
+DIRECT_UP_TO = 500  # unknowns up to which LU factors are as fast as a hierarchy
+DIRECT_AT_MOST = 100_000  # unknowns up to which LU factors are the last resort
 MOST_CYCLES = 200
-# A method is given up where so many iterations leave more than this of the residual.
+# A method is given up when this many iterations leave more than this of the residual.
 WINDOW, SLOW = 12, 0.3
 # Row sums, and differences from the transpose, below this part of a row count as rounding.
 ROUNDING = 1e-13
-# Off-diagonal entries of the sign of the diagonal, by size, up to which classical coarsening fits.
+# Off-diagonal entries with the sign of the diagonal, by size, up to which classical coarsening
+# fits.
 POSITIVE = 0.25
 
 
 class _Kind(NamedTuple):
-    """What the entries of a matrix tell."""
+    """Properties that can be read from the entries of a matrix."""
 
     hermitian: bool
-    definite: bool  # as far as the diagonal tells
-    scalar: bool  # an M-matrix or nearly, of one unknown per point
-    singular: bool  # takes constants to zero
+    definite: bool  # as far as the diagonal shows
+    scalar: bool  # an M-matrix, or nearly one, with one unknown per point
+    singular: bool  # maps constants to zero
 
     def __str__(self) -> str:
         told = "Hermitian" if self.hermitian else "not Hermitian"
@@ -50,7 +51,7 @@ class _Kind(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """A hierarchy to try: how one writes it, and what makes it."""
+    """A hierarchy to try: the code that makes it, and a function that runs this code."""
 
     text: str
     make: Callable[[], Hierarchy]
@@ -65,47 +66,50 @@ def solve(
     near_nullspace: Any = None,
     verbose: bool = True,
 ) -> np.ndarray:
-    """Solve `A x = b` by algebraic multigrid, for a matrix of which nothing else is known.
+    """Solve `A x = b` by algebraic multigrid when only the matrix is known.
 
-    PyAMG makes the hierarchy, and CG or FGMRES runs around our cycles on it. What is tried depends
-    on the entries: classical coarsening for M-matrices, smoothed aggregation for others, with
-    smoothed energy or by approximate ideal restriction where these are slow, and sparse LU factors
-    as the last resort; the first that converges is taken. The printed lines are the Python code
-    that does the same: take it over to solve again, or to improve on it.
+    PyAMG builds the hierarchy, and CG or FGMRES is preconditioned by mgnet's cycles on it. The
+    methods that are tried depend on the entries of the matrix: classical coarsening for M-matrices
+    and smoothed aggregation for others, with energy minimization or approximate ideal restriction
+    where these are slow, and sparse LU factors as the last resort. The first method that converges
+    is used. The printed lines are Python code that does the same: copy it to solve again or to
+    improve on it.
 
     Parameters
     ----------
     matrix : SciPy sparse matrix or array of shape (n, n)
-        BSR matrices are systems: a block for each point. All is computed in double precision, or
-        in that of b where it is higher.
+        A BSR matrix is treated as a system with one block per point. All computations are in double
+        precision, or in the precision of b where that is higher.
     b : array of shape (n,), (n, 1) or (n, k)
-        k right-hand sides are solved one after another with one hierarchy.
+        Right-hand side. With k columns, they are solved one after another with one hierarchy.
     rtol : float
-        Of the norm of b, for the norm of the residual b - A x.
+        Bound on the norm of the residual b - A x, relative to the norm of b.
     nullspace : "constant", array or NullSpace, optional
-        Of a singular matrix; constants are found out.
+        Null space of a singular matrix. Constants are detected.
     near_nullspace : array of shape (n, k), optional
-        What the matrix nearly takes to zero, such as the rigid body modes of elasticity.
+        Vectors that the matrix nearly maps to zero, such as the rigid body modes of elasticity.
     verbose : bool
-        Whether to print what was done.
+        Whether to print the methods that are tried, as Python code.
 
     Returns
     -------
     array of the shape of b
+        The solution x.
 
     Raises
     ------
     RuntimeError
-        If nothing converged; tells what was tried.
+        If no method converged; the message lists the methods that were tried.
     TypeError, ValueError
-        If matrix and b do not fit together or are not finite.
+        If matrix and b do not fit together or have entries that are not finite.
     ImportError
-        If PyAMG is needed and not there.
+        If PyAMG is needed and not installed.
 
     Warns
     -----
     UserWarning
-        If the matrix is singular and b has a part outside its range, which x leaves.
+        If the matrix is singular and b has a part outside its range; x solves the system without
+        that part.
 
     Examples
     --------
@@ -138,7 +142,7 @@ def solve(
             x, last, projected = _solved(hierarchy, method, columns, rtol, tell)
         except ImportError:
             raise
-        except Exception as error:  # whatever a set-up of PyAMG meets in a matrix it is not for
+        except Exception as error:  # any failure of a PyAMG setup on an unsuitable matrix
             tried.append(f"{way.text}: {' '.join(str(error).split()) or type(error).__name__}")
             tell(f"  not taken: {tried[-1]}")
             continue
@@ -199,10 +203,10 @@ def _checked(matrix: Any) -> Any:
 
 
 def _array(what: str, given: Any, give: str = "give") -> np.ndarray:
-    """As an array of numbers."""
+    """Convert to an array of numbers."""
     if sp.issparse(given):
         raise TypeError(
-            f"mgnet.solve got {what} as a sparse matrix; {give} an array, as .toarray()"
+            f"mgnet.solve got {what} as a sparse matrix; {give} an array, such as .toarray()"
         )
     try:
         array = np.asarray(given)
@@ -225,7 +229,7 @@ def _columns(b: Any, rows: int) -> np.ndarray:
             f"({rows},), or ({rows}, k) for k right-hand sides"
         )
     if not array.shape[-1]:
-        raise ValueError("mgnet.solve got b without a column; give at least one right-hand side")
+        raise ValueError("mgnet.solve got b with no columns; give at least one right-hand side")
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise ValueError("mgnet.solve got b with entries that are not finite")
     wide = array if array.dtype.kind in "fc" else array.astype(float)
@@ -233,7 +237,7 @@ def _columns(b: Any, rows: int) -> np.ndarray:
 
 
 def _near(given: Any, rows: int) -> np.ndarray | None:
-    """The near null space as PyAMG takes it, or None."""
+    """The near null space in the form that PyAMG expects, or None."""
     if given is None:
         return None
     array = _array("near_nullspace", given)
@@ -267,7 +271,7 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
 def _ways(
     A: Any, kind: _Kind, null_space: tuple[NullSpace | None, str], B: np.ndarray | None
 ) -> Iterator[_Way]:
-    """Hierarchies to try, the likeliest first; a null space comes with how one writes it."""
+    """Hierarchies to try, the most promising first; a null space comes with its Python code."""
     n, (space, null) = A.shape[0], null_space
     method = "lu" if space is None else "pinv"
     direct = _Way(
@@ -316,12 +320,12 @@ def _pyamg() -> Any:
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Set-ups of PyAMG draw from NumPy's global generator: always the same, and put back after."""
+    """Seed NumPy's global generator, which PyAMG's setups draw from, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(0)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # we tell what came of it
+            warnings.simplefilter("ignore")  # the result is printed instead
             yield
     finally:
         np.random.set_state(state)
@@ -330,7 +334,7 @@ def _reproducible() -> Iterator[None]:
 def _solved(
     hierarchy: Hierarchy, method: CG | FGMRES, columns: np.ndarray, rtol: float, tell: Callable
 ) -> tuple[np.ndarray, Solution, float]:
-    """The solutions up to the first column without one, how it ended, and the most projected."""
+    """Solutions up to the first failed column, the last `Solution`, and the projected norm."""
     how: dict[str, Any] = {"cycle": "V(0,0)", "max_cycles": 5}
     if len(hierarchy) > 1:
         how = {"acceleration": method, "max_cycles": MOST_CYCLES}
@@ -360,7 +364,7 @@ def _warn_of_projection(projected: float, rtol: float) -> None:
 
 
 def _stalls() -> Callable[..., bool]:
-    """A monitor that ends a solve whose last iterations hardly helped."""
+    """Make a monitor that ends a solve whose last iterations barely reduced the residual."""
     norms: list[float] = []
 
     def stalls(entry: Any, state: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Anderson acceleration: from a few cycles, the combination whose change is least."""
+"""Anderson acceleration: combine the last few cycles so that the next change is smallest."""
 
 from __future__ import annotations
 
@@ -21,33 +21,39 @@ State = Any
 class Anderson:
     """Anderson acceleration of a `Solver`: the cycle is the fixed-point map.
 
-    With `g` for one cycle and `d(u) = g(u) - u` for what it changes, the next state is the
-    combination of the last ones, and of what the cycle made of them, whose change is least in the
-    norm of the hierarchy; for a linear equation these are the iterates of GMRES, preconditioned by
-    the cycle (theorem 2.2 of the source). Source: Walker and Ni, SIAM J. Numer. Anal. 49 (2011)
-    1715, doi 10.1137/10078356X, algorithm AA in the unconstrained form (2.2), with damping.
+    Let `g` be one cycle and `d(u) = g(u) - u` the change it makes. The next state is the
+    combination of the last states and of their cycles `g(u)` whose change has the smallest norm
+    (the norm of the hierarchy). For a linear equation these are the iterates of GMRES
+    preconditioned by the cycle (theorem 2.2 of the source). Source: Walker and Ni, SIAM J. Numer.
+    Anal. 49 (2011) 1715, doi 10.1137/10078356X, algorithm AA in the unconstrained form (2.2), with
+    damping.
 
-    Guarded: where the residual norm grows `growth` times over a cycle, the combination is dropped
-    for what the plain cycle gave; where that grew too, or was not finite, for what the cycle before
-    gave. The memory then begins anew; `Solution.restarts` counts that. No cycle costs a further
-    evaluation except at a restart (one or two), but 2 * memory states of storage and about
-    memory^2 / 2 + 2 * memory inner products.
+    The method is guarded. If the residual norm grows by the factor `growth` over a cycle, the
+    combination is replaced by the result of the plain cycle; if that grew too, or is not finite, by
+    the result of the cycle before. The memory is then cleared; `Solution.restarts` counts these
+    restarts. Only a restart costs further evaluations (one or two). The method stores 2 * memory
+    states and computes about memory^2 / 2 + 2 * memory inner products per cycle.
 
     Parameters
     ----------
     memory : int
-        Cycles that are looked back on, at least 1; 3 to 10 is usual.
+        Number of past cycles that are combined, at least 1; 3 to 10 is usual.
     damping : float
-        Of the change, dimensionless, above 0; 1 for none.
+        Damping factor of the change, dimensionless, above 0; 1 means no damping.
     growth : float
-        Of the residual norm over one cycle, above which the memory begins anew; at least 1.
+        Factor, at least 1, by which the residual norm may grow over one cycle before a restart.
     rcond : float
-        An older cycle whose direction is a combination of the newer ones up to this relative
-        length is dropped: the least squares stay solvable.
+        A past cycle is dropped if its direction is a combination of newer ones up to this relative
+        length, so that the least-squares problem stays well conditioned.
+
+    Raises
+    ------
+    ValueError
+        If memory is not a positive integer or another parameter is out of its range.
 
     Examples
     --------
-    A grid of 63 x 7 points has cells of 1 : 8, on which point relaxation hardly smooths:
+    A grid of 63 x 7 points has cells with aspect ratio 8, where point relaxation hardly smooths:
 
     >>> from mgnet import Solver, gallery
     >>> hierarchy, f = gallery.reaction((63, 7), strength=100.0), np.full(63 * 7, 0.1)
@@ -77,17 +83,19 @@ class Anderson:
 
 
 class Iterates:
-    """What one accelerated solve remembers.
+    """Memory of one accelerated solve.
 
     Parameters
     ----------
     anderson : Anderson
+        Parameters of the acceleration.
     dot, norm : callable
-        Of the hierarchy: under MPI all ranks then get the same numbers and decide alike.
+        Inner product and norm of the hierarchy. Under MPI all ranks then get the same numbers and
+        make the same decisions.
 
     Examples
     --------
-    For u -> u / 2 + 1 two cycles tell the fixed point, 2:
+    For u -> u / 2 + 1 two cycles determine the fixed point, 2:
 
     >>> iterates = Iterates(Anderson(), np.dot, np.linalg.norm)
     >>> iterates.next(np.zeros(1), np.ones(1)), iterates.next(np.ones(1), 1.5 * np.ones(1))
@@ -104,12 +112,12 @@ class Iterates:
         self.dot = dot
         self.norm = norm
         self.restarts = 0
-        self._plain: list[State] = []  # what cycles gave, where not used, newest first
+        self._plain: list[State] = []  # results of cycles that were not used, newest first
         self._last: tuple[State, State] | None = None
         self._differences: list[tuple[State, State]] = []  # of states and of changes, newest first
 
     def next(self, u: State, plain: State) -> State:
-        """The state to go on from, where one cycle took `u` to `plain`."""
+        """Return the next state, given that one cycle took `u` to `plain`."""
         change, earlier = plain - u, self._plain[:1]
         if self._last is None:
             earlier = []
@@ -127,10 +135,10 @@ class Iterates:
         return new
 
     def _least_squares(self, change: State) -> list[float]:
-        """Weights of the differences of changes, whose combination is nearest to `change`.
+        """Weights of the combination of differences of changes that is nearest to `change`.
 
-        By modified Gram-Schmidt with the right-hand side as its last column, which is as stable as
-        Householder's QR. The newest come first, so what depends on them is old, and goes.
+        Modified Gram-Schmidt with the right-hand side as its last column is as stable as
+        Householder's QR. The newest come first, so dependent ones are old, and are dropped.
         """
         basis: list[State] = []
         columns: list[list[float]] = []
@@ -145,7 +153,7 @@ class Iterates:
                 continue
             kept.append(pair)
             columns.append([*column, left])
-            if not 1e-30 < left < 1e30:  # 1 / left may be out of the range of the states
+            if not 1e-30 < left < 1e30:  # 1 / left may overflow in the precision of the states
                 size = norms.binary_exponent(left)
                 rest, left = norms.times_power_of_two(rest, -size), math.ldexp(left, -size)
             basis.append(rest * (1.0 / left))
@@ -159,7 +167,7 @@ class Iterates:
         return np.linalg.solve(triangle, parts).tolist()
 
     def _length(self, u: State) -> float:
-        """The norm of u by the inner product: of u scaled, where that leaves the range."""
+        """The norm of u from the inner product; u is scaled where the square would overflow."""
         squares = self.dot(u, u)
         if 1e-290 < squares < math.inf:
             return math.sqrt(squares)
@@ -168,11 +176,11 @@ class Iterates:
         return math.ldexp(math.sqrt(self.dot(u, u)), exponent)
 
     def refuses(self, norms: list[float]) -> bool:
-        """Whether the residual norm grew too far over the cycle, and there is a state to go to."""
+        """Whether the residual norm grew too much over the cycle and an earlier state exists."""
         return bool(self._plain) and not norms[-1] <= self.anderson.growth * norms[-2]
 
     def restart(self) -> State | None:
-        """Forget all; the state that a plain cycle gave, None where no combination was used."""
+        """Clear the memory and return the state of a plain cycle, or None without a combination."""
         self.restarts += self._last is not None and bool(self._plain)
         self._last, self._differences = None, []
         return self._plain.pop(0) if self._plain else None

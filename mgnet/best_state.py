@@ -1,4 +1,4 @@
-"""Which state of a solve is the solution, where smoothers may raise the objective."""
+"""Choose the state of a solve to return, where smoothers may raise the objective."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ State = Any
 
 
 class BestState:
-    """The state with the least value, where there is a merit function.
+    """Keep the state with the lowest value of a merit function, where there is one.
 
     Parameters
     ----------
     merit : callable or None
-        `state -> value`; without one nothing is seen.
+        Function `state -> value`; without it no state is stored.
 
     Examples
     --------
@@ -35,7 +35,7 @@ class BestState:
         self._state: State | None = None
 
     def see(self, state: Callable[[], State]) -> None:
-        """Look at a state, which is asked for only where there is a merit function."""
+        """Evaluate a state, which is computed only if there is a merit function."""
         if self.merit is None:
             return
         u = state()
@@ -44,7 +44,7 @@ class BestState:
             self.least, self._state = self.values[-1], u
 
     def state(self, last: State) -> State:
-        """The best; the last one where that is as good to rounding."""
+        """The best state; the last one if that is as good up to rounding."""
         if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
             return last
         return self._state

@@ -1,4 +1,4 @@
-"""`BlockJacobi` and `BlockGaussSeidel`: the unknowns of each block at once."""
+"""`BlockJacobi` and `BlockGaussSeidel`: relaxation of all unknowns of a block at once."""
 
 from __future__ import annotations
 
@@ -35,16 +35,22 @@ State = Any
 class BlockJacobi(Smoother):
     """Damped block Jacobi relaxation `u + omega D^-1 (f - A(u))`.
 
-    D is the block diagonal of the matrix, or of the Jacobian at the first visit: for systems, where
-    the unknowns of a point are coupled.
+    D is the block diagonal of the matrix, or of the Jacobian at the first visit. The method is for
+    systems in which the unknowns of a point are coupled.
 
     Parameters
     ----------
     sizes : int or tuple of int, optional
-        Unknowns of each block: one number for all, or one for each block, in order. By default that
-        of the level's matrix, which must then be a SciPy BSR matrix with square blocks.
+        Number of unknowns of each block: one number for all, or one for each block, in order. The
+        default is the block size of the level's matrix, which must then be a SciPy BSR matrix with
+        square blocks.
     omega : float
-        Damping, dimensionless.
+        Damping factor, dimensionless, above 0.
+
+    Raises
+    ------
+    ValueError
+        If sizes are not positive integers or omega is not above 0.
 
     Examples
     --------
@@ -63,7 +69,7 @@ class BlockJacobi(Smoother):
         _check_sizes("BlockJacobi", self.sizes)
         if not is_number(self.omega, 0.0, math.inf, open=True):
             raise ValueError(
-                f"BlockJacobi got omega {shown(self.omega)}; give a number above 0, as 0.8"
+                f"BlockJacobi got omega {shown(self.omega)}; give a number above 0, such as 0.8"
             )
 
     def start(self, level: Level, u: State) -> list[Stage]:
@@ -83,17 +89,22 @@ class BlockJacobi(Smoother):
 class BlockGaussSeidel(Smoother):
     """Block Gauss-Seidel relaxation: blocks one after the other, each solved exactly.
 
-    It is the point relaxation of `D^-1 A`, D the block diagonal, and runs as one: compiled when
-    numba is there (`pip install "mgnet-solvers[fast]"`), else through SciPy's triangular factors.
-    On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the Jacobian of the first
-    visit.
+    It is point relaxation of `D^-1 A`, where D is the block diagonal, and runs in the same loops:
+    compiled with numba if that is installed (`pip install "mgnet-solvers[fast]"`), otherwise with
+    SciPy's triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with
+    the Jacobian of the first visit.
 
     Parameters
     ----------
     sizes : int or tuple of int, optional
-        As in `BlockJacobi`.
+        Number of unknowns of each block, as for `BlockJacobi`.
     direction : "forward", "backward" or "symmetric"
-        Order of the blocks; a symmetric sweep is a forward and a backward one.
+        Order in which the blocks are relaxed; a symmetric sweep is a forward and a backward one.
+
+    Raises
+    ------
+    ValueError
+        If sizes are not positive integers or the direction is unknown.
 
     Examples
     --------
@@ -165,14 +176,14 @@ def _check_sizes(owner: str, sizes: Any) -> None:
     if sizes is not None and not several and not is_whole(sizes, 1):
         raise ValueError(
             f"{owner} got sizes {shown(sizes)}; give the unknowns of a block, an integer from 1, "
-            "or a tuple with one for each block"
+            "or a tuple with one integer for each block"
         )
 
 
 def _inverse_blocks(
     smoother: Smoother, sizes: int | tuple[int, ...] | None, level: Level, u: State
 ) -> tuple[np.ndarray, LocalInverses, Any]:
-    """The number of the block of each unknown, the inverses of the blocks, and the matrix."""
+    """The block number of each unknown, the inverses of the blocks, and the matrix."""
     owner = f"{smoother} on {level}"
     matrix = finite_matrix(level, u, owner)
     n = matrix.shape[0]
@@ -181,8 +192,8 @@ def _inverse_blocks(
     if not isinstance(sizes, tuple):
         if n % sizes:
             raise ValueError(
-                f"{owner}: {n} unknowns are no multiple of the block size {sizes}; "
-                "give sizes, one for each block"
+                f"{owner}: {n} unknowns are not a multiple of the block size {sizes}; "
+                "give a tuple of sizes, one for each block"
             )
         offsets = np.arange(0, n + 1, sizes)
     else:
@@ -190,7 +201,7 @@ def _inverse_blocks(
     if offsets[-1] != n:
         raise ValueError(
             f"{owner}: the blocks have {offsets[-1]} unknowns in all, but the level "
-            f"has {n}; each must be in one block"
+            f"has {n}; each unknown must be in one block"
         )
     dtype = solve_dtype(matrix, u)
     inverses = local_inverses(matrix, np.arange(n), offsets, dtype, owner)
@@ -201,7 +212,7 @@ def _size_of_bsr(smoother: Smoother, level: Level, matrix: Any) -> int:
     if not sp.issparse(matrix) or matrix.format != "bsr":
         raise ValueError(
             f"{smoother} on {level} was given no sizes, and its matrix is not a SciPy BSR matrix, "
-            "which would tell them; give the unknowns of a block, as sizes=2"
+            "which would give them; give the unknowns of a block, such as sizes=2"
         )
     rows, columns = matrix.blocksize
     if rows != columns:
@@ -213,7 +224,7 @@ def _size_of_bsr(smoother: Smoother, level: Level, matrix: Any) -> int:
 
 
 def _scaled(matrix: Any, inverses: LocalInverses, block: np.ndarray) -> sp.csr_matrix:
-    """`D^-1 A`, with exact unit matrices as its blocks on the diagonal."""
+    """`D^-1 A`, with exact identity matrices as its diagonal blocks."""
     n = len(block)
     rows, columns, values = [], [], []
     for places, parts in inverses.groups:

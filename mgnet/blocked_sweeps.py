@@ -1,8 +1,8 @@
-"""Jacobi sweeps without numba: a block of rows at a time, in loops of NumPy and SciPy.
+"""Jacobi sweeps without numba: one block of rows at a time, in NumPy and SciPy operations.
 
-Between the product of a block and what is made of it, its numbers stay in the cache; and so do its
-rows of the matrix until their residual has been taken of the new state, which would otherwise fetch
-them from memory again.
+The numbers of a block stay in the cache between its matrix product and the operations on the
+result. Its rows of the matrix also stay there until the residual of the new state is computed;
+otherwise they would be read from main memory twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mgnet import kernels
 
 __all__ = ["jacobi"]
 
-ENTRIES = 80_000  # of the matrix in a block, about a megabyte: half of a usual second-level cache
+ENTRIES = 80_000  # of a block of the matrix, about 1 MB: half of a typical second-level cache
 
 
 def jacobi(
@@ -26,16 +26,18 @@ def jacobi(
     r: np.ndarray | None = None,
     within: int = 0,
 ) -> np.ndarray:
-    """`u + scale (f - matrix @ u)`; for all that `kernels.fits`.
+    """Compute `u + scale (f - matrix @ u)` for matrices and arrays that `kernels.fits` accepts.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (n, n)
+        Matrix of the linear system.
     scale, u, f : array of shape (n,)
+        Damped inverse diagonal, state and right-hand side.
     r : array of shape (n,), optional
-        To be filled with the residual of the result.
+        Array to fill with the residual of the result.
     within : int
-        The `reach` of the matrix; for r only.
+        The `reach` of the matrix; used only with r.
 
     Examples
     --------
@@ -51,7 +53,7 @@ def jacobi(
         _residual(matrix, u, f, start, stop, new)
         new *= scale[start:stop]
         new += u[start:stop]
-        known = size if stop == size else stop - within  # these need no row that is still to come
+        known = size if stop == size else stop - within  # these rows do not depend on later rows
         if r is not None and known > done:
             _residual(matrix, out, f, done, known, r[done:known])
             done = known
@@ -65,7 +67,7 @@ def _residual(
     if kernels.csr_matvec is None:
         image = matrix[start:stop] @ u
     else:
-        # Row pointers count from the first entry of the matrix, so a part of them will do.
+        # Row pointers count from the first entry of the matrix, so a slice of them suffices.
         image, ends = out, matrix.indptr[start : stop + 1]
         out.fill(0)
         kernels.csr_matvec(stop - start, len(u), ends, matrix.indices, matrix.data, u, out)

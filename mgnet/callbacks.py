@@ -1,8 +1,8 @@
-"""Functions of the user, and what is refused of them: edits of what they are given, other kinds.
+"""Checks of functions that the user gives: edits of their arguments, and unfit results.
 
-A state is shared: by levels, by what the user still holds, by the memory of an acceleration. One
-that a function edits in place is wrong everywhere at once, so the first calls of every function
-are compared with copies. Kinds and shapes are looked at in every call, since that costs nothing.
+A state is shared by levels, by the user's code, and by the memory of an acceleration. If a
+function edits it in place, all of these are wrong at once, so the first calls of every function
+are compared with copies. Kinds and shapes are checked in every call, since that is cheap.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 
 State = Any
 
-# A first start of zeros hides a function that scales in place; later calls do not.
+# A first state of zeros hides a function that scales in place; later states do not.
 WATCHED_CALLS = 4
 
 
 def ours(part: Any) -> bool:
-    """Whether a function, or the class of an object, is of mgnet, whose tests watch it.
+    """Whether a function, or the class of an object, belongs to mgnet, whose tests check it.
 
-    A part of mgnet that stands around one of the user, its `inner`, is the user's.
+    A part of mgnet that wraps a part of the user, its `inner`, counts as the user's.
 
     Examples
     --------
@@ -53,13 +53,14 @@ def ours(part: Any) -> bool:
 
 
 class Watched:
-    """A function or a part of the user, whose first calls may not edit their arguments.
+    """A function or a part of the user whose first calls are checked for edits of their arguments.
 
     Parameters
     ----------
     part : callable, or object with methods
+        The function or object that is called.
     what : str
-        What it is called in messages, as "an operator".
+        Its name in messages, such as "an operator".
 
     Examples
     --------
@@ -70,7 +71,7 @@ class Watched:
     >>> Watched(halve, "an operator")("level 0", u)
     Traceback (most recent call last):
     ValueError: level 0 has an operator that edits its argument in place, ndarray (2,) of float64;
-    let it work on a copy, as with u = u.copy(), and give a new state each time
+    make it work on a copy, such as u = u.copy(), and return a new state each time
     >>> u
     array([1., 1.])
     """
@@ -98,13 +99,19 @@ class Watched:
         return watch(owner, self.named(name), function, *given)
 
     def named(self, method: str = "") -> str:
-        """What a message calls it, or a method of it."""
+        """The name of the part, or of one of its methods, in messages."""
         part = type(self.part).__name__
         return f"{self.what}, {part}, with a method {method}" if method else self.what
 
 
 def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> Any:
-    """`function(*given)`; states that it edits get their entries back, and it is refused."""
+    """Return `function(*given)`; if it edits a state, restore the state and raise an error.
+
+    Raises
+    ------
+    ValueError
+        If the function edited one of its arguments in place.
+    """
     copies = [_copied(state) for state in given]
     try:
         result = function(*given)
@@ -116,13 +123,13 @@ def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> A
         return result
     copy = "clone" if vector.is_tensor(edited) else "copy"
     raise ValueError(
-        f"{owner} has {what} that edits its argument in place, {vector.describe(edited)}; let it "
-        f"work on a copy, as with u = u.{copy}(), and give a new state each time"
+        f"{owner} has {what} that edits its argument in place, {vector.describe(edited)}; make it "
+        f"work on a copy, such as u = u.{copy}(), and return a new state each time"
     )
 
 
 def duplicate(state: State) -> State:
-    """A state of the same entries; for a tensor, one of the same graph.
+    """A copy of a state; the copy of a tensor belongs to the same graph.
 
     Examples
     --------
@@ -140,7 +147,7 @@ def _copied(state: Any) -> Any:
 
 
 def _put_back(given: tuple[Any, ...], copies: list[Any]) -> Any:
-    """The first state that differs from its copy, None where none does; all are as before."""
+    """Restore all states and return the first that differed from its copy, or None."""
     edited = None
     for state, copy in zip(given, copies, strict=True):
         if copy is None or _same(state, copy):
@@ -155,7 +162,7 @@ def _put_back(given: tuple[Any, ...], copies: list[Any]) -> Any:
 
 
 def _same(state: State, copy: State) -> bool:
-    """Whether all entries are equal, or both no number."""
+    """Whether all entries are equal, or not a number in both."""
     if vector.is_vec(state):
         return bool(state.equal(copy))
     if state.shape != copy.shape:
@@ -166,10 +173,11 @@ def _same(state: State, copy: State) -> bool:
 
 
 def unfit(result: Any, expected: State, shape: bool = True) -> bool:
-    """Whether a function gave what cannot stand for `expected`: another kind, shape or no numbers.
+    """Whether a function's result cannot replace `expected`: another kind, shape or data type.
 
-    Other precisions stand by NumPy's rules. Integers do not: they come of a forgotten `dtype`, and
-    have lost the fractions. Nor do complex numbers for real ones, which some parts would drop.
+    Other precisions are allowed by NumPy's rules. Integers are refused: they come from a forgotten
+    `dtype` and have lost the fractions. Complex numbers are refused in place of real ones, because
+    some parts would drop the imaginary part.
 
     Examples
     --------
@@ -196,21 +204,31 @@ def _is_complex(u: State) -> bool:
 
 
 def refuse_result(owner: Any, what: str, result: Any, wanted: str) -> NoReturn:
-    """Raise the sentence about a result that is `unfit`.
+    """Raise an error that describes a result that is `unfit`.
+
+    Raises
+    ------
+    TypeError
+        Always.
 
     Examples
     --------
-    >>> refuse_result("level 0", "an operator", None, "a state like its argument")
+    >>> refuse_result("level 0", "an operator", None, "a state")
     Traceback (most recent call last):
-    TypeError: level 0 has an operator that gave NoneType; it must give a state like its argument
+    TypeError: level 0 has an operator that returned NoneType; it must return a state
     """
     raise TypeError(
-        f"{owner} has {what} that gave {vector.describe(result)}; it must give {wanted}"
+        f"{owner} has {what} that returned {vector.describe(result)}; it must return {wanted}"
     )
 
 
 def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> float:
-    """What a function of the user gave, as a float, where it must be one real number.
+    """Convert the result of a user's function to a float, where it must be one real number.
+
+    Raises
+    ------
+    TypeError
+        If it is not one real number, or below `least`.
 
     Examples
     --------
@@ -218,7 +236,7 @@ def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> fl
     2.0
     >>> real_number("Hierarchy", "a norm", -1.0, least=0.0)
     Traceback (most recent call last):
-    TypeError: Hierarchy has a norm that gave -1.0; it must give one real number of at least 0
+    TypeError: Hierarchy has a norm that returned -1.0; it must return one real number of at least 0
     """
     shaped = isinstance(value, np.ndarray) or vector.is_tensor(value)
     usable = value.reshape(-1).shape == (1,) and not _is_complex(value) if shaped else True
@@ -231,14 +249,20 @@ def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> fl
     if number is None or number < least:
         limit = "" if least == -np.inf else f" of at least {least:g}"
         got = vector.describe(value) if shaped else repr(value)
-        raise TypeError(f"{owner} has {what} that gave {got}; it must give one real number{limit}")
+        wanted = f"one real number{limit}"
+        raise TypeError(f"{owner} has {what} that returned {got}; it must return {wanted}")
     return number
 
 
 def real_function(
     owner: str, what: str, function: Callable[..., Any], least: float = -np.inf
 ) -> Callable[..., float]:
-    """A function of states that gives one real number, such as a norm; it refuses all else.
+    """A function of states that must return one real number, such as a norm; all else is refused.
+
+    Raises
+    ------
+    TypeError
+        If the argument is not a function.
 
     Examples
     --------
@@ -263,7 +287,7 @@ class _RealFunction(NamedTuple):
 
 
 def ends(owner: str, monitor: Callable[..., Any], entry: Any, u: State) -> bool:
-    """Whether a monitor ends the solve; one that edits the state is refused, in every call.
+    """Whether a monitor ends the solve; a monitor that edits the state is refused in every call.
 
     Examples
     --------
@@ -279,7 +303,7 @@ def ends(owner: str, monitor: Callable[..., Any], entry: Any, u: State) -> bool:
 
 
 def watched_record(record: Callable[..., Any]) -> Callable[..., Any]:
-    """A recorder for `run` that may not edit the states it is told.
+    """A recorder for `run` that may not edit the states it receives.
 
     Examples
     --------
@@ -298,7 +322,7 @@ def watched_record(record: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def network_below(network: Callable[[int, State], Any], first: int, level: int, u: State) -> Any:
-    """What `Hierarchy.network` gives where the levels before `first` are cut off."""
+    """The result of `Hierarchy.network` for a hierarchy whose levels before `first` are removed."""
     return network(first + level, u)
 
 
@@ -307,13 +331,19 @@ def bind_changed(
     change: Callable[[Sequence[Any]], Sequence[Any]],
     batch: Any,
 ) -> Sequence[Any]:
-    """The levels of one batch, changed as those of the hierarchy were."""
+    """The levels of one batch, with the same changes as the levels of the hierarchy."""
     return change(bind(batch))
 
 
 def no_network(level: int, u: State) -> Any:
-    """`Hierarchy.network` of levels that hold no network."""
+    """Default of `Hierarchy.network` for levels that hold no network.
+
+    Raises
+    ------
+    TypeError
+        Always.
+    """
     raise TypeError(
         f"Hierarchy.network got level {level}, but these levels hold no network; "
-        "make the hierarchy with knot_hierarchy or depth_hierarchy, or give network=..."
+        "build the hierarchy with knot_hierarchy or depth_hierarchy, or give network=..."
     )

@@ -1,4 +1,4 @@
-"""Smoothers that solve: for the coarsest level, or for any level that is small enough."""
+"""Smoothers that solve the equation of a level, for the coarsest level or any small level."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ State = Any
 
 @dataclass(frozen=True)
 class Direct(Smoother):
-    """Exact solve of a linear level, a Newton step on a nonlinear one.
+    """Exact solve of a linear level, or a Newton step on a nonlinear one.
 
-    Counted as one evaluation per sweep.
+    One sweep counts as one evaluation.
 
     Parameters
     ----------
     method : "lu" or "pinv"
-        LU factors (sparse for sparse matrices), or the dense pseudo-inverse, for small singular
+        LU factors (sparse for sparse matrices), or the dense pseudo-inverse for small singular
         matrices.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown.
 
     Examples
     --------
@@ -57,7 +62,7 @@ class Direct(Smoother):
             inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
             return inverse.__matmul__
         try:
-            # In the precision of the states where that is higher, but that LAPACK has.
+            # Use the precision of the states where that is higher and LAPACK supports it.
             real = np.promote_types(vector.dtype_of(u).type(0).real.dtype, np.float32)
             dtype = vector.at_most_double(matrix.dtype, real)
             if sp.issparse(matrix):
@@ -70,7 +75,7 @@ class Direct(Smoother):
                 dense = la.lu_factor(matrix.astype(dtype, copy=False), check_finite=False)
                 pivots, scale = abs(dense[0].diagonal()), abs(matrix).max(axis=0)
                 solve = partial(la.lu_solve, dense, check_finite=False)
-        except RuntimeError:  # SuperLU met a column without a pivot
+        except RuntimeError:  # SuperLU found a column without a pivot
             pivots, scale, solve = np.zeros(1), np.ones(1), None
         precision = float(np.finfo(np.result_type(scale, np.float32)).eps)
         if (pivots <= len(pivots) * precision * scale).any():
@@ -106,10 +111,16 @@ class Krylov(Smoother):
     Parameters
     ----------
     method : "cg", "gmres", "bicgstab" or "minres"
+        Name of SciPy's method.
     iterations : int
-        At most, per sweep.
+        Largest number of iterations per sweep.
     rtol : float
         Relative reduction of the linear residual at which a sweep ends, dimensionless.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or another parameter is out of its range.
 
     Examples
     --------
@@ -142,7 +153,7 @@ class Krylov(Smoother):
     ) -> tuple[State, Any]:
         mats.refuse_spread(u, f"{self} on {level}")
         solve = getattr(spla, self.method)
-        # SciPy counts the restart length of gmres, not its inner iterations, as one.
+        # SciPy counts each restart cycle of gmres as one iteration, not its inner iterations.
         options: dict[str, Any] = {"maxiter": 1 if self.method == "gmres" else self.iterations}
         if self.method == "gmres":
             options["restart"] = self.iterations
@@ -157,11 +168,11 @@ class Krylov(Smoother):
 
             b = vector.as_numpy(r).ravel()
             b = b.astype(vector.at_most_double(b.dtype), copy=False)
-            # SciPy's inner products and absolute tests for a breakdown want numbers of size one.
+            # SciPy's inner products and absolute breakdown tests need numbers near one in size.
             size = norms.binary_exponent(norms.norm(b))
             b = norms.times_power_of_two(b, -size)
             system = spla.LinearOperator((b.size, b.size), matvec=product, dtype=b.dtype)  # type: ignore
-            # SciPy's cg divides 0 by 0 past an exact solution.
+            # SciPy's cg divides 0 by 0 after it reaches the exact solution.
             rtol = max(self.rtol, float(np.finfo(b.dtype).eps))
             d, _ = solve(system, b, rtol=rtol, **options)
             u = u + vector.like(norms.times_power_of_two(d, size), u)

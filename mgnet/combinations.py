@@ -1,4 +1,4 @@
-"""Linear combinations of states, added up in place: what Krylov methods spend their time on."""
+"""Linear combinations of states, computed in place: most of the time of Krylov methods."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ State = Any
 
 
 def add_scaled(u: State, weight: complex, v: State) -> State:
-    """`u + weight * v` in the memory of u, where that is a contiguous array, a tensor or a Vec.
+    """Compute `u + weight * v` in the memory of u where u is a contiguous array, a tensor or a Vec.
 
     Parameters
     ----------
     u, v : state
-        Of one kind and shape. Nobody else may need u.
+        States of one kind and shape. The memory of u may be overwritten.
     weight : float, or complex for complex states
+        Factor of v.
 
     Examples
     --------
@@ -44,14 +45,16 @@ def add_scaled(u: State, weight: complex, v: State) -> State:
 def advanced(
     u: State, d: State | None, step: State, by: tuple[float, float]
 ) -> tuple[State, State]:
-    """`u + s` and `s = by[0] * d + by[1] * step`, in the memory of `step`, and of d for arrays.
+    """Compute `u + s` and `s = by[0] * d + by[1] * step` in the memory of `step` (and d).
 
     Parameters
     ----------
     u : state
+        State to add to.
     d, step : state
-        Nobody else may need them; d may be None where by[0] is 0.
+        States whose memory may be overwritten; d may be None where by[0] is 0.
     by : tuple of float
+        Factors of d and of step.
 
     Examples
     --------
@@ -59,7 +62,7 @@ def advanced(
     (array([5.5]), array([4.5]))
     """
     old, new = by
-    if is_vec(u):  # passes over the memory are what it costs
+    if is_vec(u):  # memory traffic dominates the cost
         if old and d is not None:
             step.axpby(old, new, d)
         else:
@@ -75,7 +78,7 @@ def advanced(
 
 
 def inner(u: State, v: State, dot: Any = norms.dot) -> complex:
-    """The inner product of u and v, complex for complex states, by a `dot` that gives real parts.
+    """The inner product of u and v, complex for complex states; `dot` gives real parts only.
 
     Examples
     --------

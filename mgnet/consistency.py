@@ -28,7 +28,12 @@ _CALLED = "operator", "residual", "smoother", "post_smoother", "line_search"
 
 
 def check_levels(levels: Sequence[Level]) -> None:
-    """Raise a TypeError or ValueError, with the number of a level, unless they make a hierarchy.
+    """Check that the levels fit together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not; the message gives the number of the level.
 
     Examples
     --------
@@ -44,12 +49,17 @@ def check_levels(levels: Sequence[Level]) -> None:
                 f"level {number} is a {type(level).__name__}; "
                 "a Hierarchy takes Level objects, finest first"
             )
-    for number, level in enumerate(levels):  # each looks at the next
+    for number, level in enumerate(levels):  # each is checked with the next
         check_parts(number, level, levels[number + 1] if number + 1 < len(levels) else None)
 
 
 def check_parts(number: int, level: Level, coarser: Level | None) -> None:
-    """Raise a TypeError or ValueError that names the level, unless its parts fit together.
+    """Check that the parts of a level fit together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not; the message gives the number of the level.
 
     Examples
     --------
@@ -101,7 +111,7 @@ def _check_shapes(number: int, transfer: MatrixTransfer, unknowns: tuple[int, in
         ("injection", transfer.injection, down),
     ):
         if matrix is None or (callable(matrix) and not vector.is_mat(matrix)):
-            continue  # a function has no shape
+            continue  # functions have no shape
         shape = vector.shape_of(matrix)
         if any(want and got != want for got, want in zip(shape, expected, strict=True)):
             raise ValueError(
@@ -111,7 +121,12 @@ def _check_shapes(number: int, transfer: MatrixTransfer, unknowns: tuple[int, in
 
 
 def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Iterator[str]:
-    """Test every law on every level, in this order; yields a line per law that holds.
+    """Test every law on every level, in this order, and yield a line for each law that holds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a law does not hold, or the state does not fit.
 
     Examples
     --------
@@ -127,7 +142,7 @@ def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Ite
         raise ValueError(
             f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"
         )
-    # Copies, whose parts are watched as on a first call.
+    # Copies of the levels, so that their parts are checked as on a first call.
     levels = [replace(l, name=l.name or f"level {k}") for k, l in enumerate(hierarchy)]
     for number in range(len(levels)):
         level = levels[number]
@@ -147,15 +162,15 @@ class _Laws:
         self.level = level
         self.u = u
         self.generator = generator
-        # Half the digits of the state's own precision: the best that central differences give is
-        # two thirds.
+        # Half the digits of the state's own precision: central differences reach at best
+        # two thirds of the digits.
         self.tolerance = 1e-2 if vector.dtype_of(u).itemsize <= 4 else 1e-5
 
     def random(self, u: State) -> State:
         return vector.random_like(u, self.generator)
 
     def carried(self, method: str, u: State, like: State | None = None) -> State:
-        """A new state, also where the transfer gives the same array each time."""
+        """A new state, even if the transfer returns the same array each time."""
         result = carried(self.level, method, u, like=like)
         return duplicate(result) if "transfer" in self.level.watched else result
 
@@ -164,12 +179,12 @@ class _Laws:
             raise ValueError(f"level {number}: {law}: {a:.4g} and {b:.4g} are not equal ({how})")
 
     def functions(self, number: int) -> Iterator[str]:
-        """Call what the user wrote, transfers apart; `Level` and `moves` refuse what is wrong."""
+        """Call the user's functions (not transfers); `Level` and `moves` refuse invalid results."""
         level, u = self.level, self.u
         check_layers = getattr(level.operator, "check_layers", None)
         if check_layers is not None:
             check_layers(u)
-            yield f"level {number}: layers taken together give what each gives alone"
+            yield f"level {number}: a call for all layers agrees with calls for single layers"
         parts = [name for name in _CALLED if name in level.watched]
         if not parts:
             return
@@ -205,7 +220,7 @@ class _Laws:
         other = self.random(image)
         transposed = jacobian.rmatvec(other) if callable(jacobian) else jacobian.T @ other
         scale = norm(image) * norm(other)
-        law = "the transpose of `linearize` does not match it"
+        law = "the transpose of `linearize` is not its adjoint"
         self.equal(
             dot(image, other), dot(d, transposed), scale, number, law, "<J d, w> and <d, J^T w>"
         )
@@ -233,8 +248,8 @@ class _Laws:
         size = math.prod(vector.state_shape(restricted))
         if coarse.unknowns and not vector.is_vec(restricted) and size != coarse.unknowns:
             raise ValueError(
-                f"level {number}: restrict gives {size} unknowns, but level {number + 1} has "
-                f"{coarse.unknowns}; it must give as many"
+                f"level {number}: restrict returns {size} unknowns, but level {number + 1} has "
+                f"{coarse.unknowns}; it must return that number"
             )
         if transfer.inject is not None:
             self.carried("inject", u, restricted)
@@ -243,8 +258,8 @@ class _Laws:
         shape, expected = vector.state_shape(prolonged), vector.state_shape(u)
         if shape != expected:
             raise ValueError(
-                f"level {number}: prolong gives the shape {shape}, but the state has {expected}; "
-                "it must give the same"
+                f"level {number}: prolong returns the shape {shape}, but the state has {expected}; "
+                "it must return the shape of the state"
             )
         if transfer.adjoint:
             scale = norm(restricted) * norm(w) + norm(fine) * norm(prolonged)
@@ -280,11 +295,11 @@ class _Laws:
         zero = vector.zeros_like(w)
         at_zero = norm(coarse.apply(zero))
         scale = norm(level.apply(self.u)) + 1.0
-        law = "the recentred operator does not vanish at 0"
+        law = "the recentered operator does not vanish at 0"
         self.equal(at_zero, 0.0, scale, number, law, "its norm there, and 0")
         difference = level.apply(self.u + self.carried("prolong", w)) - level.apply(self.u)
         expected = self.carried("restrict", difference)
-        law = "the recentred operator is not restrict(A(u + P w) - A(u))"
+        law = "the recentered operator is not restrict(A(u + P w) - A(u))"
         self.equal(
             norm(coarse.apply(w) - expected),
             0.0,
@@ -294,7 +309,7 @@ class _Laws:
             "norm of the difference, and 0",
         )
         fine, below = f"A_{number}", f"A_{number + 1}"
-        return f"level {number}: recentring, {below}(w) = restrict({fine}(u + P w) - {fine}(u))"
+        return f"level {number}: recentering, {below}(w) = restrict({fine}(u + P w) - {fine}(u))"
 
     def nesting(self, number: int, coarse: Level, w: State) -> str:
         level, norm = self.level, self.hierarchy.norm

@@ -1,7 +1,7 @@
-"""The schedules of multigrid: `cycle`, `nested`, `cascade`.
+"""Multigrid schedules: `cycle`, `nested`, `cascade`.
 
-The steps are counted before one is made (`mgnet.step_count`): those of a W-cycle double with every
-level.
+The number of steps is computed before any step is built (`mgnet.step_count`), because the steps of
+a W-cycle double with every level.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["cascade", "cycle", "nested"]
 
 
 class _Calls:
-    """The calls of a kappa-cycle. Steps of one level are one object: many are a list of them."""
+    """The calls of a kappa-cycle; equal steps of a level are one object."""
 
     def __init__(self, coarsest: int, kappa: float, pre: int, post: int, solves: int):
         self.coarsest = coarsest
         self.kappa = kappa
         self.solve = Step("solve", coarsest, solves)
-        # What a call does before the ones that it makes, and after them.
+        # The steps of a call before and after its own calls.
         self.before = [
             (*([Step("pre", level, pre)] if pre else []), Step("down", level))
             for level in range(coarsest)
@@ -35,7 +35,7 @@ class _Calls:
         ]
 
     def steps(self, level: int) -> Iterator[Step]:
-        """Those of the cycle that begins on this level."""
+        """Steps of the cycle that begins on this level."""
         calls: list[tuple[int, float]] = [(level, self.kappa)]  # to be made, the next one last
         while calls:
             level, kappa = calls.pop()
@@ -53,7 +53,7 @@ class _Calls:
 
 
 def _checked(owner: str, counts: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a cycle as plain integers, all in their ranges."""
+    """The arguments of a cycle as plain integers, after a check of their ranges."""
     for name, value in counts.items():
         least = int(name in ("levels", "coarsest", "cycles"))
         most = MOST_SWEEPS if name in ("pre", "post", "coarsest") else math.inf
@@ -85,24 +85,27 @@ REMEDY = "take fewer levels or a smaller kappa (V is 1, F is 2)"
 def cycle(
     levels: int, kappa: float = 1, pre: int = 1, post: int = 1, coarsest: int = 1
 ) -> Schedule:
-    """The kappa-cycle: V (kappa 1), F (2), W (`math.inf`) and all between.
+    """Build the kappa-cycle: V (kappa = 1), F (2), W (`math.inf`) and the cycles between them.
 
-    A call with counter k makes one call with k and one with k - 1 on the level below. Source: Avnat
-    and Yavneh, "On the recursive structure of multigrid cycles" (2020), algorithm 2.
+    A call with counter k makes one call with counter k and one with k - 1 on the level below.
+    Source: Avnat and Yavneh, "On the recursive structure of multigrid cycles" (2020), algorithm 2.
 
     Parameters
     ----------
     levels : int
+        Number of levels of the hierarchy, at least 1.
     kappa : int or math.inf
+        Counter of the recursion, at least 1; it sets the type of the cycle.
     pre, post : int
         Sweeps before and after each coarse correction.
     coarsest : int
-        Sweeps of the coarse solver.
+        Sweeps of the coarse solver per visit.
 
     Raises
     ------
     ValueError
-        Also for more than half a million steps: they are counted before they are made.
+        If an argument is out of its range, or the schedule would have more than half a million
+        steps.
 
     Examples
     --------
@@ -130,14 +133,15 @@ def nested(
 
     Parameters
     ----------
-    levels, kappa, pre, post, coarsest : as in `cycle`
+    levels, kappa, pre, post, coarsest
+        The same as for `cycle`.
     cycles : int
-        On every level, after the solution was interpolated to it.
+        Number of cycles on every level after the solution was interpolated to it.
 
     Raises
     ------
     ValueError
-        As in `cycle`.
+        The same as for `cycle`.
 
     Examples
     --------
@@ -160,17 +164,17 @@ def nested(
 
 
 def cascade(counts: Sequence[int]) -> Schedule:
-    """Upward only: sweeps on every level, from the coarsest.
+    """Sweeps on every level from the coarsest to the finest, without coarse corrections.
 
     Parameters
     ----------
     counts : sequence of int
-        Sweeps per level, coarsest first; level 0 gets the last.
+        Sweeps per level, coarsest first; the last count is for level 0.
 
     Raises
     ------
     ValueError
-        As in `cycle`.
+        If the counts are not integers in their ranges, or the schedule would be too long.
 
     Examples
     --------

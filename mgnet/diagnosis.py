@@ -1,4 +1,4 @@
-"""What slows a solve down, measured in one more cycle; the sentences below `Solution.explain`."""
+"""Find out why a solve is slow by measuring one more cycle; the text of `Solution.explain`."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ State = Any
 
 # A cycle with a factor below this needs no advice.
 CONTENT = 0.6
-# Between these, fine and coarse operator agree: coarse grids of few points, and nonlinear ones,
-# are off by nearly two.
+# If the ratio is between these, fine and coarse operators agree. Coarse grids with few points, and
+# nonlinear ones, differ by a factor of nearly two.
 AGREE = 0.4, 2.5
-# The same of random corrections: those a coarse grid of twice the width sees 0.56 to 1 times.
+# Same bounds for random corrections: a coarse grid of twice the mesh width gives ratios from 0.56
+# to 1.
 TYPICAL = 0.4, 1.5
-# A sweep that leaves more than this of the residual hardly smooths.
+# A sweep that leaves more than this part of the residual hardly smooths.
 WEAK = 0.95
 
 
 class Diagnosis:
-    """Measurements of the last cycle of a solve, which is repeated for them.
+    """Measurements of the last cycle of a solve, which is repeated for this purpose.
 
     One residual is evaluated after every step, and two coarse operators and one restriction per
-    `up`; none of it is counted as work of the solve.
+    `up`; none of this counts as work of the solve.
 
     Attributes
     ----------
     logs : dict
-        (level, action) -> logarithms of the reduction of that level's residual norm, per visit.
+        (level, action) -> logarithms of the reduction of the residual norm of that level, per
+        visit.
     sweeps : dict
-        Level -> the same of its smoothing steps, per sweep.
+        Level -> logarithms of the reduction by its smoothing steps, per sweep.
     visits : dict
-        Level -> the same from each arrival from above until the correction goes back.
+        Level -> logarithms of the reduction from each descent to the level to the next ascent.
     changes : dict
         Level l -> for each correction w from level l + 1, `<w, R (A(u + P w) - A(u))>` and
-        `<w, A_c(v + w) - A_c(v)>`, which are equal where both operators discretise one equation.
+        `<w, A_c(v + w) - A_c(v)>`, which are equal if both operators discretize one equation.
     levels, states : dict
-        The last Level and (u, f) of each level.
+        The `Level` and the state (u, f) of each level at its last visit.
     start : state or None
-        Before the last cycle, where that is known.
+        The state before the last cycle, if it is known.
     plain : bool
         Whether the solve was not accelerated.
 
@@ -77,16 +79,19 @@ class Diagnosis:
         self.states: dict[int, tuple[State, State | None]] = {}
         self._solution = solution
         self._norms: dict[int, float] = {}  # of each level, after the step before
-        # Of each level that was gone down to: u and the residual norm there, and r above.
+        # For each level that was descended to: u and the residual norm there, and r on the level
+        # above.
         self._arrivals: dict[int, tuple[State, float, State]] = {}
         last = solution.last_cycle
         self.start: State | None = last.args[2] if isinstance(last, partial) else None
         self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
-        # Of residuals: else their products with states may be out of the range of float64.
+        # Scale of residuals: without it their products with states may overflow in float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
-        if last is not None and solution.reason.name != "NOT_FINITE":  # else it breaks off again
+        # After a state that was not finite, a repeated cycle would break off again.
+        if last is not None and solution.reason.name != "NOT_FINITE":
             self._norms[0] = solution.residual_norms[-2]
-            if isinstance(last, partial):  # of a Krylov method it begins at the last start
+            # A partial solve of a Krylov method begins at its last restart.
+            if isinstance(last, partial):
                 _, hierarchy, u, f, _ = last.args
                 self._norms[0] = solution.norm(f if u is None else hierarchy[0].residual_at(u, f))
             last(self._measure)
@@ -119,13 +124,14 @@ class Diagnosis:
         end = data.progress.us[number + 1]
         change = (above - residual) * (1.0 / data.step_length)
         fine = data.level.transfer.restrict(change)  # type: ignore[union-attr]
-        # Not by residuals: those of a level may live on a part of it, as on C-layers.
+        # Residual norms are not compared: the residual of a level may vanish on part of it
+        # (C-layers).
         said = coarse.apply(end) - coarse.apply(start)
         fine, said = (times_power_of_two(each, -self._exponent) for each in (fine, said))
         self.changes[number].append((dot(end - start, fine), dot(end - start, said)))
 
     def typical_ratio(self, number: int) -> float | None:
-        """As the ratio of `changes`, of a random correction; None where a level has no matrix."""
+        """The ratio of `changes` for a random correction; None where a level has no matrix."""
         level, coarse = self.levels[number], self.levels[number + 1]
         transfer: Any = level.transfer
         if level.matrix is None or coarse.matrix is None:
@@ -137,7 +143,7 @@ class Diagnosis:
 
 
 def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
-    """Sentences that say what was measured, then the remedy; none where all is well.
+    """Sentences with the measurements and a remedy; empty if the solve is healthy.
 
     Examples
     --------
@@ -167,7 +173,7 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 
 
 def _of_the_operator(solution: Solution, diagnosis: Diagnosis) -> list[str]:
-    """What an operator with a method `advise` says of a solve that has not converged."""
+    """Advice from an operator's own method `advise`, for a solve that has not converged."""
     tell = getattr(diagnosis.operator, "advise", None)
     return [] if tell is None or solution.reason.converged else list(tell())
 
@@ -175,7 +181,7 @@ def _of_the_operator(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 def _refused(solution: Solution) -> list[str]:
     return [
         f"level {level}: all {told.refused} coarse corrections were refused by the line search, "
-        f"so no coarser level helps: check what level {level + 1} solves (hierarchy.check), "
+        f"so no coarser level helps: check the equation of level {level + 1} (hierarchy.check), "
         "smooth more before going down, or leave the coarser levels out"
         for level, told in solution.corrections.items()
         if told.refused > 1 and told.refused == len(told.lengths)
@@ -192,19 +198,20 @@ def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     if now > FALLEN * scale:
         return [
             f"the state has grown to a norm of {solution.norm(u):.1e}, and its last digits move "
-            f"the residual by {noise:.1e}: the matrix is singular, or nearly so; if it is, "
-            "subtract from f what no solution can give (its mean, for a periodic or a Neumann "
-            "problem)"
+            f"the residual by {noise:.1e}: the matrix is singular or nearly singular; if it is "
+            "singular, subtract from f its part outside the range of the matrix (its mean, for a "
+            "periodic or Neumann problem)"
         ]
     return [
-        f"the residual norm stands at {now:.1e}, and the last digits of the {dtype} state move it "
-        f"by {noise:.1e}: ask for no less than about rtol={3.0 * max(now, noise) / scale:.0e}"
+        f"the residual norm has stagnated at {now:.1e}, and the last digits of the {dtype} state "
+        f"move it by {noise:.1e}: use a tolerance of at least about "
+        f"rtol={3.0 * max(now, noise) / scale:.0e}"
         + (", or use float64" if dtype.itemsize <= 4 else "")
     ]
 
 
 def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
-    """Whether the matrix takes to zero what cycles change, or what they leave of the residual."""
+    """Whether the matrix maps to zero the change of a cycle, or the residual that cycles leave."""
     level, (u, f), norm = diagnosis.levels[0], diagnosis.states[0], solution.norm
     if level.matrix is None:
         return []
@@ -219,8 +226,8 @@ def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     if diagnosis.start is not None and norm(u - diagnosis.start) > 1e-10 * norm(u):
         found["change of the last cycle"] = u - diagnosis.start
     return [
-        f"level 0: the matrix takes the {name} to zero, so it is singular, and the equation has no "
-        "solution: subtract from f what no solution can give (its mean, for a periodic or a "
+        f"level 0: the matrix maps the {name} to zero, so it is singular, and the equation has no "
+        "solution: subtract from f its part outside the range (its mean, for a periodic or a "
         "Neumann problem), or give the hierarchy its nullspace ('constant', there)"
         for name, v in found.items()
         if stretched(v) <= limit
@@ -228,7 +235,7 @@ def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 
 
 def _outside_constants(matrix: Any, f: State, norm: Any, dot: Any) -> bool:
-    """Whether all products of the matrix have mean zero, but f has not."""
+    """Whether all products of the matrix have mean zero, but f does not."""
     if vector.is_vec(f):
         return False
     ones = vector.zeros_like(f) + 1.0
@@ -240,7 +247,7 @@ def _outside_constants(matrix: Any, f: State, norm: Any, dot: Any) -> bool:
 
 
 def _scaling(diagnosis: Diagnosis) -> list[str]:
-    """Levels whose operator, or whose transfers, are scaled unlike those of their neighbours."""
+    """Levels whose operator or transfers have another scaling than those of adjacent levels."""
     ratios = {}
     for level, pairs in diagnosis.changes.items():
         fine, coarse = (sum(part) for part in zip(*pairs, strict=True))
@@ -251,17 +258,17 @@ def _scaling(diagnosis: Diagnosis) -> list[str]:
     for level in sorted(off):
         above, below = ratios.get(level - 1, 1.0), ratios[level]
         if level - 1 in off and low <= above * below <= high:
-            continue  # told with the level above
+            continue  # reported with the level above
         told = f"level {level}: the correction from level {level + 1} changes the restricted "
-        told += f"residual {below:.2g} times as much as the operator of level {level + 1} says, "
+        told += f"residual {below:.2g} times as much as the operator of level {level + 1} does, "
         if level + 1 in off and low <= below * ratios[level + 1] <= high:
-            told += f"and level {level + 1} itself sees {ratios[level + 1]:.2g}: the operator of "
+            told += f"and level {level + 1} itself gives {ratios[level + 1]:.2g}: the operator of "
             told += f"level {level + 1} is wrong, by a factor of about {1.0 / below:.2g}"
         elif (typical := diagnosis.typical_ratio(level)) and TYPICAL[0] <= typical <= TYPICAL[1]:
             found.append(
                 f"{told}but a random one {typical:.2g} times: the scale is right, and the operator "
-                f"of level {level + 1} is wrong for some errors, as where coefficients turn or "
-                f"jump within its cells; take P^T A P there"
+                f"of level {level + 1} is wrong for some errors, for example where coefficients "
+                f"rotate or jump within its cells; use P^T A P there"
             )
             continue
         else:
@@ -272,7 +279,7 @@ def _scaling(diagnosis: Diagnosis) -> list[str]:
 
 
 def _smoothing(solution: Solution, diagnosis: Diagnosis) -> list[str]:
-    """Levels whose sweeps hardly reduce what the cycle leaves."""
+    """Levels whose sweeps barely reduce the residual that the cycle leaves."""
     coarsest = max(diagnosis.levels)
     factors = {
         level: _mean(logs)
@@ -285,11 +292,11 @@ def _smoothing(solution: Solution, diagnosis: Diagnosis) -> list[str]:
         told = stronger_smoother(diagnosis.levels[level], diagnosis.states[level][0])
         return [
             f"level {level}: a sweep of {diagnosis.levels[level].smoother} increases the residual "
-            f"norm {worst:.2f}-fold: {told or 'take another smoother there'}, or damp it"
+            f"norm {worst:.2f}-fold: {told or 'use another smoother there'}, or damp it"
         ]
     if worst < WEAK:
         return []
-    # As weak as the worst: what one level leaves slows all levels above it.
+    # The worst ones within a factor: a weak level slows down all levels above it.
     near = 1 - 2.5 * max(1 - worst, 0.0)
     named = sorted(level for level, factor in factors.items() if factor >= min(near, worst))
     level = diagnosis.levels[named[0]]
@@ -297,12 +304,12 @@ def _smoothing(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     told = told or any_smoother(level, diagnosis.states[named[0]][0])
     return [
         f"{_listed(named)}: a sweep of {level.smoother} leaves {worst:.3f} of the residual norm, "
-        f"and no coarser level sees the rest: {told}{_or_accelerate(solution, diagnosis)}"
+        f"and no coarser level reduces the rest: {told}{_or_accelerate(solution, diagnosis)}"
     ]
 
 
 def _growing(solution: Solution, diagnosis: Diagnosis, factor: float) -> list[str]:
-    """Whether the coarse levels are solved too roughly; else what to try at all."""
+    """Whether the coarse levels are solved too inaccurately; otherwise general advice."""
     # Above the coarsest levels, which solve exactly.
     visits = [_mean(diagnosis.visits[level]) for level in sorted(diagnosis.visits)[:-1]]
     told = f"the cycle leaves {factor:.2f} of the residual norm on level 0"
@@ -313,12 +320,13 @@ def _growing(solution: Solution, diagnosis: Diagnosis, factor: float) -> list[st
         shown = stronger_smoother(diagnosis.levels[0], diagnosis.states[0][0])
         return [f"{told}; or else, {shown}" if shown else told]
     return [
-        f"{told}, and no level stands out: try more sweeps{_or_accelerate(solution, diagnosis)}"
+        f"{told}, and no single level is the cause: try more "
+        f"sweeps{_or_accelerate(solution, diagnosis)}"
     ]
 
 
 def _or_accelerate(solution: Solution, diagnosis: Diagnosis) -> str:
-    """The acceleration to take, where the solve had none."""
+    """The acceleration to use if the solve had none."""
     if solution.acceleration is not None:
         return ""
     linear = all(level.matrix is not None for level in diagnosis.levels.values())
@@ -326,7 +334,7 @@ def _or_accelerate(solution: Solution, diagnosis: Diagnosis) -> str:
 
 
 def _is_plain(level: Level) -> bool:
-    """Whether sweeps are meant to reduce the residual, as those of optimizers are not."""
+    """Whether sweeps should reduce the residual; those of optimizers need not."""
     smoothers = (level.smoother, level.post_smoother or level.smoother)
     return all(smoother.fixed_work and smoother.monotone for smoother in smoothers)
 

@@ -1,4 +1,4 @@
-"""The weights that make a fourth-kind Chebyshev smoother optimal for V-cycles."""
+"""Weights that make a fourth-kind Chebyshev smoother optimal for V-cycles."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 
 __all__ = ["MOST_OPTIMAL", "optimal_weights"]
 
-#: The highest degree whose weights are computed; their equations hold to 1e-12 there.
+#: The highest degree whose weights are computed; up to it their equations hold to 1e-12.
 MOST_OPTIMAL = 100
 
 
 @lru_cache
 def optimal_weights(degree: int) -> tuple[float, ...]:
-    """The weights beta of the steps of an optimal polynomial of fourth-kind Chebyshev form.
+    """Compute the weights beta of the steps of an optimal fourth-kind Chebyshev polynomial.
 
-    A smoother whose error polynomial is p, with `p(0) = 1`, on eigenvalues x in (0, 1], makes a
-    V-cycle whose contraction is bounded by a function of the largest `x p(x)^2 / (1 - p(x)^2)`. The
-    optimal p of a degree has that value at x = 0, at x = 1 and between each two of its roots.
-    Source: Lottes, Optimal polynomial smoothers for multigrid V-cycles, Numer. Linear Algebra
-    Appl. 30 (2023) e2518, arXiv 2202.08830.
+    Let p be the error polynomial of a smoother, with `p(0) = 1`, on eigenvalues x in (0, 1]. The
+    contraction of a V-cycle is then bounded by a function of the largest `x p(x)^2 / (1 - p(x)^2)`.
+    The optimal p of a degree attains this value at x = 0, at x = 1 and between any two of its
+    roots. Source: Lottes, Optimal polynomial smoothers for multigrid V-cycles, Numer. Linear
+    Algebra Appl. 30 (2023) e2518, arXiv 2202.08830.
 
     Parameters
     ----------
     degree : int
-        1 to `MOST_OPTIMAL`.
+        Degree of the polynomial, from 1 to `MOST_OPTIMAL`.
 
     Returns
     -------
     tuple of float
-        The weight of the first step first.
+        Weights of the steps, the first step first.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def optimal_weights(degree: int) -> tuple[float, ...]:
 
 
 def _optimal_roots(degree: int) -> np.ndarray:
-    """Those of the optimal p, by Newton's method from the roots of the fourth kind."""
+    """Roots of the optimal p, by Newton's method from the roots of the fourth kind."""
     roots = 0.5 - 0.5 * np.cos(np.arange(1, degree + 1) / (degree + 0.5) * np.pi)
     for _ in range(50):
         x = np.append(_maxima(roots), 1.0)
@@ -68,7 +68,7 @@ def _optimal_roots(degree: int) -> np.ndarray:
 
 
 def _maxima(roots: np.ndarray) -> np.ndarray:
-    """Where `x p^2 / (1 - p^2)` is largest between neighbouring roots, by bisection."""
+    """Points between adjacent roots where `x p^2 / (1 - p^2)` is largest, by bisection."""
     low, high = roots[:-1], roots[1:]
     for _ in range(60):
         x = 0.5 * (low + high)

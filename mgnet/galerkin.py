@@ -17,25 +17,26 @@ __all__ = ["conjugated", "galerkin_products"]
 def galerkin_products(
     matrix: Any, prolongations: Sequence[Any], restrictions: Sequence[Any] | None = None
 ) -> list[Any]:
-    """The matrices of all levels, `A` and then `R A P` from each to the next.
+    """Compute the matrices of all levels: A, and R A P from each level to the next.
 
     Parameters
     ----------
     matrix : matrix of shape (n, n)
         SciPy sparse, NumPy, torch or PETSc Mat.
     prolongations : sequence of matrices of shape (fine, coarse), finest first
+        Interpolation matrices.
     restrictions : sequence of matrices of shape (coarse, fine), optional
-        The (conjugate) transposes by default.
+        Restriction matrices; the (conjugate) transposes of the prolongations by default.
 
     Returns
     -------
     list of matrices
-        SciPy's in CSR format with sorted columns.
+        SciPy's matrices are in CSR format with sorted columns.
 
     Raises
     ------
     TypeError, ValueError
-        With the number of the level whose matrices do not fit together.
+        If matrices do not fit together; the message names the level.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def galerkin_products(
             raise TypeError(
                 f"galerkin got on level {number} a matrix of type {type(A).__name__} and a "
                 f"prolongation of type {type(P).__name__}, which do not multiply ({error}); give "
-                "all matrices of one library: SciPy, NumPy, torch or PETSc"
+                "all matrices in the format of one library: SciPy, NumPy, torch or PETSc"
             ) from None
     return matrices
 
@@ -102,7 +103,8 @@ def _check(number: int, A: Any, P: Any, R: Any) -> None:
         told = f"galerkin got on level {number} a matrix of shape {vector.shape_of(A)}, a "
         told += f"prolongation of shape {shape}"
         told += "" if R is None else f" and a restriction of shape {down}"
-        raise ValueError(f"{told}; give square A of n rows, P of (n, coarse), R of (coarse, n)")
+        told += "; A must be square with n rows, P of shape (n, coarse), R of shape (coarse, n)"
+        raise ValueError(told)
     refuse_layout(A, P, f"galerkin got a prolongation {number}")
     if R is not None:
         refuse_layout(R, A, f"galerkin got a matrix {number}")

@@ -1,4 +1,4 @@
-"""Model problems, ready to solve."""
+"""Model problems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mgnet.transfer import MatrixTransfer
 
 __all__ = ["peaks", "poisson", "reaction", "sine"]
 
-MOST_SAMPLES = 10**7  # of `peaks`, which draws twenty points for each
+MOST_SAMPLES = 10**7  # of `peaks`, which draws twenty points per sample
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
@@ -46,7 +46,7 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
 
 
 def _checked(shape: Any) -> tuple[int, ...]:
-    """The interior points per direction."""
+    """Number of interior points per direction."""
     points = tuple(islice(shape, 4)) if isinstance(shape, Iterable) else (shape,)
     if not 1 <= len(points) <= 3 or not all(is_whole(n, 1, math.inf) for n in points):
         raise ValueError(
@@ -57,7 +57,7 @@ def _checked(shape: Any) -> tuple[int, ...]:
     if unknowns > MOST_UNKNOWNS:
         raise ValueError(
             f"gallery got shape {shown(points)}, which is {shown(unknowns)} unknowns; at most "
-            f"{MOST_UNKNOWNS} are made"
+            f"{MOST_UNKNOWNS} are allowed"
         )
     return tuple(int(n) for n in points)
 
@@ -81,9 +81,9 @@ def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
 
 
 class _Interpolation:
-    """Cubic interpolation, whose matrix is made where it is used: by nested iteration alone.
+    """Cubic interpolation whose matrix is built on first use, which is in nested iteration only.
 
-    On the finest level it takes more memory than all the rest of a hierarchy.
+    On the finest level it needs more memory than the rest of a hierarchy.
     """
 
     def __init__(self, coarse: tuple[int, ...]):
@@ -108,18 +108,19 @@ def poisson(
     """The Poisson equation on the unit interval, square or cube, with zero boundary values.
 
     Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
-    the volume h^d of a cell, so the transpose of (multi)linear interpolation restricts, and
-    `f = h^d * source`. In nested iteration solutions go up by cubic interpolation.
+    the volume h^d of a cell, so the restriction is the transpose of (multi)linear interpolation,
+    and `f = h^d * source`. Nested iteration interpolates solutions with cubics.
 
     Parameters
     ----------
     shape : int or tuple of 1 to 3 int
-        Interior points per direction, in C order; the mesh width is 1 / (n + 1). 2^k - 1 gives k
-        levels.
+        Interior points per direction, in C order; the mesh width is 1 / (n + 1). A value of
+        2^k - 1 allows k levels.
     levels : int, optional
-        As many as possible by default.
+        Number of levels; the largest possible number by default.
     smoother, post_smoother, coarse_solver : Smoother, optional
-        `Jacobi()` (2/3) before and after the coarse correction, and `Direct()`, by default.
+        `Jacobi()` with omega = 2/3 before and after the coarse correction, and `Direct()`, by
+        default.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def sine(shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     -------
     (u, f)
         Flat arrays. u has the values of the solution of the differential equation, so the discrete
-        solution differs from it by the discretisation error, O(h^2).
+        solution differs from it by the discretization error, O(h^2).
 
     Examples
     --------
@@ -190,16 +191,22 @@ def reaction(
 ) -> Hierarchy:
     """The nonlinear equation `-Laplacian u + strength u^3 = source`.
 
-    For the full approximation scheme. Discretised and scaled as `poisson`; levels have `linearize`
-    and `objective`, and transfers inject point values.
+    A test problem for the full approximation scheme. It is discretized and scaled like `poisson`;
+    levels have `linearize` and `objective`, and transfers inject point values.
 
     Parameters
     ----------
-    shape, levels, smoother : as in `poisson`
+    shape, levels, smoother
+        The same as for `poisson`.
     strength : float
-        Of the reaction, not negative.
+        Coefficient of the cubic term, not negative.
     coarse_solver : Smoother, optional
-        `Direct()` by default: a Newton step per sweep.
+        `Direct()` by default: one Newton step per sweep.
+
+    Raises
+    ------
+    ValueError
+        If the shape or the number of levels is not possible, or the strength is negative.
 
     Examples
     --------
@@ -210,8 +217,8 @@ def reaction(
     """
     if not is_number(strength, 0.0, 1e300):
         raise ValueError(
-            f"reaction got strength {shown(strength)}; it must not be negative, or solutions need "
-            "not exist"
+            f"reaction got strength {shown(strength)}; it must not be negative, otherwise "
+            "solutions need not exist"
         )
     grids = _grids(shape, levels)
     built = []
@@ -222,7 +229,7 @@ def reaction(
         transfer = None
         if number + 1 < len(grids):
             P = _interpolation(grids[number + 1], 1)
-            pick: Any = P == 1.0  # weight 1: a fine point that is a coarse point
+            pick: Any = P == 1.0  # weight 1: a fine point that is also a coarse point
             injection = sp.csr_matrix(pick.T, dtype=float)
             transfer = MatrixTransfer(
                 P, injection=injection, interpolation=_interpolation(grids[number + 1], 3)
@@ -247,24 +254,29 @@ def reaction(
 def peaks(
     samples: int = 1000, classes: int = 5, generator: np.random.Generator | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in the plane and the level set of MATLAB's `peaks` in which each lies.
+    """Draw points in the plane, labeled by the level set of MATLAB's `peaks` in which they lie.
 
-    The range of the function on [-3, 3]^2 is cut into equal parts, one per class. Points are
-    uniform in each class, and all classes have the same number of them, up to one. Source: Haber
-    and Ruthotto, Inverse Problems 34 (2018) 014004, section 6.
+    The range of the function on [-3, 3]^2 is divided into equal intervals, one per class. The
+    points are uniformly distributed in each class, and class sizes differ by at most one. Source:
+    Haber and Ruthotto, Inverse Problems 34 (2018) 014004, section 6.
 
     Parameters
     ----------
     samples, classes : int
-        At least one sample per class, and 2 to 20 classes.
+        Number of samples, at least one per class, and number of classes, 2 to 20.
     generator : numpy.random.Generator, optional
-        Seed 0 by default.
+        Source of random numbers; seed 0 by default.
 
     Returns
     -------
     (x, labels)
-        Points of shape (samples, 2), divided by 3 and so in [-1, 1]^2, and classes from 0, int64,
-        in random order.
+        Points of shape (samples, 2), divided by 3 so that they lie in [-1, 1]^2, and classes
+        counted from 0, of type int64, in random order.
+
+    Raises
+    ------
+    ValueError
+        If the number of samples or classes is out of its range.
 
     Examples
     --------

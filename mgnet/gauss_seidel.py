@@ -1,4 +1,4 @@
-"""`GaussSeidel`: rows one after the other, each with what those before it gave."""
+"""`GaussSeidel`: relaxation of one row after the other, with the newest values."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ State = Any
 class GaussSeidel(Smoother):
     """Gauss-Seidel relaxation over the rows of a sparse matrix.
 
-    A compiled sweep when numba is there (`pip install "mgnet-solvers[fast]"`), else SciPy's
-    triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the
-    Jacobian of the first visit.
+    Sweeps are compiled with numba if that is installed (`pip install "mgnet-solvers[fast]"`);
+    otherwise they use SciPy's triangular factors. On a nonlinear level each sweep is
+    `u + (D + L)^-1 (f - A(u))` with the Jacobian of the first visit.
 
     Parameters
     ----------
     direction : "forward", "backward" or "symmetric"
         Order of the rows; a symmetric sweep is a forward and a backward one.
+
+    Raises
+    ------
+    ValueError
+        If the direction is unknown.
 
     Examples
     --------
@@ -89,7 +94,7 @@ class GaussSeidel(Smoother):
     def _swept(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any, r: State | None
     ) -> State:
-        """The state after compiled sweeps; r is filled with its residual."""
+        """Run compiled sweeps and return the state; r is filled with its residual."""
         matrix, inverse, within = memory
         shape, order = u.shape, self._directions
         zero = matrix.has_sorted_indices and kernels.is_zero(u)

@@ -1,8 +1,8 @@
 """Coarser grids of a structured grid, and Galerkin products of stencils.
 
-`R A P` of stencils that reach the next points is such a stencil again. It is summed term by term as
-products of arrays over the coarse grid, which takes a fraction of the time of sparse matrix
-products: nothing is sorted or searched.
+The product `R A P` of stencils that couple a point with its nearest points only is again such a
+stencil. It is summed term by term as products of arrays over the coarse grid. This is much faster
+than sparse matrix products, because nothing is sorted or searched.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["coarse_axes", "galerkin", "strengths"]
 
 Stencils = dict[tuple[int, ...], np.ndarray]
 
-#: An axis with couplings below this part of the strongest is not halved. With Gauss-Seidel sweeps
-#: on -u_xx - eps u_yy this takes the fewest evaluations per digit, 13 to 18 for all eps; 0.2 takes
-#: up to 29.
+#: An axis is not coarsened if its couplings are below this part of the strongest ones. With
+#: Gauss-Seidel sweeps on -u_xx - eps u_yy this value needs the fewest evaluations per digit, 13 to
+#: 18 for all eps; 0.2 needs up to 29.
 WEAK = 0.4
 
 
 def strengths(stencils: Stencils, axes: int) -> np.ndarray:
-    """The mean coupling along each axis, as a part of the strongest at each point.
+    """The mean coupling along each axis, relative to the strongest axis at each point.
 
-    Couplings are summed over the other axes, so they are those of what does not vary along these.
+    Couplings are summed over the other axes, so they act on errors that are constant along these.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def coarse_axes(
     kinds: tuple[tuple[str, str], ...],
     coarsen: tuple[int, ...] | None,
 ) -> tuple[GridAxis, ...]:
-    """Which axes are halved next: those of `coarsen`, or those along which couplings are strong.
+    """Choose the axes to halve next: those of `coarsen`, or those with strong couplings.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def coarse_axes(
 def galerkin(
     stencils: Stencils, axes: tuple[GridAxis, ...], prolong: Weights, restrict: Weights
 ) -> Stencils:
-    """The stencils of `R A P`, where `restrict` are the weights of the transpose of R.
+    """The stencils of `R A P`, where `restrict` holds the weights of the transpose of R.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def galerkin(
     for kind in classes(axes):
         columns = _times_prolongation(stencils, kind, axes, prolong, dtype)
         for signs, weight in restrict[kind].items():
-            # The kept point on this side of a gap has the gap on its other side.
+            # Seen from the kept point, the gap lies on the opposite side.
             at = tuple(
                 slice(None) if s == 0 else slice(0, n) if s > 0 else slice(1, n + 1)
                 for s, n in zip(signs, shape, strict=True)
@@ -119,10 +119,10 @@ def _times_prolongation(
     prolong: Weights,
     dtype: np.dtype,
 ) -> Stencils:
-    """The rows of `A P` at the points of a class, by the place of the coarse point.
+    """The rows of `A P` at the points of a class, indexed by the offset of the coarse point.
 
-    Along an axis that place is -1, 0 or 1 from a point with a coarse index, and -1 or 1, the kept
-    point on that side, from a gap.
+    Along an axis that offset is -1, 0 or 1 from a point with a coarse index, and from a gap -1 or
+    1, the kept point on that side.
     """
     found: Stencils = {}
     for offset, values in stencils.items():
@@ -144,11 +144,11 @@ def _targets(
     for o, between, axis in zip(offset, kind, axes, strict=True):
         if not axis.halved:
             each.append([(0, 0, o, o)])
-        elif between:  # the point itself, in its gap, or a kept point beside it
+        elif between:  # the point itself, in its gap, or an adjacent kept point
             each.append([(1, s, s, 0) for s in (-1, 1)] if o == 0 else [(0, 0, o, o)])
         elif o == 0:
             each.append([(0, 0, 0, 0)])
-        else:  # a gap beside the kept point, which two kept points serve
+        else:  # an adjacent gap, interpolated from two kept points
             each.append([(1, s, (o + s) // 2, o) for s in (-1, 1)])
     for chosen in product(*each):
         yield tuple(zip(*chosen, strict=True))  # type: ignore[misc]
@@ -160,7 +160,7 @@ def _neighbors(
     kind: tuple[int, ...],
     axes: tuple[GridAxis, ...],
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Where the points of a class are, and where those that lie `offset` further are in theirs."""
+    """Slices of the points of a class, and of the points `offset` further in their own class."""
     to_gap = [
         axis.halved and not between and o != 0
         for o, between, axis in zip(offset, kind, axes, strict=True)

@@ -1,9 +1,10 @@
 """Interpolation between a structured grid and every second point of it.
 
-Linear, or from the operator: at a fine point between two coarse ones the equation, summed over the
-other axes, gives the value; at the center of a face or a cell the equation gives it from its
-neighbors' values. Where coefficients jump, the derivative of a solution jumps, which linear
-interpolation does not follow. Source: Dendy, J. Comput. Phys. 48 (1982) 366-386.
+The weights are linear or follow from the operator. At a fine point between two coarse ones, the
+equation, summed over the other axes, gives the value; at the center of a face or a cell, the
+equation gives it from the values of the neighbors. Where coefficients jump, the derivative of a
+solution jumps too, and linear interpolation is inaccurate. Source: Dendy, J. Comput. Phys. 48
+(1982) 366-386.
 """
 
 from __future__ import annotations
@@ -21,27 +22,28 @@ __all__ = ["GridAxis", "class_shape", "linear_weights", "operator_weights", "par
 __all__ += ["classes", "interpolation", "pieces"]
 
 Stencils = dict[tuple[int, ...], np.ndarray]
-#: `weights[kind][signs]`: of the coarse point on that side, at the fine points of a class. A class
-#: is a tuple of 0 (a coarse index) and 1 (between two coarse ones) along each axis.
+#: `weights[kind][signs]`: weights of the coarse point on that side at the fine points of a class. A
+#: class is a tuple of 0 (a coarse index) and 1 (between two coarse indices) along each axis.
 Weights = dict[tuple[int, ...], Stencils]
 
 
 @dataclass(frozen=True)
 class GridAxis:
-    """How the points of one axis lie to those of the coarser grid.
+    """Positions of the points of one axis relative to those of the coarser grid.
 
-    Between `coarse` kept points there are gaps, and one more before the first and behind the last:
-    gap j lies before kept point j. The fine point of a gap has the index `2 j + first - 1`; in the
-    outer gaps there may be none. On a periodic axis the first and the last gap are the same, and
-    empty where the number of points is odd.
+    Gaps lie between the `coarse` kept points, before the first and behind the last: gap j lies
+    before kept point j. The fine point of a gap has the index `2 j + first - 1`; an outer gap may
+    have none. On a periodic axis the first and the last gap are the same, and this gap is empty if
+    the number of points is odd.
 
     Parameters
     ----------
     points : int
+        Number of fine points.
     ends : pair of str
-        As of `boundary_kinds`.
+        Kinds of the two ends, from `boundary_kinds`.
     halved : bool
-        Whether every second point is kept, or all.
+        Whether every second point is kept; otherwise all points are.
 
     Examples
     --------
@@ -56,7 +58,7 @@ class GridAxis:
 
     @property
     def periodic(self) -> bool:
-        """Whether the axis goes on at its other end."""
+        """Whether the axis is periodic."""
         return self.ends[0] == "periodic"
 
     @property
@@ -66,23 +68,23 @@ class GridAxis:
 
     @property
     def coarse(self) -> int:
-        """How many points are kept."""
+        """Number of kept points."""
         return (self.points - self.first + 1) // 2 if self.halved else self.points
 
     @property
     def gaps(self) -> range:
-        """The gaps that hold a fine point, each once."""
+        """The gaps that contain a fine point, each once."""
         start = 1 - self.first
         return range(start, start + self.points - self.coarse)
 
     @property
     def seam(self) -> bool:
-        """Whether the last kept point and the first are neighbors on the fine grid, too."""
+        """Whether the last and the first kept point are also neighbors on the fine grid."""
         return self.periodic and self.halved and self.points % 2 == 1
 
 
 def classes(axes: tuple[GridAxis, ...]) -> list[tuple[int, ...]]:
-    """The classes of fine points, those with fewer axes between coarse points first.
+    """The classes of fine points, ordered by the number of axes between coarse points.
 
     Examples
     --------
@@ -94,7 +96,7 @@ def classes(axes: tuple[GridAxis, ...]) -> list[tuple[int, ...]]:
 
 
 def class_shape(kind: tuple[int, ...], axes: tuple[GridAxis, ...]) -> tuple[int, ...]:
-    """Of an array over the points of a class, outer gaps included.
+    """Shape of an array over the points of a class, outer gaps included.
 
     Examples
     --------
@@ -145,10 +147,10 @@ def _at(axis: int, index: int) -> tuple[slice, ...]:
 def pieces(
     steps: tuple[int, ...], kind: tuple[int, ...], axes: tuple[GridAxis, ...]
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Where the points of a class are, and where their neighbors are that have a coarse index.
+    """Positions of the points of a class and of their neighbors with a coarse index.
 
-    From a gap, step -1 leads to the kept point before it and 1 to that behind it; on an axis that
-    is not halved a step leads to the next point.
+    From a gap, step -1 leads to the kept point before it and step 1 to the one behind it; on an
+    axis that is not halved, a step leads to the adjacent point.
 
     Yields
     ------
@@ -183,7 +185,7 @@ def _pieces(step: int, between: int, axis: GridAxis) -> list[tuple[slice, slice]
 def linear_weights(axes: tuple[GridAxis, ...], dtype: Any = float) -> Weights:
     """Weights of (multi)linear interpolation; the value beyond a Dirichlet end is zero.
 
-    Those of outer gaps without a point mean nothing.
+    Weights of outer gaps without a point have no meaning.
 
     Examples
     --------
@@ -208,7 +210,8 @@ def _linear(axis: GridAxis, sign: int) -> np.ndarray:
     """The weights of the kept points on one side, along an axis."""
     n = axis.coarse
     weights = np.full(n + 1, 0.5)
-    if axis.seam:  # the gap between the last and the first is empty: the value is that beyond it
+    # With a seam, the gap between the last and first point is empty and has the value beyond it.
+    if axis.seam:
         weights[0], weights[n] = (1.0, 0.0) if sign < 0 else (0.0, 1.0)
     elif not axis.periodic:
         weights[0 if sign < 0 else n] = 0.0
@@ -218,15 +221,17 @@ def _linear(axis: GridAxis, sign: int) -> np.ndarray:
 
 
 def operator_weights(stencils: Stencils, axes: tuple[GridAxis, ...]) -> Weights:
-    """Weights that solve the equations of the fine points, summed over the axes that are coarse.
+    """Weights from the equations of the fine points, summed over the axes that are coarse.
 
-    Where such an equation is dominated by what couples it to others, as in the Helmholtz equation
-    on coarse grids, its diagonal entry is replaced by what makes the weights sum to 1.
+    If the other couplings dominate such an equation, for example in the Helmholtz equation on
+    coarse grids, its diagonal entry is replaced so that the weights sum to 1.
 
     Parameters
     ----------
     stencils : dict of arrays over the fine grid
+        Stencils of the fine operator.
     axes : tuple of GridAxis
+        Axes of the grid.
 
     Examples
     --------
@@ -276,7 +281,7 @@ def _summed(stencils: Stencils, kind: tuple[int, ...], axes: tuple[GridAxis, ...
 
 
 def _scale(summed: Stencils) -> np.ndarray:
-    """Minus one over the diagonal entries, or over what makes the weights sum to 1."""
+    """Minus one over the diagonal entries, or over the values that make the weights sum to 1."""
     centre = (0,) * len(next(iter(summed)))
     diagonal = summed[centre]
     others = -sum(values for offset, values in summed.items() if offset != centre)
@@ -336,7 +341,7 @@ def interpolation(weights: Weights, axes: tuple[GridAxis, ...]) -> sp.csr_matrix
             data[place] = weight[np.ix_(*(own for _, own, _, _ in chosen))]
             columns[place] = np.broadcast_to(column, place.shape)
     matrix = sp.csr_matrix((data, columns, starts), (fine, coarse))
-    matrix.sum_duplicates()  # periodic axes with one kept point have it on both sides
+    matrix.sum_duplicates()  # on a periodic axis, a single kept point is the neighbor on both sides
     return matrix
 
 
@@ -357,7 +362,7 @@ class _Line:
         self.counts[self.between] = self.has[-1].astype(int) + self.has[1]
 
     def chosen(self, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Fine points, their places in arrays of the class, coarse neighbors, ranks of these."""
+        """Fine points, their positions in arrays of the class, coarse neighbors and their ranks."""
         if sign == 0:
             kept = np.arange(self.axis.coarse)
             fine = 2 * kept + self.axis.first if self.axis.halved else kept

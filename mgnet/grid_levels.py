@@ -28,21 +28,23 @@ __all__ = ["GridLevels", "grid_levels"]
 
 Stencils = dict[tuple[int, ...], np.ndarray]
 
-COARSEST = 300  # unknowns of the coarsest level at most, where axes allow it: cheap to factorise
+COARSEST = 300  # bound on the unknowns of the coarsest level, where possible: cheap to factorize
 
 
 @dataclass
 class GridLevels:
-    """Matrices of all levels, finest first, and what lies between them.
+    """Matrices of all levels, finest first, and of the transfers between them.
 
     Parameters
     ----------
     matrices, prolongations : list of csr_matrix
+        Operators of the levels and interpolation from each to the next finer one.
     shapes : list of tuple of int
+        Grid shape of each level.
     restrictions : list of csr_matrix or None
         Conjugate transposes, where the matrix is complex and Hermitian; None for the transposes.
     singular : bool
-        Whether constants are a null space of the matrix and of its transpose: all rows and all
+        Whether constants span the null space of the matrix and of its transpose: all rows and all
         columns sum to zero.
 
     Examples
@@ -67,7 +69,12 @@ def grid_levels(
     levels: int | None,
     interpolation_kind: str,
 ) -> GridLevels:
-    """What `Hierarchy.geometric` is made of; its arguments are described there.
+    """Build the parts of `Hierarchy.geometric`, which describes the arguments.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit the grid.
 
     Examples
     --------
@@ -115,13 +122,13 @@ def grid_levels(
     if levels is not None and len(found.matrices) < levels:
         raise ValueError(
             f"{OWNER} got levels {shown(levels)}; a grid of shape {found.shapes[0]} has at most "
-            f"{len(found.matrices)} when it is coarsened so"
+            f"{len(found.matrices)} with this coarsening"
         )
     return found
 
 
 def _check_size(matrices: list[Any]) -> None:
-    """Refuse entries that overflow, or whose sums over a row may."""
+    """Refuse entries that overflow, or that may overflow when a row is summed."""
     largest = abs(matrices[-1].data).max(initial=0.0)
     limit = float(np.finfo(matrices[-1].dtype).max) / 3**7
     if not largest <= limit:  # NaN, too
@@ -137,7 +144,7 @@ def _is_hermitian(matrix: Any) -> bool:
 
 
 def _checked_axes(coarsen: Any, axes: int) -> tuple[int, ...] | None:
-    """The axes that may be halved; None where that is for the couplings to say."""
+    """The axes that may be halved; None if the couplings decide."""
     if coarsen is None:
         return None
     given = (coarsen,) if is_whole(coarsen) else coarsen
@@ -152,20 +159,20 @@ def _checked_axes(coarsen: Any, axes: int) -> tuple[int, ...] | None:
 def _finest(
     grid: tuple[int, ...], stencil: Any, coefficients: Any, kinds: Any
 ) -> tuple[Stencils, Any, bool]:
-    """The stencils, the user's own matrix where it was one, and whether linear weights suit them.
+    """The stencils, the user's own matrix if given, and whether linear weights are suitable.
 
-    They do where a symmetric stencil does not vary and couples points along axes alone.
+    They are suitable if a symmetric stencil is constant and couples points along the axes only.
     """
     if (stencil is None) == (coefficients is None):
         wrong = "neither a stencil nor" if stencil is None else "both a stencil and"
-        raise TypeError(f"{OWNER} got {wrong} coefficients; give one of them")
+        raise TypeError(f"{OWNER} got {wrong} coefficients; give exactly one of them")
     if stencil is None:
         each = coefficients if isinstance(coefficients, list | tuple) else [coefficients]
         constant = all(np.ndim(c) == 0 for c in each)
         return diffusion_stencils(coefficients, grid, kinds), None, constant
     if is_mat(stencil):
         raise TypeError(
-            f"{OWNER} got a PETSc Mat; give a SciPy matrix, or take Hierarchy.galerkin, which has "
+            f"{OWNER} got a PETSc Mat; give a SciPy matrix, or use Hierarchy.galerkin, which has "
             "Mats over ranks"
         )
     if not sp.issparse(stencil):
@@ -180,13 +187,13 @@ def _finest(
 
 
 def _along_axes(stencil: np.ndarray) -> bool:
-    """Whether a stencil is symmetric and couples points along the axes alone."""
+    """Whether a stencil is symmetric and couples points along the axes only."""
     steps = abs(np.indices(stencil.shape) - 1).sum(axis=0)
     return bool((stencil == np.flip(stencil)).all() and not stencil[steps > 1].any())
 
 
 def _sums_to_zero(matrix: Any) -> bool:
-    """Whether all rows do, to rounding."""
+    """Whether all rows sum to zero up to rounding."""
     ones = np.ones(matrix.shape[1], matrix.dtype)
     precision = float(np.finfo(matrix.dtype).eps)
     return bool((abs(matrix @ ones) <= 100.0 * precision * (abs(matrix) @ ones.real)).all())

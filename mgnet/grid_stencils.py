@@ -1,8 +1,8 @@
 """Stencils on structured grids, and their matrices.
 
-A stencil is kept as one array over the grid for each neighbor that it has: `stencils[offset]`,
-where `offset` is a tuple of -1, 0 and 1, holds at a point the entry between this point and the one
-that lies `offset` further. Entries that would lead out of the grid are zero.
+A stencil is stored as one array over the grid for each neighbor: the array `stencils[offset]`,
+where `offset` is a tuple of -1, 0 and 1, holds for each point the matrix entry that couples it to
+the point at this offset. Entries that would lead out of the grid are zero.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ Kinds = tuple[tuple[str, str], ...]
 
 KINDS = ("dirichlet", "neumann", "periodic")
 OWNER = "Hierarchy.geometric"
-ROWS = 2**14  # of a matrix that are treated at once: their tables stay in the cache
+ROWS = 2**14  # of a matrix that are processed together, so that their tables stay in the cache
 
 
 def grid_shape(shape: Any) -> tuple[int, ...]:
-    """The points along each axis of a grid of one to three axes, as a tuple.
+    """Check the shape of a grid of one to three axes and return it as a tuple.
 
     Parameters
     ----------
     shape : int or sequence of 1 to 3 int
+        Number of points along each axis.
 
     Raises
     ------
     ValueError
+        If the shape is not 1 to 3 positive integers or has too many points.
 
     Examples
     --------
@@ -65,16 +67,19 @@ def grid_shape(shape: Any) -> tuple[int, ...]:
 
 
 def boundary_kinds(boundary: Any, axes: int) -> Kinds:
-    """The kinds of both ends of each axis.
+    """Check boundary conditions and return the kinds of both ends of each axis.
 
     Parameters
     ----------
     boundary : str, or sequence of one str or pair of str per axis
+        Boundary conditions.
     axes : int
+        Number of axes of the grid.
 
     Raises
     ------
     ValueError
+        If a kind is unknown or their number does not fit.
 
     Examples
     --------
@@ -97,28 +102,30 @@ def boundary_kinds(boundary: Any, axes: int) -> Kinds:
     if not fits or not all(fits):
         raise ValueError(
             f"{OWNER} got boundary {shown(boundary)}; give 'dirichlet', 'neumann' or 'periodic', "
-            f"or a sequence of {axes}, one for each axis: such a word, or a pair of them for the "
-            "left and the right end (an axis is periodic at both)"
+            f"or a sequence of {axes}, one for each axis: one of these words, or a pair of them "
+            "for the left and the right end (an axis is periodic at both)"
         )
     return tuple((left, right) for left, right in ends)
 
 
 def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stencils:
-    """A stencil as one array over the grid for each neighbor.
+    """Convert a stencil to one array over the grid for each neighbor.
 
     Parameters
     ----------
     stencil : array of shape (3,) * d, or (3,) * d + shape
-        The same at all points, or one for each point.
+        One stencil for all points, or one for each point.
     shape : tuple of d int
-    kinds : as of `boundary_kinds`
-        What an entry that leads out of the grid means. "dirichlet": the value there is zero, and
+        Shape of the grid.
+    kinds : result of `boundary_kinds`
+        Meaning of an entry that leads out of the grid. "dirichlet": the value there is zero, and
         the entry is left out; "neumann": the value is that of the nearest point, so the entry is
-        added to that point's; "periodic": the grid goes on at the other end.
+        added to that of this point; "periodic": the grid continues at the other end.
 
     Raises
     ------
     TypeError, ValueError
+        If the stencil has a wrong shape or type, or entries that are not finite.
 
     Examples
     --------
@@ -146,7 +153,7 @@ def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stenci
 
 
 def array_of(values: Any, what: str) -> np.ndarray:
-    """Finite numbers in a precision to compute in; anything else is refused."""
+    """Convert to an array of finite numbers in a computing precision; anything else is refused."""
     if np.ma.is_masked(values):
         raise ValueError(f"{OWNER} got {what} with masked entries; fill them, with .filled(...)")
     try:
@@ -156,13 +163,13 @@ def array_of(values: Any, what: str) -> np.ndarray:
     if values.dtype.kind not in "buifc":
         raise TypeError(f"{OWNER} got {what} of type {values.dtype}; it must hold numbers")
     if not np.isfinite(values).all():
-        raise ValueError(f"{OWNER} got {what} with NaN or Inf in it; all entries must be finite")
+        raise ValueError(f"{OWNER} got {what} that contain NaN or Inf; all entries must be finite")
     whole = values.dtype.kind in "bui"
     return values.astype(np.result_type(values.dtype, float if whole else np.float32), copy=False)
 
 
 def _end(stencils: Stencils, axis: int, step: int, kind: str) -> None:
-    """Take away what leads out of the grid at one end of an axis."""
+    """Remove the entries that lead out of the grid at one end of an axis."""
     edge = (slice(None),) * axis + (slice(0, 1) if step < 0 else slice(-1, None),)
     for offset in [o for o in stencils if o[axis] == step]:
         if kind == "neumann":
@@ -177,21 +184,24 @@ def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) 
     """Finite volumes for `-div(c grad u)` on the unit interval, square or cube.
 
     Each equation is the integral over the cell of a point, so `f` is the source times the volume of
-    a cell. The coefficient of a face is the harmonic mean of the two points beside it, at a
-    Dirichlet end that of the point. A Dirichlet end lies one mesh width beyond the last point, a
-    Neumann end half of one: the mesh width is `1 / (n + 1)`, `1 / (n + 1/2)` or `1 / n` for two,
-    one or no Dirichlet end, and `1 / n` on periodic axes.
+    a cell. The coefficient on a face is the harmonic mean over the two adjacent points; at a
+    Dirichlet end it is that of the point. A Dirichlet end lies one mesh width beyond the last
+    point, a Neumann end half a mesh width: the mesh width is `1 / (n + 1)`, `1 / (n + 1/2)` or
+    `1 / n` for two, one or no Dirichlet ends, and `1 / n` on periodic axes.
 
     Parameters
     ----------
     coefficients : number, array of shape `shape`, or sequence of one of these per axis
-        At the points.
+        Values of c at the points.
     shape : tuple of d int
-    kinds : as of `boundary_kinds`
+        Shape of the grid.
+    kinds : result of `boundary_kinds`
+        Kinds of the two ends of each axis.
 
     Raises
     ------
     TypeError, ValueError
+        If the coefficients have a wrong shape or type, or are not positive.
 
     Examples
     --------
@@ -232,7 +242,7 @@ def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) 
 
 
 def _positive(value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A coefficient at all points."""
+    """A coefficient at all points, after a check of its shape and sign."""
     c = array_of(value, "a coefficient")
     if c.shape not in ((), shape):
         raise ValueError(
@@ -250,12 +260,14 @@ def _positive(value: Any, shape: tuple[int, ...]) -> np.ndarray:
 def stencil_matrix(
     stencils: Stencils, shape: tuple[int, ...], periodic: tuple[bool, ...]
 ) -> sp.csr_matrix:
-    """The matrix of a stencil, without zeros but on the diagonal.
+    """Assemble the matrix of a stencil; zeros are stored on the diagonal only.
 
     Parameters
     ----------
     stencils : dict of arrays of shape `shape`
+        Stencils of all points.
     shape, periodic : tuple
+        Shape of the grid, and whether each axis is periodic.
 
     Examples
     --------
@@ -268,7 +280,7 @@ def stencil_matrix(
     offsets = sorted(stencils)
     centre = offsets.index((0,) * len(shape))
     unknowns = math.prod(shape)
-    # In this order the columns of a row increase, but at the ends of periodic axes.
+    # In this order the columns of a row increase, except at the ends of periodic axes.
     entries = sum(np.count_nonzero(stencils[offset]) for offset in offsets)
     entries += unknowns - np.count_nonzero(stencils[offsets[centre]])
     dtype = np.result_type(*(stencils[offset] for offset in offsets))
@@ -305,7 +317,7 @@ def _neighbors(
     slab: slice,
     index: Any,
 ) -> Any:
-    """The numbers of the points that lie `offset` further than those of a slab."""
+    """The indices of the points at `offset` from those of a slab."""
     numbers: Any = 0
     for axis, n in enumerate(shape):
         places = np.arange(n)[slab if axis == 0 else slice(None)] + offset[axis]

@@ -29,33 +29,28 @@ State = Any
 
 
 class Hierarchy(Sequence[Level]):
-    """The levels of a multigrid method: `[0]` is the finest, `[-1]` the coarsest.
-
-    `print(hierarchy)` is a table.
+    """The levels of a multigrid method, from `[0]`, the finest, on; printed, they are a table.
 
     Parameters
     ----------
     levels : sequence of Level
-        Each but the last with a transfer to the next.
+        Levels, finest first; each but the last has a transfer to the next.
     norm, dot : callable, optional
-        Replace `vector.norm` and `vector.dot`, as states that are spread over MPI ranks need.
+        Replacements of `vector.norm` and `vector.dot`, for states spread over MPI ranks.
     bind : callable, optional
-        `batch -> sequence of Level`: the same levels for one batch of the data; makes `with_data`
-        work.
+        `batch -> sequence of Level`: the same levels for one batch of the data, for `with_data`.
     nested : bool
-        Claims that the coarse equation is the fine one restricted to the range of the transfer,
+        Claim that the coarse equation is the fine one restricted to the range of the transfer,
         `A_{l+1}(w) = restrict(A_l(prolong(w)))`, and the same for the objective; `check` tests it.
     network : callable, optional
-        `(number of a level, state of that level) -> network` with these parameters, where the
-        states are parameters of networks.
+        `(number of a level, state of that level) -> network` with the state as its parameters.
     nullspace : "constant", array of shape (n,) or (n, k), or NullSpace, optional
-        What a singular matrix of level 0 takes to zero: see `NullSpace`. By default that which is
-        attached to a PETSc Mat (`Mat.setNullSpace`).
+        Null space of a singular matrix of level 0; by default the one attached to a PETSc Mat.
 
     Raises
     ------
     TypeError, ValueError
-        With the number of the level whose parts do not fit.
+        If the parts of a level do not fit; the message gives its number.
 
     Examples
     --------
@@ -110,16 +105,20 @@ class Hierarchy(Sequence[Level]):
 
     @property
     def is_finite(self) -> Callable[[State], bool]:
-        """`is_finite(u)`: whether a state has no NaN and no Inf, on any rank."""
+        """`is_finite(u)`: whether a state has no NaN and no Inf on any rank."""
         norm = self.norm
         return vector.is_finite if norm is vector.norm else lambda u: math.isfinite(norm(u))
 
     def with_data(self, batch: Any) -> Hierarchy:
-        """The same hierarchy with one batch of the data bound to all levels, by its `bind`."""
+        """The same hierarchy with one batch of the data bound to all levels by its `bind`.
+
+        Raises
+        ------
+        TypeError
+            If the hierarchy has no `bind`.
+        """
         if self.bind is None:
-            raise TypeError(
-                "Hierarchy.with_data got a batch, but these levels have no data; give bind=..."
-            )
+            raise TypeError("Hierarchy.with_data got a batch; first give Hierarchy(bind=...)")
         return self.with_levels(self.bind(batch))
 
     def with_levels(
@@ -127,31 +126,31 @@ class Hierarchy(Sequence[Level]):
         levels: Sequence[Level] | Callable[[Sequence[Level]], Sequence[Level]],
         first: int = 0,
     ) -> Hierarchy:
-        """A hierarchy of other levels with the rest of this one: `norm`, `dot`, `bind` and so on.
+        """A hierarchy with other levels that keeps `norm`, `dot`, `bind` and so on.
 
         Parameters
         ----------
         levels : sequence of Level, or callable
-            A function of the levels is applied to those of every batch, too; after a sequence `on`
-            gives the levels that `bind` makes. A claim of `nested` stays true where levels are cut
-            off or get other smoothers; where operators or transfers change, `check` tests it.
+            New levels. A function of the levels is applied to those of every batch, too; after a
+            sequence, `with_data` uses the levels from `bind`. `nested` is kept: if operators or
+            transfers change, test it with `check`.
         first : int
-            The level of this hierarchy on which the new one begins, where finer ones are cut off:
-            `network` then counts from there, and a `nullspace` is left out.
+            First level of the new hierarchy; `network` counts from it. Above 0 `nullspace` is lost.
+
+        Raises
+        ------
+        ValueError
+            If `first` is not the number of a level.
 
         Examples
         --------
         >>> from mgnet import gallery
-        >>> hierarchy = gallery.poisson(15)
-        >>> coarse = hierarchy.with_levels(lambda levels: levels[1:], first=1)
-        >>> len(coarse), coarse[0].unknowns, coarse.nested
-        (3, 7, True)
+        >>> gallery.poisson(15).with_levels(lambda levels: levels[1:], first=1)[0].unknowns
+        7
         """
         if not isinstance(first, Integral) or not 0 <= first < len(self):
-            raise ValueError(
-                f"Hierarchy.with_levels got first = {first!r}; give the number of a level of this "
-                f"hierarchy, from 0 to {len(self) - 1}"
-            )
+            got = f"Hierarchy.with_levels got first = {first!r}"
+            raise ValueError(f"{got}; give the number of a level, from 0 to {len(self) - 1}")
         bind, network = self.bind, self.network
         if callable(levels):
             change, levels = levels, levels(self.levels)
@@ -172,18 +171,22 @@ class Hierarchy(Sequence[Level]):
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
     ) -> Hierarchy:
-        """Linear multigrid on tensors, as on a GPU: copies of all matrices on a device of torch.
+        """Linear multigrid on tensors, for example on a GPU: copies of all matrices on a device.
 
-        f and u are then tensors on it. After the set-up in the first cycle `run` waits for the
-        device once, at its end; `Solver` for every residual norm and inner product.
+        f and u are then tensors on this device. After the setup in the first cycle, `run` waits for
+        the device once, at its end; `Solver` waits for every residual norm and inner product.
 
         Parameters
         ----------
-        device : str or torch.device
-        dtype : torch.dtype, optional
-            By default that of level 0, complex if any matrix is.
+        device, dtype : torch.device, torch.dtype or None
+            Device and type of the copies; by default the type of level 0, complex if any is.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            `Jacobi`, `Chebyshev` or `Direct` in place of what does not work on tensors.
+            Replacements for smoothers that do not work on tensors: `Jacobi`, `Chebyshev`, `Direct`.
+
+        Raises
+        ------
+        TypeError
+            If the hierarchy has its own norm, dot or bind, or parts that cannot move.
 
         Examples
         --------
@@ -194,27 +197,26 @@ class Hierarchy(Sequence[Level]):
         """
         parts = smoother, post_smoother, coarse_solver
         if self.bind or self.norm is not vector.norm or self.dot is not vector.dot:
-            raise TypeError("Hierarchy.to got a hierarchy with norm, dot or bind; it moves none")
+            raise TypeError("Hierarchy.to got a hierarchy with norm, dot or bind; leave these out")
         return self.with_levels(tensor_levels(self.levels, device, dtype, *parts))
 
     def check(self, u: State, seed: int = 0) -> str:
-        """Test the laws that the parts must obey, at the state `u` of level 0 and at random ones.
+        """Test the laws that the parts must obey, at `u` and at random states; a line for each.
 
-        Adjoints of transfers and Jacobians, inject after prolong, gradients by differences,
-        nesting, recentring; that functions of the user edit nothing and keep kinds and shapes, and
-        that layers taken together give what each gives alone. Returns one line per law.
+        These are the adjoints of transfers and Jacobians, inject after prolong, gradients by
+        differences, nesting and recentering; that functions of the user edit nothing and keep kinds
+        and shapes; and that a call for all layers agrees with calls for each.
 
         Parameters
         ----------
-        u : state of level 0
-        seed : int
-            Of the random states.
+        u, seed : state of level 0 and int
+            State at which nonlinear parts are tested, and seed of the random states.
 
         Raises
         ------
         TypeError, ValueError
-            Names the first level that fails, with the two numbers that should be equal or with what
-            a function edits or gives.
+            If a law fails. The message names the level and the two numbers that should be equal,
+            or the function and its invalid result.
 
         Examples
         --------
@@ -245,18 +247,17 @@ class Hierarchy(Sequence[Level]):
         Parameters
         ----------
         matrices : sequence of L matrices
-        prolongations : sequence of L - 1 matrices of shape (fine, coarse)
-        restrictions : sequence of L - 1 matrices, optional
-            The transposes by default.
+            Operators of the levels.
+        prolongations, restrictions : sequence of L - 1 matrices
+            Interpolation of shape (fine, coarse); restrictions are the transposes by default.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            `Jacobi()` before and after the coarse correction, and `Direct()`, by default; with a
-            null space `Direct("pinv")`.
+            By default `Jacobi()` twice and `Direct()`, or with a null space `Direct("pinv")`.
         nested : bool
             Whether the matrices are Galerkin products.
         shapes : sequence of L tuples of int, optional
-            Of the grids, for `LineRelaxation`: `Level.shape`.
+            Grid shapes, needed by `LineRelaxation` (`Level.shape`).
         nullspace : "constant", array or NullSpace, optional
-            Of a singular matrix of level 0.
+            Null space of a singular matrix of level 0.
 
         Examples
         --------
@@ -284,15 +285,14 @@ class Hierarchy(Sequence[Level]):
         shapes: Sequence[tuple[int, ...]] | None = None,
         nullspace: Any = None,
     ) -> Hierarchy:
-        """Linear multigrid from one matrix and prolongations: coarse matrices are products R A P.
+        """Linear multigrid from one matrix and prolongations, with coarse matrices R A P.
 
         Parameters
         ----------
-        matrix : matrix of shape (n, n)
-        prolongations : sequence of matrices of shape (fine, coarse), finest first
-            All of one library with the matrix: SciPy, NumPy, torch or PETSc.
+        matrix, prolongations : matrix of shape (n, n), sequence of matrices (fine, coarse)
+            Operator of level 0 and interpolation, finest first: SciPy, NumPy, torch or PETSc.
         restrictions, smoother, post_smoother, coarse_solver, shapes, nullspace
-            As in `from_matrices`.
+            The same as for `from_matrices`.
 
         Examples
         --------
@@ -326,27 +326,29 @@ class Hierarchy(Sequence[Level]):
     ) -> Hierarchy:
         """Linear multigrid on a structured grid of 1 to 3 axes of any lengths, in C order.
 
-        Every second point is kept, and coarse matrices are Galerkin products.
+        Every second point is kept along coarsened axes, and coarse matrices are Galerkin products.
 
         Parameters
         ----------
         shape : int or sequence of int
+            Number of points along each axis.
         stencil : array of shape (3,) * d or (3,) * d + shape, or sparse matrix of the points
-            The same at all points, as in `pyamg.gallery.stencil_grid`, one for each, or a matrix
-            that couples next points alone.
+            One stencil for all points, as in `pyamg.gallery.stencil_grid`, one for each point, or a
+            matrix that couples adjacent points only.
         coefficients : number, array of `shape`, or sequence of one of these per axis
-            In place of a stencil: `-div(c grad u)` on the unit interval, square or cube by finite
-            volumes, where f is the source times the volume of a cell.
+            Instead of a stencil: c in `-div(c grad u)` on the unit interval, square or cube. Finite
+            volumes are used, so f is the source times the volume of a cell.
         boundary : "dirichlet", "neumann", "periodic", or a sequence of one or a pair per axis
+            Boundary conditions.
         coarsen : int or sequence of int, optional
-            The axes along which points are left out. By default those of strong couplings.
+            Axes that may be coarsened; by default those with strong couplings.
         levels : int, optional
-            By default the coarsest has at most 300 points.
+            Number of levels; by default the coarsest has at most 300 points.
         interpolation : "auto", "linear" or "operator"
-            "operator" weights follow jumps of coefficients; "auto" takes them where these vary.
+            "operator" weights are accurate across jumps of coefficients; "auto" chooses them there.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            By default `GaussSeidel()`, `GaussSeidel("backward")` and `Direct()`. Where constants
-            are null vectors, the hierarchy has that `nullspace`.
+            `GaussSeidel()`, `GaussSeidel("backward")` and `Direct()` by default. If constants are
+            null vectors, the hierarchy has that `nullspace`.
 
         Examples
         --------
@@ -376,11 +378,9 @@ class Hierarchy(Sequence[Level]):
         solver : pyamg.multilevel.MultilevelSolver
             Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            In place of PyAMG's, which are taken over by default: Gauss-Seidel and Jacobi sweeps and
-            direct coarse solvers as ours, with the same numbers, others by calling PyAMG
-            (`print(hierarchy)` names them).
+            Replacements for PyAMG's, the default. mgnet runs Gauss-Seidel, Jacobi and direct ones.
         nullspace : "constant", array or NullSpace, optional
-            Of a singular matrix of level 0.
+            Null space of a singular matrix of level 0.
 
         Examples
         --------

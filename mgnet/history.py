@@ -1,4 +1,4 @@
-"""What a solve writes down, in numbers: a record of every step, and of every cycle."""
+"""Records of a solve in numbers: one for every step and one for every cycle."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["CycleRecord", "StepRecord"]
 
 
 class StepRecord(NamedTuple):
-    """One step of a solve, as numbers: cycle (from 1), step, and the numbers of `StepData`.
+    """Numbers of one step of a solve: cycle (from 1), step, and the numbers of `StepData`.
 
-    `member` is that of a `CycleRecord`.
+    `member` has the same meaning as for `CycleRecord`.
 
     Examples
     --------
@@ -30,24 +30,24 @@ class StepRecord(NamedTuple):
 
 
 class CycleRecord(NamedTuple):
-    """Where a solve stood after a cycle: an entry of `Solution.history`, and what monitors receive.
+    """Numbers after one cycle of a solve: an entry of `Solution.history`, passed to monitors.
 
     Attributes
     ----------
     cycle : int
         Number of cycles done; 0 before the first.
     residual_norm : float
-        Of the residual of the level at hand; for a training the norm of its gradient.
+        Norm of the residual of the current level; in training the norm of the gradient.
     value : float or None
-        The objective, or what the solver's `merit` returned; None where neither was evaluated.
+        The objective, or the result of the solver's `merit`; None if neither was evaluated.
     work : float
-        Work units from the start on.
+        Work units since the start.
     seconds : float
-        Wall time from the start on.
+        Wall time since the start.
     level : int
-        The level at hand; 0, the finest, unless `train` is on a coarser one.
+        The current level; 0, the finest, unless `train` is on a coarser one.
     member : int
-        Which of several starts of `train`, from 0 on.
+        Index of the start of `train`, from 0, if there are several.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`ILU`: relaxation by incomplete triangular factors."""
+"""`ILU`: relaxation with incomplete triangular factors."""
 
 from __future__ import annotations
 
@@ -30,25 +30,31 @@ State = Any
 
 @dataclass(frozen=True)
 class ILU(Smoother):
-    """Relaxation `u + (L U)^-1 (f - A(u))` by an incomplete factorisation of the matrix.
+    """Relaxation `u + (L U)^-1 (f - A(u))` with an incomplete factorization of the matrix.
 
-    For convection, jumping coefficients and moderate anisotropy in unknown directions; it depends
-    on the order of the unknowns. On a nonlinear level the Jacobian of the first visit is
-    factorised. ILU(0) of a symmetric matrix is symmetric, as `cg` around a cycle needs it; with
-    `drop_tol` it is not. Level-of-fill factors, ILU(k), are PETSc's: `mgnet.petsc.KSPSmoother` with
+    It suits convection, jumping coefficients and moderate anisotropy in unknown directions; the
+    result depends on the order of the unknowns. On a nonlinear level the Jacobian of the first
+    visit is factorized. ILU(0) of a symmetric matrix is symmetric, which `cg` around a cycle
+    requires; with `drop_tol` it is not. For factors with a level of fill, ILU(k), use PETSc's:
+    `mgnet.petsc.KSPSmoother` with
     `-smoother_ksp_type richardson -smoother_pc_type ilu -smoother_pc_factor_levels 1`.
 
     Parameters
     ----------
     drop_tol : float, optional
-        None is ILU(0): L and U have entries where the matrix has them. A number makes ILUT, by
-        SuperLU with row exchanges (`scipy.sparse.linalg.spilu`): entries below this size, relative
-        to their column, are dropped; 0 drops none that the fill allows.
+        Drop tolerance. None gives ILU(0): L and U have entries where the matrix has them. A number
+        gives ILUT from SuperLU with row exchanges (`scipy.sparse.linalg.spilu`): entries below this
+        size relative to their column are dropped; 0 drops none that the fill allows.
     fill_factor : float
-        With `drop_tol`, the entries of L and U together, at most, as a multiple of the matrix's.
-        Bound the fill by `drop_tol` and not by this: SciPy 1.15.3 drops couplings of the matrix
-        itself to meet it, and such factors can be worse than none
+        Upper bound on the entries of L and U together as a multiple of the matrix's, used with
+        `drop_tol`. Control the fill with `drop_tol` instead: SciPy 1.15.3 drops couplings of the
+        matrix itself to meet this bound, and such factors can be worse than none
         (`findings/scipy_spilu_is_no_ilu0.sh`).
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -81,9 +87,9 @@ class ILU(Smoother):
             columns = sp.csc_matrix(given, dtype=dtype)
             try:
                 solve = spla.spilu(columns, self.drop_tol, self.fill_factor).solve
-            except RuntimeError:  # SuperLU met a column without a pivot
+            except RuntimeError:  # SuperLU found a column without a pivot
                 raise ValueError(
-                    f"{owner}: a pivot is zero; take a smaller drop_tol or a larger fill_factor, "
+                    f"{owner}: a pivot is zero; use a smaller drop_tol or a larger fill_factor, "
                     "or another smoother"
                 ) from None
         return [Stage(None, lambda r: vector.solved_by_parts(solve, dtype, r))]
@@ -98,16 +104,18 @@ class ILU(Smoother):
 
 
 def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
-    """ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
+    """Compute ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
 
     Parameters
     ----------
     matrix : matrix of shape (n, n), SciPy sparse or dense
+        Matrix to factorize.
     dtype : numpy.dtype
+        Type of the factors.
     owner : str
-        For messages.
+        Name of the smoother in messages.
 
     Raises
     ------
@@ -138,10 +146,10 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
 def _eliminated_by_passes(
     factors: sp.csr_matrix, rows: np.ndarray, diagonal: np.ndarray, eps: float
 ) -> int:
-    """As `kernels.incomplete_lu`, without compiled loops.
+    """Do the work of `kernels.incomplete_lu` without compiled loops.
 
-    Rows that need no factor of one another are eliminated at once, so there are as many passes as
-    the longest chain of rows, about twice the points along a side on a square grid.
+    Rows that do not depend on one another are eliminated together, so there are as many passes as
+    the longest chain of dependent rows, about twice the points along a side on a square grid.
     """
     indptr: Any = factors.indptr
     indices: Any = factors.indices
@@ -150,7 +158,7 @@ def _eliminated_by_passes(
     keys = rows.astype(np.int64) * n + indices
     below = indices < rows
     before = np.bincount(rows[below], minlength=n)
-    size = abs(data[diagonal])  # of what a pivot is the sum of
+    size = abs(data[diagonal])  # of the terms whose sum is a pivot
     strict = (np.ones(below.sum(), np.int8), (rows[below], indices[below]))
     after = sp.csc_matrix(strict, shape=(n, n))
     waiting = before.copy()
@@ -181,7 +189,7 @@ def _eliminated_by_passes(
 
 
 def _with_diagonal(matrix: Any) -> sp.csr_matrix:
-    """The matrix with an entry on the diagonal of each row, be it zero; columns in order."""
+    """The matrix with a diagonal entry, possibly zero, in each row, and sorted columns."""
     matrix.sum_duplicates()
     n = matrix.shape[0]
     rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
@@ -196,7 +204,7 @@ def _with_diagonal(matrix: Any) -> sp.csr_matrix:
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers of several ranges, one behind the other, and the range that each is from."""
+    """The integers of several ranges in one array, and the range that each belongs to."""
     lengths = ends - starts
     owners = np.repeat(np.arange(len(starts)), lengths)
     first = np.cumsum(lengths) - lengths
@@ -204,9 +212,9 @@ def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _triangular_solves(factors: Any) -> Any:
-    """What applies `(L U)^-1`."""
+    """A function that applies `(L U)^-1`."""
     if kernels.available:
-        # A Gauss-Seidel sweep from zero is a triangular solve, and reads that half alone.
+        # A Gauss-Seidel sweep from zero is a triangular solve, and reads only that half.
         inverse = 1.0 / factors.diagonal()
         ones = np.ones_like(inverse)
 

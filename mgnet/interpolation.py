@@ -28,8 +28,8 @@ def interpolation_matrix(
         iteration).
     boundary : "zero" or "open"
         "zero": the end points of the grid are not among the unknowns and have the value 0, so the
-        fine grid has `factor (coarse + 1) - 1` points. "open": they are unknowns; `factor (coarse -
-        1) + 1` fine points.
+        fine grid has `factor (coarse + 1) - 1` points. "open": they are unknowns, so there are
+        `factor (coarse - 1) + 1` fine points.
 
     Returns
     -------
@@ -72,10 +72,10 @@ def interpolation_matrix(
         raise ValueError(
             f"interpolation_matrix got {shown(coarse)} coarse points, factor {shown(factor)}, "
             f"degree {shown(degree)}, which is a matrix of {shown(entries)} entries; at most "
-            f"{MOST_UNKNOWNS} are made"
+            f"{MOST_UNKNOWNS} are allowed"
         )
     fine = np.arange(known, factor * (points - 1) + 1 - known)
-    # The degree + 1 nearest coarse points of each fine point, moved inwards at the ends.
+    # The degree + 1 nearest coarse points of each fine point, shifted inward at the ends.
     first = np.clip(fine // factor - (degree - 1) // 2, 0, points - degree - 1)
     nodes = first[:, None] + np.arange(degree + 1)
     x = fine[:, None] / factor

@@ -1,7 +1,7 @@
 """The interpreter `run`, which performs any schedule on any hierarchy.
 
-Every method is the full approximation scheme with other parts: with injection the coarse level
-solves `A_c(v + w) = A_c(v) + R r`, without it `A_c(w) = R r`, and the correction w comes back.
+Every method is the full approximation scheme with different parts. With injection the coarse level
+solves `A_c(v + w) = A_c(v) + R r`, without it `A_c(w) = R r`; the correction w is then prolonged.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ Memory = dict[tuple[int, str], Any]
 
 
 class Progress(NamedTuple):
-    """Where a run stands: all that its further steps depend on, besides schedule and hierarchy.
+    """Complete state of a run: with schedule and hierarchy it determines all further steps.
 
-    Nothing in it is edited later, so it can be kept; `run(..., resume=progress)` goes on from it
-    with the same bits. `mgnet.checkpoint.checkpoint` writes it to files.
+    Its contents are never edited later, so it can be kept: `run(..., resume=progress)` continues
+    from it with bitwise the same results. `mgnet.checkpoint.checkpoint` writes it to files.
 
     Attributes
     ----------
     schedule : Schedule
+        The schedule that is performed.
     position : int
         Number of steps done.
     us, fs : tuple of (state or None)
-        u and f of each level; those of levels that were left upwards are not needed any more.
+        u and f of each level; None for levels that are not needed any more.
     vs, rs : tuple of (state or None)
-        Of each level, while a descent waits for its `up`: what `inject` brought, the residual that
-        went down.
+        For each level of a descent that waits for its `up`: the injected state, and the
+        restricted residual.
     memory : dict
-        Of the smoothers.
+        Memory of the smoothers.
 
     Examples
     --------
@@ -67,26 +68,26 @@ class Progress(NamedTuple):
 
 
 class StepData(NamedTuple):
-    """What `run` tells its recorder after each step.
+    """Data that `run` passes to its recorder after each step.
 
     Attributes
     ----------
     level : Level
-        On which the step ended (the recentred one, where there is one).
+        Level on which the step ended (the recentered one, if there is one).
     state, rhs : state or None
         u and f on that level; None stands for zero.
     work : float
-        Work units of the step, counted.
+        Counted work units of the step.
     seconds : float
-        Wall time of the step, set-up of the smoother included.
+        Wall time of the step, including the setup of the smoother.
     residual_norm : float or None
-        Of the level that a `down` left, before the coarse correction.
+        Norm of the residual of the level that a `down` left, before the coarse correction.
     step_length : float or None
-        Of an `up`: 1, what the line search returned, or 0 for a refused correction.
+        Step length of an `up`: 1, the result of the line search, or 0 for a refused correction.
     evaluations : float
-        Of A in this step, on whatever level: work without the levels' prices.
+        Number of evaluations of A in this step on all levels, without weights for their cost.
     progress : Progress
-        To go on from here.
+        State of the run, from which it can continue.
 
     Examples
     --------
@@ -111,16 +112,17 @@ class StepData(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a run leaves.
+    """Result of a run.
 
     Attributes
     ----------
     state : state of level 0
+        The final state.
     memory : dict
-        Of the smoothers.
+        Memory of the smoothers.
     residual : state or None
-        Of the state, where its last sweep gave it (`Smoother.smooth_ahead`). It is not counted as
-        work: whoever uses it charges the level.
+        Residual of the state, if its last sweep gave it (`Smoother.smooth_ahead`). It is not
+        counted as work: the caller charges the level when using it.
 
     Examples
     --------
@@ -147,30 +149,33 @@ def run(
     Parameters
     ----------
     schedule : Schedule
+        Steps to perform.
     hierarchy : Hierarchy
+        Levels on which they are performed.
     u, f : state of level 0 or None
-        Start and right-hand side; None stands for zero, but not both.
+        Initial state and right-hand side; None means zero, but only one may be None.
     memory : dict, optional
-        Of the smoothers, from an earlier run on the same hierarchy: keys are (level, "pre" |
+        Memory of the smoothers from an earlier run on the same hierarchy, with keys (level, "pre" |
         "post").
     record : callable, optional
-        Receives (step, StepData) after every step.
+        Function of (step, StepData), called after every step.
     resume : Progress, optional
-        Of an earlier run: u, f and memory are then those in it (give None), and the steps that it
-        counts are not repeated.
+        State of an earlier run, which contains u, f and memory (give None for these). The steps
+        that were done are not repeated.
 
     Returns
     -------
     (state, memory)
-        New ones; nothing that was given is edited.
+        New state and memory; the arguments are not edited.
 
     Raises
     ------
     FloatingPointError
-        As soon as a state is not finite; names the step and the level. Where the matrices are
-        tensors, a run without `record` waits for their device at its last step alone.
+        If a state is not finite; the message names the step and the level. If the matrices are
+        tensors, a run without `record` tests this at its last step only, to avoid waiting for
+        their device.
     ValueError
-        If u and f differ in kind or shape: compiled loops would read beyond the shorter one.
+        If u and f differ in kind or shape.
 
     Examples
     --------
@@ -203,21 +208,26 @@ def perform(
     ahead: bool = False,
     look: bool = True,
 ) -> Outcome:
-    """`run` for `Solver`: with a log of numbers, and the residual of the state where it is there.
+    """`run` for `Solver`, with a log of numbers and, if available, the residual of the state.
 
     Parameters
     ----------
     schedule, hierarchy, u, f, memory, record, resume
-        As in `run`.
+        The same as for `run`.
     log : list of StepRecord, optional
-        Gets an entry after every step: the numbers of `StepData`, without the states.
+        List to which an entry is appended after every step: `StepData` without the states.
     cycle : int
         Number of the cycle in these entries.
     ahead : bool
-        Whether the last sweep shall give the residual of its state, if it can.
+        Whether the last sweep should return the residual of its state, if it can.
     look : bool
-        Whether states are looked at for NaN. With False the caller does that: at each look the host
+        Whether states are tested for NaN. With False the caller does that: for each test the host
         would wait for the device of a state.
+
+    Raises
+    ------
+    FloatingPointError, TypeError, ValueError
+        The same as for `run`, and if the schedule has another type.
 
     Examples
     --------
@@ -235,14 +245,14 @@ def perform(
         )
     schedule.fit(hierarchy)
     record = None if record is None else watched_record(record)
-    levels: list[Any] = list(hierarchy.levels)  # a descent may replace one by a recentred one
+    levels: list[Any] = list(hierarchy.levels)  # a descent may replace one by a recentered level
     begin = _begin(schedule, len(levels), u, f, memory) if resume is None else resume
     if resume is not None:
         _check_resume(schedule, len(levels), resume, (u, f, memory))
     us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
     unit, coarsest, memory = levels[0].evaluation_cost, len(levels) - 1, dict(begin.memory)
     _recenter(levels, us, rs)
-    is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
+    is_finite, known = hierarchy.is_finite, None  # the residual, if a sweep returned it
     late, silent = _looks(levels[0], us[0], log is not None or record is not None, look)
     steps = schedule[begin.position :]
     following = *steps[1:], Step("down" if ahead else "", 0)
@@ -291,10 +301,10 @@ def perform(
 
 
 def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, bool]:
-    """Whether only the last step looks for NaN, if any, and whether a `down` takes no norm.
+    """Whether only the last step tests for NaN, and whether a `down` computes no norm.
 
-    At every look the host would wait for the device of tensors, and ranks for one another: there
-    the norms that somebody reads, and the last step, tell.
+    Every test makes the host wait for the device of tensors, and ranks wait for one another. In
+    these cases only the norms that are reported and the last step reveal NaN.
     """
     on_device = vector.is_tensor(level.operator) or not look
     return on_device or vector.is_vec(u), on_device and not watched
@@ -303,14 +313,14 @@ def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, boo
 def _is_sound(
     is_finite: Callable[[State], bool], u: State, norm: float | None, early: bool
 ) -> bool:
-    """Whether no NaN is seen: in a norm that is there anyway, else in the state unless early."""
+    """Whether no NaN is found: in a norm if there is one, else in the state unless early."""
     if norm is not None:
         return math.isfinite(norm)
     return early or is_finite(u)
 
 
 def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:
-    """Evaluations since the levels had counted so many, and what they cost."""
+    """Number of evaluations since the given counts, and their cost."""
     evaluations = level.tally[0] - before[0]
     cost = evaluations * level.evaluation_cost
     if below is not level:
@@ -323,7 +333,7 @@ def _begin(
     schedule: Schedule, levels: int, u: State | None, f: State | None, memory: Memory | None
 ) -> Progress:
     if u is None and f is None:
-        raise ValueError("run got neither u nor f; give the one that tells the shape of a state")
+        raise ValueError("run got neither u nor f; give at least one, for the shape of a state")
     nothing: list[State] = [None] * (levels - 1)
     us = (vector.zeros_like(f) if u is None else u, *nothing)
     return Progress(
@@ -334,7 +344,7 @@ def _begin(
 def _check_resume(schedule: Schedule, levels: int, resume: Progress, others: tuple) -> None:
     done = resume.position
     if any(other is not None for other in others):
-        raise ValueError("run got u, f or memory beside resume, which holds its own; give None")
+        raise ValueError("run got u, f or memory besides resume, which contains them; give None")
     if len(resume.us) != levels or resume.schedule[:done] != schedule[:done]:
         raise ValueError(
             f"run cannot resume: {done} steps were done on {len(resume.us)} levels, and the "
@@ -343,7 +353,7 @@ def _check_resume(schedule: Schedule, levels: int, resume: Progress, others: tup
 
 
 def _recenter(levels: list[Any], us: list[State], rs: list[State]) -> None:
-    """Make the coarse levels of the descents that are under way."""
+    """Create the coarse levels of the descents in progress."""
     for l in range(len(levels) - 1):  # each may replace the next
         if rs[l] is not None and levels[l].recenter is not None:
             levels[l + 1] = levels[l].recentred(us[l])

@@ -1,4 +1,4 @@
-"""What `Solver` repeats: plain cycles, cycles that Anderson combines, or a Krylov method."""
+"""The iterations that `Solver` repeats: plain cycles, Anderson acceleration, or a Krylov method."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ __all__ = ["Acceleration", "Cycles", "FixedPoint", "KrylovMethod", "iterate"]
 
 State = Any
 Acceleration = Anderson | CG | GMRES | FGMRES
-# A residual so many times what the recurrence of GMRES says is no rounding.
+# A residual that exceeds the norm from the recurrence of GMRES by this factor is not rounding.
 DRIFT = 3.0
 
 
 class Cycles:
-    """Performs schedules for one solve, and keeps what they leave.
+    """Performs schedules for one solve and stores their results.
 
     Attributes
     ----------
     hierarchy : Hierarchy
-        That of the batch at hand.
+        The hierarchy for the current batch.
     f : state or None
+        Right-hand side; None stands for zero.
     memory : dict
-        Of the smoothers.
+        Memory of the smoothers.
     records : list of StepRecord
+        Numbers of all steps so far.
     last : tuple or None
         Schedule, hierarchy, u, f and memory of the last cycle, for `run`.
     checks : float
@@ -61,15 +63,16 @@ class Cycles:
         self.records: list[StepRecord] = []
         self.last: tuple | None = None
         self.checks = 0.0
-        self._tested: tuple[State, State] | None = None  # a state, and the residual of its test
+        # A state and the residual computed to test it.
+        self._tested: tuple[State, State] | None = None
 
     def perform(
         self, schedule: Schedule, u: State | None, f: State | None, number: int, ahead: bool = False
     ) -> Outcome:
-        """One schedule from u, logged as the cycle of this number."""
+        """Run one schedule from u, logged as the cycle with this number."""
         given = schedule, self.hierarchy, u, f, self.memory
         tested, self._tested = self._tested, None
-        if tested is not None and tested[0] is u and f is self.f:  # a sweep begins with it
+        if tested is not None and tested[0] is u and f is self.f:  # the next sweep begins with it
             self.hierarchy[0].keep_residual(u, f, tested[1])
         told = perform(*given, self.record, None, self.records, number, ahead)
         self.hierarchy[0].keep_residual(None, None, None)
@@ -77,7 +80,7 @@ class Cycles:
         return told
 
     def residual(self, u: State) -> State:
-        """Of the equation at u, counted as a check."""
+        """Residual of the equation at u, counted as a check."""
         return self._counted(lambda level: level.residual_at(u, self.f))
 
     def product(self, u: State) -> State:
@@ -85,7 +88,7 @@ class Cycles:
         return self._counted(lambda level: level.apply(u))
 
     def norm(self, u: State, residual: State | None = None) -> float:
-        """The residual norm, counted as a check, also where the last sweep gave the residual."""
+        """The residual norm, counted as a check even if the last sweep gave the residual."""
         if residual is None:
             residual = self.residual(u)
             self._tested = (u, residual) if vector.is_vec(u) else None
@@ -102,23 +105,25 @@ class Cycles:
 
     @property
     def last_cycle(self) -> Callable[..., Any] | None:
-        """Repeats the last cycle with a recorder."""
+        """A function that repeats the last cycle with a recorder."""
         return None if self.last is None else partial(run, *self.last)
 
 
 class FixedPoint:
-    """Cycle after cycle, each from what the last one gave, or from Anderson's combination.
+    """Repeats the cycle, starting from the last result or from Anderson's combination of results.
 
-    The component of the start in the null space of the hierarchy is kept.
+    The component of the initial state in the null space of the hierarchy is kept.
 
     Parameters
     ----------
     cycles : Cycles
+        Performs the schedules.
     repeated : Schedule
-        Without the opening of a nested one.
+        The schedule that is repeated, without the opening of a nested one.
     u : state or None
-        The start; None stands for zero.
+        Initial state; None stands for zero.
     anderson : Anderson, optional
+        Acceleration; plain cycles without it.
 
     Examples
     --------
@@ -146,27 +151,27 @@ class FixedPoint:
         self.repeated = repeated
         self.value = vector.zeros_like(cycles.f) if u is None else u
         self.residual: State | None = None
-        self._given: State | None = u  # a nested schedule starts otherwise from None
+        self._given: State | None = u  # with None a nested schedule starts differently
         self._start = self.value
         self._nullspace = hierarchy.nullspace
         self._iterates = anderson and Iterates(anderson, hierarchy.dot, hierarchy.norm)
 
     @property
     def advice(self) -> str:
-        """What a solve that has not converged should try."""
+        """Suggestion for a solve that has not converged."""
         return ""
 
     @property
     def restarts(self) -> int:
-        """Of the acceleration, where the residual norm grew too far."""
+        """Number of restarts of the acceleration after too much growth of the residual norm."""
         return 0 if self._iterates is None else self._iterates.restarts
 
     def state(self) -> State:
-        """The state so far."""
+        """The current state."""
         return self.value
 
     def measure(self, norms: list[float]) -> None:
-        """Append the residual norm; where it grew too far, that of the state one goes back to."""
+        """Append the residual norm; after too much growth, that of the state that is restored."""
         norms.append(self.cycles.norm(self.value, self.residual))
         while self._iterates is not None and self._iterates.refuses(norms):
             self.value = self._iterates.restart()
@@ -187,7 +192,7 @@ class FixedPoint:
             self.value, self.residual = self._iterates.next(self.value, plain), None
 
     def recover(self) -> bool:
-        """Go back to an earlier state after a cycle that was not finite, if there is one."""
+        """Restore an earlier state, if there is one, after a cycle that was not finite."""
         back = None if self._iterates is None else self._iterates.restart()
         if back is None:
             return False
@@ -196,9 +201,10 @@ class FixedPoint:
 
 
 class KrylovMethod:
-    """A Krylov method whose preconditioner is the cycle; otherwise as `FixedPoint`.
+    """A Krylov method preconditioned by the cycle; otherwise like `FixedPoint`.
 
-    The first cycle of a nested schedule is a plain one: its opening starts from the coarsest level.
+    The first cycle of a nested schedule is a plain one, since its opening starts on the coarsest
+    level.
 
     Examples
     --------
@@ -238,23 +244,24 @@ class KrylovMethod:
         self._begun = self._exact = False
         self._value = self._start
         self._failure: FloatingPointError | None = None
-        self._floor = 0.0  # what rounding leaves of the norm at the last start
+        self._floor = 0.0  # the part of the norm at the last restart that is rounding
         self._foreign = bool({"smoother", "post_smoother"} & set(hierarchy[0].watched))
         self._advice = ""
 
     @property
     def advice(self) -> str:
-        """What a solve that has not converged should try."""
+        """Suggestion for a solve that has not converged."""
         return self._advice or self.engine.advice
 
     def _cycle(self, r: State) -> State:
         z = self.cycles.perform(self.repeated, None, r, self._number).state
         if self._nullspace is not None:
             return self._nullspace.remove(z)
-        return callbacks.duplicate(z) if self._foreign else z  # it may give one array each time
+        # The smoother may return the same array each time.
+        return callbacks.duplicate(z) if self._foreign else z
 
     def state(self) -> State:
-        """The state so far, or the last that is known where a cycle for it is not finite."""
+        """The current state, or the last finite one if a cycle for it is not finite."""
         if self._begun and self._failure is None:
             try:
                 self._value = self.engine.state()
@@ -263,10 +270,10 @@ class KrylovMethod:
         return self._value
 
     def measure(self, norms: list[float]) -> None:
-        """Append the residual norm; that of the recurrence, between two starts."""
+        """Append the residual norm; between restarts, the norm from the recurrence."""
         engine = self.engine
         full = self._begun and isinstance(engine, Arnoldi) and engine.full
-        # Below rounding the recurrence falls on, but not the residual.
+        # Below the rounding level the norm from the recurrence still falls, the residual does not.
         if not self._begun or full or engine.residual_norm <= self._floor:
             self._begin()
         norms.append(engine.residual_norm)
@@ -283,11 +290,11 @@ class KrylovMethod:
         self._floor = vector.precision_of(u) * self.engine.residual_norm
 
     def settled(self, norms: list[float]) -> float:
-        """The residual norm at the state with which a solve ends, after these norms."""
+        """The residual norm of the state that a solve returns, given the norms so far."""
         return norms[-1] if self._exact else self.cycles.norm(self.state())
 
     def confirm(self, norms: list[float]) -> None:
-        """Replace the norm of the recurrence by that of the residual, and go on from there."""
+        """Replace the norm from the recurrence by that of the residual, and continue from there."""
         if self._exact:
             return
         said = norms[-1]
@@ -296,8 +303,8 @@ class KrylovMethod:
         varies = isinstance(self.engine, Arnoldi) and not self.engine.flexible
         if varies and found > DRIFT * said and found > 1e-10 * norms[0]:
             self._advice = (
-                f"the residual norm was {found:.1e} where GMRES said {said:.1e}, so the cycle is "
-                "not one linear map; take FGMRES()"
+                f"the residual norm was {found:.1e} where GMRES computed {said:.1e}, so the cycle "
+                "is not one linear map; use FGMRES()"
             )
 
     def advance(self, schedule: Schedule, number: int) -> None:
@@ -315,14 +322,14 @@ class KrylovMethod:
         self.engine.advance()
 
     def recover(self) -> bool:
-        """Nothing is kept that one could go back to."""
+        """Return False: there is no earlier state to restore."""
         return False
 
 
 def iterate(
     cycles: Cycles, repeated: Schedule, u: State | None, acceleration: Acceleration | None
 ) -> FixedPoint | KrylovMethod:
-    """What a solve repeats.
+    """The iteration of a solve, depending on its acceleration.
 
     Examples
     --------

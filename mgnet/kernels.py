@@ -1,7 +1,7 @@
-"""Loops over sparse matrices that SciPy's `@` would take several passes for.
+"""Loops over sparse matrices for operations that take several passes with SciPy's `@`.
 
-Those of `mgnet.sparse_loops`, compiled by numba when it is installed (extra `fast`), on first use
-and cached on disk, since an import must not cost the second that compiling takes.
+The loops are those of `mgnet.sparse_loops`. numba, if installed (extra `fast`), compiles them on
+first use and caches them on disk, because an import must not take the second that compiling takes.
 """
 
 import importlib.util
@@ -40,14 +40,14 @@ __all__ = [
 
 available: bool = importlib.util.find_spec("numba") is not None
 
-ROWS = 20_000  # that are looked at together
+ROWS = 20_000  # that are processed together
 
 _compiled: dict[str, Any] = {}
 _double = np.dtype(np.float64)
 
 
 def is_csr(matrix: Any) -> bool:
-    """Whether a matrix is SciPy's CSR matrix or array; a subclass may have a product of its own.
+    """Whether a matrix is SciPy's CSR matrix or array; a subclass may have its own product.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def is_csr(matrix: Any) -> bool:
 
 
 def takes(matrix: Any, *states: Any) -> bool:
-    """Whether the compiled loops can be used: numba, and what `fits`.
+    """Whether the compiled loops can be used: numba is installed, and the arguments fit (`fits`).
 
     Examples
     --------
@@ -90,7 +90,7 @@ def fits(matrix: Any, *states: Any) -> bool:
 
 
 def compiles(*dtypes: np.dtype) -> bool:
-    """Whether numba knows these precisions: single and double, real and complex, in native order.
+    """Whether numba supports these types: single and double, real and complex, in native order.
 
     Examples
     --------
@@ -101,9 +101,9 @@ def compiles(*dtypes: np.dtype) -> bool:
 
 
 def multiply(matrix: Any, u: Any) -> Any:
-    """`matrix @ u`, for CSR matrices and flat arrays by the loop that SciPy's `@` ends in.
+    """Compute `matrix @ u`; for CSR matrices and flat arrays with the loop inside SciPy's `@`.
 
-    For small matrices the way there takes longer than the loop.
+    For small matrices the overhead of `@` takes longer than the loop.
 
     Examples
     --------
@@ -127,8 +127,11 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (m, n)
+        Matrix to multiply with.
     u : array of shape (n,)
+        Vector to multiply.
     out : array of shape (m,), contiguous
+        Array to which the product is added.
 
     Examples
     --------
@@ -144,7 +147,7 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def residual(matrix: Any, u: Any, f: Any) -> np.ndarray:
-    """`f - matrix @ u` in one pass.
+    """Compute `f - matrix @ u` in one pass.
 
     Examples
     --------
@@ -159,10 +162,10 @@ def residual(matrix: Any, u: Any, f: Any) -> np.ndarray:
 def reach(matrix: Any) -> int:
     """The largest distance of an entry from the diagonal of a CSR matrix.
 
-    The sweeps below can fill `r` with the residual of their result in the same pass: that of a row
-    as soon as all rows within reach are done. The row is then still in the cache, where a second
-    pass would fetch the matrix from memory again. Source: Weiss, Karl, Kowarschik and Ruede, Memory
-    characteristics of iterative methods, SC 1999.
+    The sweeps below can fill `r` with the residual of their result in the same pass. The residual
+    of a row is computed as soon as all rows within reach are done. The row is then still in the
+    cache, and a second pass would read the matrix from memory again. Source: Weiss, Karl,
+    Kowarschik and Ruede, Memory characteristics of iterative methods, SC 1999.
 
     Examples
     --------
@@ -170,7 +173,7 @@ def reach(matrix: Any) -> int:
     2
     """
     found, indptr = 0, matrix.indptr
-    for first in range(0, matrix.shape[0], ROWS):  # a part at a time takes no memory to speak of
+    for first in range(0, matrix.shape[0], ROWS):  # one part at a time, which needs little memory
         ends = indptr[first : first + ROWS + 1]
         rows = np.arange(first, first + len(ends) - 1, dtype=matrix.indices.dtype)
         apart = np.repeat(rows, np.diff(ends))
@@ -182,16 +185,18 @@ def reach(matrix: Any) -> int:
 def jacobi(
     matrix: Any, scale: Any, u: Any, f: Any, r: np.ndarray | None = None, within: int = 0
 ) -> np.ndarray:
-    """`u + scale (f - matrix @ u)` in one pass.
+    """Compute `u + scale (f - matrix @ u)` in one pass.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (n, n)
+        Matrix of the linear system.
     scale, u, f : array of shape (n,)
+        Damped inverse diagonal, state and right-hand side.
     r : array of shape (n,), optional
-        To be filled with the residual of the result.
+        Array to fill with the residual of the result.
     within : int
-        The `reach` of the matrix; for r only.
+        The `reach` of the matrix; used only with r.
 
     Examples
     --------
@@ -217,7 +222,7 @@ def chebyshev(
 ) -> np.ndarray:
     """`base + weight d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
 
-    By default base is u. `r` and `within` as in `jacobi`.
+    The default of base is u. `r` and `within` have the same meaning as for `jacobi`.
 
     Examples
     --------
@@ -236,7 +241,7 @@ def chebyshev(
 
 
 def alike(matrix: Any, u: np.ndarray, f: np.ndarray) -> bool:
-    """Whether u and f are flat arrays of the precision of a CSR matrix.
+    """Whether u and f are flat arrays with the precision of a CSR matrix.
 
     Examples
     --------
@@ -248,7 +253,7 @@ def alike(matrix: Any, u: np.ndarray, f: np.ndarray) -> bool:
 
 
 def flat(matrix: Any, u: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A flat copy of u and a flat f, of one precision with the matrix, as the sweeps need them.
+    """A flat copy of u and a flat f in the precision of the matrix, as required by the sweeps.
 
     Examples
     --------
@@ -272,21 +277,23 @@ def gauss_seidel(
     within: int = 0,
     from_zero: bool = False,
 ) -> None:
-    """One Gauss-Seidel sweep over the rows of a CSR matrix; edits `u`.
+    """Run one Gauss-Seidel sweep over the rows of a CSR matrix; edits `u`.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (n, n)
+        Matrix of the linear system.
     inverse : array of shape (n,)
         Reciprocals of its diagonal.
     u, f : array of shape (n,)
+        State and right-hand side.
     backward : bool
-        From the last row to the first.
+        Whether the sweep goes from the last row to the first.
     r, within
-        As in `jacobi`.
+        The same as for `jacobi`.
     from_zero : bool
-        Begin at zero, whatever is in u, and skip the half of the matrix that meets only zeros; the
-        columns of each row must be in order.
+        Whether to start from zero, whatever u contains, and skip the half of the matrix that is
+        multiplied by zeros; the columns of each row must be sorted.
 
     Examples
     --------
@@ -303,21 +310,21 @@ def gauss_seidel(
 
 
 def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
-    """Put the factors of ILU(0) in place of a CSR matrix, row by row; edits it.
+    """Replace a CSR matrix by its factors of ILU(0), row by row; edits the matrix.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (n, n)
-        With an entry on the diagonal of each row; columns in order, none twice.
+        Matrix with a diagonal entry in each row; columns are sorted and unique.
     diagonal : array of int of shape (n,)
-        Where these are among its entries.
+        Positions of the diagonal entries among all entries.
     eps : float
-        A pivot is zero when it is not larger than so much of the largest part of it.
+        A pivot counts as zero if its size is at most this part of the largest term of its sum.
 
     Returns
     -------
     int
-        The first row whose pivot is zero, at which it stopped; n when there is none.
+        Number of the first row whose pivot is zero, where the factorization stopped; n if none is.
 
     Examples
     --------
@@ -335,11 +342,11 @@ def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
 
 
 def total(u: np.ndarray) -> Any:
-    """The sum of all entries of an array, added up in any order.
+    """The sum of all entries of an array, in any order.
 
-    `run` takes one after every step, to see whether a state is finite. On a few hundred unknowns
-    NumPy needs six times as long as a compiled loop; but a process that uses no other loop of this
-    file does not import numba for it.
+    `run` computes it after every step to test whether a state is finite. For a few hundred unknowns
+    NumPy takes six times as long as a compiled loop. A process that uses no other loop of this file
+    does not import numba for it.
 
     Examples
     --------
@@ -361,7 +368,7 @@ def is_zero(u: np.ndarray) -> bool:
 
 
 def _counts(u: np.ndarray) -> bool:
-    """Whether a compiled loop goes over this array, in a process that has others."""
+    """Whether a compiled loop is used for this array; only in a process that uses other loops."""
     plain = type(u) is np.ndarray and u.ndim == 1 and u.dtype == _double
     return plain and available and bool(_compiled)
 
@@ -372,8 +379,8 @@ def _kernel(name: str) -> Any:
         if available:
             import numba
 
-            # A product and a sum may be one instruction. These totals may be in any order, so in
-            # vectors: NaN and Inf stay what they are.
+            # A product and a sum may be fused into one instruction. Totals may be summed in any
+            # order, so with vectors: NaN and Inf are preserved.
             order = {"reassoc"} if name in ("total", "any_entry") else {"contract"}
             _compiled[name] = numba.njit(cache=True, fastmath=order)(python)
         else:
@@ -386,5 +393,5 @@ def _arrays(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _ahead(u: np.ndarray, r: np.ndarray | None, within: int) -> tuple[np.ndarray, int]:
-    """What the loops take for r, empty where it is not asked for, and how far it stays behind."""
+    """Arguments of the loops for r (empty if not requested) and for its delay in rows."""
     return (u[:0], 0) if r is None else (r, within)

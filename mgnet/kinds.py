@@ -1,6 +1,6 @@
-"""Which library a state or a matrix belongs to, asked without importing any: `sys.modules` has it.
+"""Find out which library a state or a matrix belongs to, without importing any library.
 
-Where a tensor or a Vec comes in, its library is loaded already.
+If a tensor or a Vec is passed in, its library is already loaded and in `sys.modules`.
 """
 
 import sys

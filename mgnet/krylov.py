@@ -1,4 +1,4 @@
-"""Krylov methods around a cycle: `CG`, `GMRES`, `FGMRES`. The cycle is their preconditioner."""
+"""Krylov methods preconditioned by a cycle: `CG`, `GMRES`, `FGMRES`."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ __all__ = ["CG", "FGMRES", "GMRES", "BreakdownError"]
 
 State = Any
 
-# Relative to what symmetric matrices give: beyond these it is no rounding.
+# Bounds relative to the values for symmetric matrices; what exceeds them is not rounding.
 ASYMMETRY, ASYMMETRY_SINGLE = 1e-6, 1e-2
-SYMMETRY_TESTS = 3  # after each start; later directions tell no more
-# A mirrored cycle is symmetric to rounding, one that is not mirrored is off by its factor.
+SYMMETRY_TESTS = 3  # after each restart; later directions add nothing
+# A mirrored cycle is symmetric up to rounding; the asymmetry of others is of the order of their
+# factor.
 CYCLE_ASYMMETRY = 1e-3
 
 
 class BreakdownError(Exception):
-    """Why a Krylov method cannot go on; `Solver` ends with it as the message."""
+    """The reason why a Krylov method cannot continue; `Solver` reports it as its message."""
 
 
 @dataclass(frozen=True)
 class CG:
     """Conjugate gradients, preconditioned by the cycle of a `Solver`.
 
-    For symmetric (Hermitian) positive definite matrices, with a cycle that is: post-smoothing
-    mirrors pre-smoothing, as with Jacobi, Chebyshev and symmetric Gauss-Seidel, or "forward" before
-    and "backward" after the coarse correction. Each iteration is one cycle from zero on the
-    residual, one product and five inner products; beside what the cycle needs it keeps four states.
+    CG requires a symmetric (Hermitian) positive definite matrix and such a cycle: post-smoothing
+    mirrors pre-smoothing, as with Jacobi, Chebyshev and symmetric Gauss-Seidel, or with "forward"
+    before and "backward" after the coarse correction. Each iteration costs one cycle from zero on
+    the residual, one product and five inner products; it stores four states besides those of the
+    cycle.
 
     The direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305, doi
-    10.1137/S1064827597323415: equal to the classical one for a symmetric cycle, and robust where
-    the cycle is symmetric only roughly. A matrix that is not symmetric or not positive definite
-    ends the solve with `Reason.BREAKDOWN`, with what was measured.
+    10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is robust
+    if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive definite,
+    the solve ends with `Reason.BREAKDOWN` and the measured values.
 
     Examples
     --------
@@ -55,16 +57,22 @@ class CG:
 class GMRES:
     """Restarted GMRES, preconditioned from the right by the cycle of a `Solver`.
 
-    For any matrix, with a cycle that is one linear map: the same sweeps each time. Norms are those
-    of the residual itself, as the preconditioner is on the right. An iteration is one cycle on a
-    vector and one product; the solution at the end, or at a restart, takes one more cycle, and
-    so does every state that a monitor or merit function gets. Keeps `restart` + 1 states. Source:
-    Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856, doi 10.1137/0907058.
+    The matrix may be any, but the cycle must be one linear map: the same sweeps each time. Norms
+    are those of the residual itself, since the preconditioner is on the right. An iteration costs
+    one cycle on a vector and one product. The solution at the end or at a restart costs one more
+    cycle, and so does every state that a monitor or merit function receives. The method stores
+    `restart` + 1 states. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856, doi
+    10.1137/0907058.
 
     Parameters
     ----------
     restart : int
-        Iterations after which the basis is dropped, at least 1.
+        Number of iterations after which the basis is dropped, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If restart is not a positive integer.
 
     Examples
     --------
@@ -82,16 +90,23 @@ class GMRES:
 
 @dataclass(frozen=True)
 class FGMRES:
-    """Flexible GMRES: as `GMRES`, but every cycle may be another map.
+    """Flexible GMRES: like `GMRES`, but the cycle may differ from iteration to iteration.
 
-    For cycles with Krylov methods inside (`Krylov`, `KSPSmoother`), too. What the cycles gave is
-    kept, so the state is there at any time without a further cycle, for 2 `restart` + 1 states.
+    Use it for cycles with Krylov methods inside (`Krylov`, `KSPSmoother`), too. The results of the
+    cycles are stored, so the state is available at any time without a further cycle. The method
+    stores 2 `restart` + 1 states. Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi
+    10.1137/0914028.
     Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi 10.1137/0914028.
 
     Parameters
     ----------
     restart : int
-        Iterations after which the basis is dropped, at least 1.
+        Number of iterations after which the basis is dropped, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If restart is not a positive integer.
 
     Examples
     --------
@@ -116,9 +131,10 @@ def _check_restart(owner: str, restart: Any) -> None:
 
 
 def _scaled(r: State, size: float) -> tuple[State, int]:
-    """A state and an exponent, `r = state * 2**exponent`: those of odd sizes brought to about 1.
+    """Return a scaled state and an exponent with `r = state * 2**exponent`; the size is about 1.
 
-    Inner products are squares, and divisions by tiny norms overflow.
+    Very large or small states are scaled, because inner products are squares and divisions by tiny
+    norms overflow.
     """
     exponent = norms.binary_exponent(size)
     if abs(exponent) <= 30:
@@ -127,14 +143,14 @@ def _scaled(r: State, size: float) -> tuple[State, int]:
 
 
 class Equation(NamedTuple):
-    """What a Krylov method asks of an equation and of the cycle that preconditions it.
+    """Functions of an equation, and of the cycle that preconditions it, for a Krylov method.
 
     Attributes
     ----------
     apply, cycle : callable
-        `u -> A u`, and `r -> correction`: one cycle from zero.
+        `u -> A u`, and `r -> correction`, one cycle from zero.
     dot, norm : callable
-        Of the hierarchy.
+        Inner product and norm of the hierarchy.
 
     Examples
     --------
@@ -166,7 +182,7 @@ class ConjugateGradients:
         self.advice = ""
 
     def begin(self, u: State, r: State) -> None:
-        """Start, or start again, from a state and its residual."""
+        """Start or restart from a state and its residual."""
         self.residual_norm = self.norm(r)
         self._u = u
         self._r, self._exponent = _scaled(r, self.residual_norm)
@@ -174,7 +190,7 @@ class ConjugateGradients:
         self._tests = SYMMETRY_TESTS
 
     def state(self) -> State:
-        """The state so far."""
+        """The current state."""
         return self._u
 
     def advance(self) -> None:
@@ -187,7 +203,7 @@ class ConjugateGradients:
         if not product > 0.0:
             raise BreakdownError(
                 f"CG needs a positive definite cycle, but <M r, r> = {product:.1e} for a residual "
-                "r; mirror the sweeps before and after the coarse correction, or take FGMRES()"
+                "r; mirror the sweeps before and after the coarse correction, or use FGMRES()"
             )
         p = z
         if self._last is not None:
@@ -201,7 +217,7 @@ class ConjugateGradients:
         if not curvature > 0.0:
             raise BreakdownError(
                 f"CG needs a positive definite matrix, but <p, A p> = {curvature:.1e} with |p| |A "
-                f"p| = {self.norm(p) * self.norm(q):.1e}; take GMRES() or FGMRES()"
+                f"p| = {self.norm(p) * self.norm(q):.1e}; use GMRES() or FGMRES()"
             )
         if self._tests:
             self._test(p, q)
@@ -215,16 +231,16 @@ class ConjugateGradients:
         self.residual_norm = math.ldexp(self.norm(self._r), self._exponent)
 
     def _judge(self, asymmetry: float) -> None:
-        """Of the cycle: <M r, r'> relative to the lengths, which is zero by orthogonality."""
+        """Check that <M r, r'> is small, since it is zero for a symmetric cycle."""
         if asymmetry > CYCLE_ASYMMETRY:
             self.advice = (
-                f"CG needs a symmetric cycle, and this one is off by {asymmetry:.1e}: mirror the "
-                "sweeps before and after the coarse correction (GaussSeidel('forward') and "
-                "post_smoother=GaussSeidel('backward')), or take FGMRES()"
+                f"CG needs a symmetric cycle, and the asymmetry of this one is {asymmetry:.1e}: "
+                "mirror the sweeps before and after the coarse correction (GaussSeidel('forward') "
+                "and post_smoother=GaussSeidel('backward')), or use FGMRES()"
             )
 
     def _test(self, p: State, q: State) -> None:
-        """Raise where the matrix is not symmetric, as far as these directions tell."""
+        """Raise an error if the matrix is not symmetric, as far as these directions show."""
         self._tests -= 1
         size = self.norm(p) * self.norm(q)
         off = abs(inner(p, q, self.dot).imag) / size
@@ -235,14 +251,14 @@ class ConjugateGradients:
         if off > (ASYMMETRY if vector.precision_of(p) < 1e-10 else ASYMMETRY_SINGLE):
             raise BreakdownError(
                 f"CG needs a symmetric matrix, but <p, A q> and <A p, q> differ by {off:.1e} of "
-                "|p| |A q|; take GMRES() or FGMRES()"
+                "|p| |A q|; use GMRES() or FGMRES()"
             )
 
 
 class Arnoldi:
-    """One solve by `GMRES` or, with `flexible`, by `FGMRES`; otherwise as `ConjugateGradients`.
+    """One solve by `GMRES` or, with `flexible`, by `FGMRES`; otherwise like `ConjugateGradients`.
 
-    `full` says that the basis is at its limit, so that the next iteration has to begin a new one.
+    `full` means that the basis has reached its limit, so the next iteration restarts.
 
     Examples
     --------
@@ -263,7 +279,7 @@ class Arnoldi:
         self.advice = ""
 
     def begin(self, u: State, r: State) -> None:
-        """Start, or start again, from a state and its residual."""
+        """Start or restart from a state and its residual."""
         self.residual_norm = self.norm(r)
         self._u = u
         r, self._exponent = _scaled(r, self.residual_norm)
@@ -272,12 +288,12 @@ class Arnoldi:
         if self._first and abs(math.sqrt(self.dot(*self._basis * 2)) - 1.0) > 1e-3:
             raise ValueError(
                 "Solver got acceleration=GMRES for a hierarchy whose norm is not that of its dot; "
-                "give Hierarchy(norm=, dot=) that belong together"
+                "give Hierarchy(norm=, dot=) that match each other"
             )
         self._corrections: list[State] = []
-        self._columns: list[np.ndarray] = []  # of R, after Givens rotations
+        self._columns: list[np.ndarray] = []  # columns of R, after Givens rotations
         self._rotations: list[tuple[float, complex]] = []
-        self._rest: list[complex] = [1.0]  # the right-hand side, rotated: times the first norm
+        self._rest: list[complex] = [1.0]  # the rotated right-hand side, divided by the first norm
         self.full = False
 
     def advance(self) -> None:
@@ -290,7 +306,7 @@ class Arnoldi:
             self._corrections.append(z)
         size = self.norm(w)
         column = np.zeros(len(self._basis) + 1, complex)
-        for _ in range(2):  # once more where the first time took away nearly all
+        for _ in range(2):  # twice if the first pass removed nearly all
             before = self.norm(w)
             for k, v in enumerate(self._basis):
                 share = inner(v, w, self.dot)
@@ -306,13 +322,13 @@ class Arnoldi:
             self.full = True
             self._end(size, eps)
         else:
-            w, exponent = _scaled(w, left)  # else 1 / left may be out of range
+            w, exponent = _scaled(w, left)  # otherwise 1 / left may overflow
             self._basis.append(w * (1.0 / math.ldexp(left, -exponent)))
         self.full = self.full or len(self._columns) >= self.restart
         self.residual_norm = math.ldexp(abs(self._rest[-1]) * self._first, self._exponent)
 
     def _end(self, size: float, eps: float) -> None:
-        """The basis spans all that the matrix reaches: the solution is in it, or there is none."""
+        """The basis spans all reachable vectors: it contains the solution, or there is none."""
         triangle = abs(np.array([column[k] for k, column in enumerate(self._columns)]))
         if not size or triangle.min() <= 50.0 * eps * triangle.max():
             raise BreakdownError(
@@ -322,7 +338,7 @@ class Arnoldi:
             )
 
     def _rotate(self, column: np.ndarray) -> None:
-        """Take the entry below the diagonal away, by Givens rotations, from a new column."""
+        """Eliminate the subdiagonal entry of a new column by Givens rotations."""
         for k, (cosine, sine) in enumerate(self._rotations):
             above, below = column[k], column[k + 1]
             column[k] = cosine * above + sine * below
@@ -340,14 +356,14 @@ class Arnoldi:
         self._rest.append(-np.conj(sine) * last)
 
     def state(self) -> State:
-        """The state so far; without `flexible` that takes one cycle."""
+        """The current state; without `flexible` it costs one cycle."""
         count = len(self._columns)
         if not count:
             return self._u
         triangle = np.zeros((count, count), complex)
         for k, column in enumerate(self._columns):
             triangle[: k + 1, k] = column
-        # Least squares, since the triangle of a breakdown is singular.
+        # Least squares, since the triangular factor is singular after a breakdown.
         cut = count * max(vector.precision_of(self._u), 2.0**-52)
         weights, *_ = np.linalg.lstsq(triangle, np.array(self._rest[:count]), rcond=cut)
         weights = self._first * weights

@@ -1,4 +1,4 @@
-"""A hint where `mpiexec` starts a script on several ranks, and each of them solves the whole."""
+"""A warning for scripts that `mpiexec` starts on several ranks that solve the same problem."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["hint_of_repeated_solve", "launched_ranks"]
 
-# What launchers tell the processes that they start: number of ranks, own rank.
+# Environment variables that launchers set: number of ranks, own rank.
 LAUNCHERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
     ("PMI_SIZE", "PMI_RANK"),  # MPICH, Intel MPI, Slurm with PMI-2
 )
-_hinted: list[int] = []  # the process
+_hinted: list[int] = []  # process IDs
 
 
 def launched_ranks() -> tuple[int, int]:
-    """Number of ranks and own rank, as the launcher says; (1, 0) without one.
+    """Number of ranks and own rank from the launcher's environment; (1, 0) without a launcher.
 
     Examples
     --------
@@ -37,15 +37,17 @@ def launched_ranks() -> tuple[int, int]:
 
 
 def hint_of_repeated_solve(hierarchy: Hierarchy, u: Any) -> None:
-    """Warn, once and on rank 0, where all ranks of a job solve a linear system that is not spread.
+    """Warn, once and on rank 0, if all ranks of a job solve the same undistributed linear system.
 
-    Vecs are not meant (petsc4py spreads them, unless told otherwise), nor are hierarchies with a
-    norm of their own (those of `distribute_...`) and levels without a matrix.
+    Vecs are exempt (petsc4py distributes them by default), as are hierarchies with a norm of their
+    own (those of `distribute_...`) and levels without a matrix.
 
     Parameters
     ----------
     hierarchy : Hierarchy
+        Hierarchy of the solve.
     u : state of level 0
+        Initial state or right-hand side.
 
     Examples
     --------
@@ -61,7 +63,7 @@ def hint_of_repeated_solve(hierarchy: Hierarchy, u: Any) -> None:
     _hinted.append(os.getpid())
     warnings.warn(
         f"mpiexec runs this script on {ranks} ranks, and each of them solves the whole system, "
-        "because its matrix is not spread over them; give PETSc Mats over the ranks (guide, page "
-        "PETSc: 'Your own matrices over ranks'), or leave mpiexec out",
+        "because its matrix is not distributed over them; give PETSc Mats over the ranks (guide, "
+        "page PETSc: 'Your own matrices over ranks'), or start the script without mpiexec",
         stacklevel=4,
     )

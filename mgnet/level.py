@@ -1,7 +1,7 @@
-"""What is solved on one level: `Level`.
+"""The equation of one level and its parts: `Level`.
 
-One equation `A_l(u_l) = f_l` stands on every level l; level 0 is the finest. The methods of mgnet
-differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
+Each level l has an equation `A_l(u_l) = f_l`; level 0 is the finest. The methods of mgnet differ in
+the parts of a level, not in the algorithm (`mgnet.run`):
 
 | method | operator | transfer | smoother |
 | --- | --- | --- | --- |
@@ -47,13 +47,13 @@ _PARTS = {
 
 
 def _of_a_library(part: Any) -> bool:
-    """Whether it is a matrix of NumPy, SciPy, PyTorch or PETSc."""
+    """Whether a part is a matrix of NumPy, SciPy, PyTorch or PETSc."""
     known = isinstance(part, np.ndarray) or sp.issparse(part)
     return known or vector.is_tensor(part) or vector.is_mat(part)
 
 
 def _of_mgnet(part: Any) -> bool:
-    """Whether mgnet wrote it, and no function of the user hides in it."""
+    """Whether a part belongs to mgnet and wraps no function of the user."""
     hides = isinstance(part, MatrixTransfer) and any(
         callable(matrix) and not vector.is_mat(matrix)
         for matrix in (part.P, part.R, part.injection, part.interpolation)
@@ -69,37 +69,42 @@ class Level:
     ----------
     operator : callable or anything with `@`
         A: a function of the state, or a matrix (SciPy, NumPy, torch, PETSc Mat), which is then
-        `level.matrix`. One that has a list `tally` counts its evaluations there by itself.
+        `level.matrix`. An operator with a list `tally` counts its own evaluations there.
     smoother : Smoother
-        On the coarsest level: the coarse solver.
+        Smoother before the coarse correction; on the coarsest level, the coarse solver.
     transfer : Transfer, optional
-        To the next coarser level; `None` on the coarsest.
+        Transfer to the next coarser level; None on the coarsest level.
     post_smoother : Smoother, optional
-        After the coarse correction; `smoother` by default, which then shares its memory.
+        Smoother after the coarse correction; `smoother` by default, which then shares its memory.
     residual : callable, optional
         `(u, f) -> residual`; `f - A(u)` by default.
     linearize : callable, optional
         `u -> linear operator`: a matrix or SciPy LinearOperator, the Jacobian of A at u (of the
         residual vector, for least squares).
     objective : callable, optional
-        `u -> float`, when A is its gradient.
+        `u -> float`, the function whose gradient is A.
     line_search : callable, optional
         `(level, u, d, f, r) -> step length` of a coarse correction d; 0 refuses it. See
         `mgnet.linesearch`.
     recenter : callable, optional
         `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, where
-        the descent begins; `transfer.inject` then only serves the `start` of nested iteration.
+        the descent begins; `transfer.inject` is then used only by the `start` of nested iteration.
     size : int
-        Number of unknowns; read from the matrix when 0.
+        Number of unknowns; 0 means that it is read from the matrix.
     name : str
-        For messages.
+        Name of the level in messages.
     cost : float
-        Of one evaluation of A, in any unit that all levels share; `size` when 0.
+        Cost of one evaluation of A, in any unit that all levels share; 0 means `size`.
     residual_cost : float
-        Of one call of `residual`, as a multiple of `cost`.
+        Cost of one call of `residual`, as a multiple of `cost`.
     shape : tuple of int
-        Points of a structured grid along each of its axes, where the unknowns are one, in C order;
-        `LineRelaxation` reads it.
+        Number of points along each axis, if the unknowns form a structured grid in C order; used
+        by `LineRelaxation`.
+
+    Raises
+    ------
+    ValueError
+        If a number is negative, or shape and number of unknowns do not fit together.
 
     Examples
     --------
@@ -123,7 +128,7 @@ class Level:
     cost: float = 0.0
     residual_cost: float = 1.0
     shape: tuple[int, ...] = ()
-    # Evaluations of A since the level was made. A list, so that a frozen level can count.
+    # Evaluations of A since the level was created. It is a list, so that a frozen level can count.
     tally: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -154,7 +159,7 @@ class Level:
 
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""
-        image = self._image(u)  # a function may give the same array each time
+        image = self._image(u)  # a function may return the same array each time
         return callbacks.duplicate(image) if "operator" in self.watched else image
 
     def _image(self, u: State) -> State:
@@ -170,8 +175,8 @@ class Level:
     def _refuse_image(self, image: Any, u: State) -> NoReturn:
         raise TypeError(
             f"{self} has an operator that takes the state, {vector.describe(u)}, to "
-            f"{vector.describe(image)}; it must keep kind and shape, and give "
-            "floating-point numbers, complex ones of complex states alone"
+            f"{vector.describe(image)}; it must keep kind and shape, and return "
+            "floating-point numbers, complex ones for complex states only"
         )
 
     def residual_at(self, u: State, f: State | None) -> State:
@@ -185,7 +190,7 @@ class Level:
             if callbacks.unfit(r, u):
                 wanted = f"a state like u, {vector.describe(u)}"
                 callbacks.refuse_result(self, own.what, r, wanted)
-            return callbacks.duplicate(r)  # it may give u, f or one array each time
+            return callbacks.duplicate(r)  # it may return u, f or the same array each time
         if vector.is_mat(self.operator) and vector.is_vec(u):
             return self._residual_of_vecs(u, f)
         if kernels.takes(self.operator, u, f):
@@ -197,11 +202,12 @@ class Level:
         if f is None:
             return -1.0 * image
         if type(image) is np.ndarray and image.dtype == f.dtype and not callable(self.operator):
-            return np.subtract(f, image, out=image)  # a product is a new array: ours to overwrite
+            # A product is a new array, which may be overwritten.
+            return np.subtract(f, image, out=image)
         return f - image
 
     def _residual_of_vecs(self, u: State, f: State | None) -> State:
-        image = self._image(u)  # a new Vec: ours to overwrite
+        image = self._image(u)  # a new Vec, which may be overwritten
         if f is None:
             image.scale(-1.0)
         else:
@@ -209,18 +215,24 @@ class Level:
         return image
 
     def keep_residual(self, u: State | None, f: State | None, r: State | None) -> None:
-        """Give a residual away, for the sweep that begins at this very u; None forgets it."""
+        """Store a residual for the sweep that begins at this state u; None clears it."""
         self._kept_residual[:] = [] if r is None else [(u, f, r)]
 
     def kept_residual(self, u: State, f: State | None) -> State | None:
-        """The one that was kept for u and f, which the caller may overwrite, or None; once."""
+        """Return the residual stored for u and f, once, for the caller to overwrite; or None."""
         of, by, r = self._kept_residual.pop() if self._kept_residual else (None, None, None)
         return r if of is u and by is f else None
 
     def value(
         self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
     ) -> float:
-        """`J(u) - <f, u>`, which the equation `A(u) = f` minimises; counted as one evaluation."""
+        """`J(u) - <f, u>`, which the equation `A(u) = f` minimizes; counted as one evaluation.
+
+        Raises
+        ------
+        TypeError
+            If the level has no objective.
+        """
         if self.objective is None:
             raise TypeError(f"{self} has no objective; give Level(objective=...) to use it")
         self.tally[0] += 1.0
@@ -232,7 +244,7 @@ class Level:
         return value - (0.0 if f is None else dot(f, u))
 
     def _count(self, evaluations: float) -> None:
-        """Count, unless the operator does: only it can tell which results it remembered."""
+        """Count evaluations, unless the operator counts its own, since it may reuse results."""
         if not self._operator_counts:
             self.tally[0] += evaluations
 
@@ -243,12 +255,19 @@ class Level:
     def charge(self, evaluations: float) -> None:
         """Count evaluations of A that did not go through `apply` or `residual_at`.
 
-        Those of compiled sweeps, and `residual_work` for the residual that such a sweep gave.
+        These are the evaluations in compiled sweeps, and `residual_work` for a residual from such a
+        sweep.
         """
         self.tally[0] += evaluations
 
     def jacobian(self, u: State) -> Any:
-        """The linear operator of this level at u: `linearize(u)`, else the matrix."""
+        """The linear operator of this level at u: `linearize(u)`, or else the matrix.
+
+        Raises
+        ------
+        TypeError
+            If the level has neither, or if `linearize` returns something else.
+        """
         if self.linearize is not None:
             own = self.watched.get("linearize")
             return self.linearize(u) if own is None else self._checked_jacobian(own, u)
@@ -270,7 +289,7 @@ class Level:
         return jacobian
 
     def recentred(self, u: State) -> Level:
-        """The coarse level of a descent from u: what `recenter` gives."""
+        """The coarse level of a descent from u, from `recenter`."""
         own = self.watched.get("recenter")
         if own is None:
             return self.recenter(u)  # type: ignore[misc]
@@ -280,14 +299,14 @@ class Level:
         return coarse
 
     def step_length(self, u: State, d: State, f: State | None, r: State) -> float:
-        """Of a coarse correction d: what `line_search` gives."""
+        """Step length of a coarse correction d, from `line_search`."""
         own = self.watched.get("line_search")
         if own is None:
             return self.line_search(self, u, d, f, r)  # type: ignore[misc]
         return callbacks.real_number(self, own.what, own(self, self, u, d, f, r))
 
-    # A level is frozen, and every step asks for these: worked out once, on demand. `replace` makes
-    # a new level, which has not been asked yet.
+    # A level is frozen, and every step needs these, so they are computed once on demand. `replace`
+    # creates a new level, for which they are computed again.
 
     @cached_property
     def watched(self) -> dict[str, callbacks.Watched]:
@@ -307,25 +326,25 @@ class Level:
 
     @cached_property
     def matrix(self) -> Any:
-        """The operator when it supports `@` or is a PETSc Mat, else None."""
+        """The operator if it supports `@` or is a PETSc Mat, else None."""
         multiplies = getattr(type(self.operator), "__matmul__", None) is not None
         return self.operator if multiplies or vector.is_mat(self.operator) else None
 
     @cached_property
     def unknowns(self) -> int:
-        """Number of unknowns: `size`, else the rows of the matrix, else 0 (not known)."""
+        """Number of unknowns: `size`, else the rows of the matrix, else 0 for unknown."""
         if self.size or self.matrix is None:
             return self.size
         return vector.shape_of(self.matrix)[0]
 
     @cached_property
     def residual_work(self) -> float:
-        """Of one residual, in evaluations of A: 1, or `residual_cost` where it has its own."""
+        """Work of one residual in evaluations of A: 1, or `residual_cost` for a user's residual."""
         return 1.0 if self.residual is None else self.residual_cost
 
     @cached_property
     def evaluation_cost(self) -> float:
-        """Of one evaluation of A: `cost`, else the number of unknowns, else 1."""
+        """Cost of one evaluation of A: `cost`, else the number of unknowns, else 1."""
         return float(self.cost or self.unknowns or 1)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""What numbers may be: limits of a solve, of schedules, texts and memory, checked in one place.
+"""Checks of numbers: limits of a solve, of schedules, texts and memory, in one place.
 
-Sizes are counted before anything is built, so that one that cannot be is refused at once, in a
-sentence, and not by an allocator that has filled the machine first.
+Sizes are computed before anything is built. An impossible size is then refused at once with one
+sentence, and not by an allocator after it has filled the memory.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = [
     "written",
 ]
 
-#: Steps of a schedule. A W-cycle on 17 levels has 294908. Half a million are made and checked in a
-#: fraction of a second, read from a list of steps in two; a run of so many takes several seconds
-#: for the steps alone, so more would hardly be meant.
+#: Steps of a schedule. A W-cycle on 17 levels has 294908. Half a million steps are built and
+#: checked in a fraction of a second, or read from a list of steps in two; their interpretation
+#: alone takes several seconds, so more are hardly intended.
 MOST_STEPS = 500_000
-#: Unknowns of a model problem: its matrices take about 200 bytes for each, 20 GB.
+#: Unknowns of a model problem: the matrices take about 200 bytes per unknown, 20 GB in all.
 MOST_UNKNOWNS = 10**8
-#: Sweeps of one step: nine digits, as `parse` reads them.
+#: Sweeps of one step: nine digits, the most that `parse` reads.
 MOST_SWEEPS = 10**9 - 1
-UNKNOWN = 2**47  # bytes, where the system does not tell: what one process can address
+UNKNOWN = 2**47  # bytes, if the system does not report its memory: what one process can address
 
 
 def check_limits(
@@ -54,24 +54,29 @@ def check_limits(
     xtol: float = 0.0,
     gtol: float = 0.0,
 ) -> None:
-    """Raise unless tolerances are not negative, the limits positive and the monitor a function.
+    """Check limits: tolerances are not negative, the others are positive, a monitor is a function.
 
     Parameters
     ----------
     owner : str
-        The function or class that got them, for the message.
+        Name of the function or class in the message.
     rtol, atol : float
+        Tolerances of the residual norm.
     max_cycles : int
+        Limit on the number of cycles.
     seconds : float
+        Limit on the wall time.
     monitor : callable, optional
+        Function that is called after every cycle.
     ftol, xtol, gtol : float
+        Tolerances of an optimization.
 
     Raises
     ------
     TypeError
-        If one is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        If one is out of its range.
+        If an argument is out of its range.
 
     Examples
     --------
@@ -104,12 +109,14 @@ def check_limits(
 
 
 def doubled(count: int, times: int, most: float = math.inf) -> int:
-    """A count that is doubled so many times, or fewer, so that it does not exceed `most`.
+    """Double a count the given number of times, but not beyond `most`.
 
     Parameters
     ----------
     count, times : int
+        The count, and the number of doublings.
     most : int, or infinity
+        Upper bound of the result.
 
     Examples
     --------
@@ -122,16 +129,19 @@ def doubled(count: int, times: int, most: float = math.inf) -> int:
 
 
 def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
-    """Whether it is an integer from `least` to `most`; True and False are none.
+    """Whether a value is an integer from `least` to `most`; True and False do not count.
 
-    By default `most` is what a counter of NumPy holds: larger ones fail where they are printed,
-    multiplied or made an index.
+    The default of `most` is the largest value of NumPy's integers: larger numbers fail when they
+    are printed, multiplied or used as an index.
 
     Parameters
     ----------
     value : object
+        Value to test.
     least : int, or minus infinity
+        Lower bound.
     most : int, or infinity
+        Upper bound.
 
     Examples
     --------
@@ -144,14 +154,16 @@ def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether it is an integer of at least `least`, however large; True and False are none.
+    """Whether a value is an integer of at least `least`, however large; booleans do not count.
 
-    For sizes: one that is too large is refused by what it would take.
+    For sizes, where an integer that is too large is refused because of its memory.
 
     Parameters
     ----------
     value : object
+        Value to test.
     least : int
+        Lower bound.
 
     Examples
     --------
@@ -162,13 +174,14 @@ def is_count(value: Any, least: int = 1) -> bool:
 
 
 def is_one_of(value: Any, words: tuple[str, ...]) -> bool:
-    """Whether it is one of these words.
+    """Whether a value is one of these words.
 
     Parameters
     ----------
     value : object
-        An array or a huge integer, too, which do not compare.
+        Value to test; arrays and huge integers, which cannot be compared, are allowed.
     words : tuple of str
+        Allowed words.
 
     Examples
     --------
@@ -181,17 +194,19 @@ def is_one_of(value: Any, words: tuple[str, ...]) -> bool:
 def is_number(
     value: Any, least: float = -math.inf, most: float = math.inf, *, open: bool = False
 ) -> bool:
-    """Whether it is a real number from `least` to `most`; NaN, True and False are none.
+    """Whether a value is a real number from `least` to `most`; NaN and booleans do not count.
 
-    An integer or a fraction beyond the largest float is none, either: it would fail in the first
-    product.
+    An integer or a fraction beyond the largest float does not count either: the first product with
+    it would fail.
 
     Parameters
     ----------
     value : object
+        Value to test.
     least, most : float
+        Bounds.
     open : bool
-        Whether `least` and `most` themselves are left out.
+        Whether the bounds themselves are excluded.
 
     Examples
     --------
@@ -208,7 +223,7 @@ def is_number(
 
 
 def written(number: int) -> str:
-    """An integer in digits, or as a power of ten where these would be many.
+    """Write an integer in digits, or as a power of ten if it has too many digits.
 
     Examples
     --------
@@ -223,19 +238,21 @@ def written(number: int) -> str:
 
 
 class _Short(reprlib.Repr):
-    """`repr` that looks at the beginning of long values only."""
+    """A `repr` that reads only the beginning of long values."""
 
     def repr_int(self, x: int, level: int) -> str:
         return written(x)
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """The value as a refusal shows it: in one line, and not longer than `most` characters.
+    """Format a value for an error message: in one line of at most `most` characters.
 
     Parameters
     ----------
     value : object
+        Value to format.
     most : int
+        Largest number of characters.
 
     Examples
     --------
@@ -243,7 +260,7 @@ def shown(value: Any, most: int = 60) -> str:
     ("'V(1,1)'", 'about 1e5000', "'xxxxxxx...xxxxxxxx'")
     """
     if isinstance(value, np.generic):
-        value = value.item()  # NumPy 2 shows the type, too
+        value = value.item()  # NumPy 2 prints the type, too
     short = _Short()
     short.maxstring = short.maxother = short.maxlong = most
     text = short.repr(value)
@@ -253,7 +270,7 @@ def shown(value: Any, most: int = 60) -> str:
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this machine has.
+    """Bytes of memory of this machine.
 
     Examples
     --------
@@ -267,19 +284,21 @@ def machine_memory() -> int:
 
 
 def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Raise unless the machine has the memory; asked before anything of the size is built.
+    """Raise an error unless the machine has enough memory; called before anything is built.
 
     Parameters
     ----------
     needed : int
-        Bytes.
+        Bytes that are needed.
     what : str
-        Who got what, and the count: the first half of the sentence.
+        Function, argument and size: the first half of the sentence.
     remedy : str
+        The end of the sentence.
 
     Raises
     ------
     ValueError
+        If the machine has less memory.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`LineRelaxation`: the unknowns of each grid line at once, by banded factors."""
+"""`LineRelaxation`: relaxation of all unknowns of a grid line at once, with banded factors."""
 
 from __future__ import annotations
 
@@ -36,44 +36,49 @@ State = Any
 
 @dataclass(frozen=True)
 class LineRelaxation(Smoother):
-    """Relaxation by lines of a structured grid: all unknowns of a line are solved for at once.
+    """Line relaxation on a structured grid: all unknowns of a line are solved for at once.
 
-    For equations with a strong coupling along an axis, because cells are stretched or coefficients
-    differ: point smoothers leave what varies across it. Where the strong axis is not known, or
-    changes from place to place, take the lines of every axis in turn ("alternating").
+    Use it for equations with a strong coupling along one axis, from stretched cells or from
+    different coefficients, where point smoothers barely reduce errors that vary across that axis.
+    If the strong axis is unknown or changes from place to place, relax lines along every axis
+    ("alternating").
 
-    A line is all points that differ in one index. Its matrix is the part of the level's matrix
-    between them, banded for the usual stencils; for periodic ones in the order first, last, second,
-    last but one. It is factorised once by LAPACK, all lines in one call. On a nonlinear level it is
-    that of the Jacobian of the first visit. Source: Trottenberg, Oosterlee and Schueller, Multigrid
-    (2001), section 5.1.
+    A line contains all points that differ in one index. Its matrix is the part of the level's
+    matrix between them, which is banded for the usual stencils (on periodic axes in the order
+    first, last, second, last but one). LAPACK factorizes it once, all lines in one call. On a
+    nonlinear level the matrix is the Jacobian of the first visit. Source: Trottenberg, Oosterlee
+    and Schueller, Multigrid (2001), section 5.1.
 
     Parameters
     ----------
     axes : "alternating", int or tuple of int
-        The axes along which lines go, in the order in which a sweep takes them; "alternating" are
-        all of them.
+        Axes along which the lines run, in the order of a sweep; "alternating" means all of them.
     order : "zebra" or "jacobi"
-        First the lines that meet points of the coarser grid and every second from there, as on a
-        chessboard, then the others; or all lines from one residual. Both cost one evaluation per
-        axis.
+        "zebra" solves first the lines that contain points of the coarser grid, and every second
+        line from there, then the others; "jacobi" solves all lines from one residual. Both cost
+        one evaluation per axis.
     omega : float, optional
-        Damping, dimensionless. By default 1 for "zebra", which smooths best undamped, and 2/3 for
-        "jacobi".
+        Damping factor, dimensionless. By default 1 for "zebra", which smooths best undamped, and
+        2/3 for "jacobi".
     direction : "forward", "backward" or "symmetric"
-        Order of axes and colours. Backward after the coarse correction, where it is forward before
-        it, makes a cycle for a symmetric matrix symmetric, as `cg` needs it.
+        Order of axes and colors. If it is forward before the coarse correction and backward after
+        it, the cycle for a symmetric matrix is symmetric, as `cg` requires.
     shape : tuple of int, optional
-        Points along each axis of the grid, in C order; by default that of the level,
-        `Level.shape`, which serves all levels of a hierarchy.
+        Number of points along each axis of the grid, in C order; by default `Level.shape`, which
+        works for all levels of a hierarchy.
     offset : 0 or 1
-        For "zebra", the index of the first point of the coarser grid along each axis: 1 where
-        points 1, 3, 5, ... are kept, as in the gallery, 0 for 0, 2, 4, .... The wrong one costs a
-        good part of the convergence.
+        For "zebra", the index of the first point of the coarser grid along each axis: 1 if points
+        1, 3, 5, ... are kept, as in the gallery, 0 for points 0, 2, 4, .... The wrong value slows
+        down convergence considerably.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
-    Cells of 1 : 1000, and lines along the short side:
+    Cells with aspect ratio 1000, and lines along the short side:
 
     >>> from mgnet import Solver, gallery
     >>> import scipy.sparse as sp
@@ -109,7 +114,7 @@ class LineRelaxation(Smoother):
             )
         if self.omega is not None and not is_number(self.omega, 0.0, math.inf, open=True):
             raise ValueError(
-                f"LineRelaxation got omega {shown(self.omega)}; give a number above 0, as 0.8"
+                f"LineRelaxation got omega {shown(self.omega)}; give a number above 0, such as 0.8"
             )
         check_direction("LineRelaxation", self.direction)
         if not is_whole(self.offset, 0, 1):
@@ -155,23 +160,23 @@ class LineRelaxation(Smoother):
         passes = sweeps * (2 if self.direction == "symmetric" else 1)
         if has_rows(level) or self.order == "jacobi":  # each row is evaluated once per axis
             return passes * len(axes) * level.residual_work
-        # A grid with a single line along an axis has one colour there.
+        # A grid with a single line along an axis has one color there.
         colours = [min(math.prod(shape) // shape[axis], 2) for axis in axes]
         return passes * sum(colours) * level.residual_work
 
     def axes_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The axes along which lines go, on a grid of this shape."""
+        """The axes along which lines run on a grid of this shape."""
         given: Any = self.axes
         if given == "alternating":
             return tuple(range(len(shape)))
         return given if isinstance(given, tuple) else (given,)
 
     def _grid(self, level: Level, unknowns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shape of the grid of a level, and the axes along which lines go."""
+        """The shape of the grid of a level, and the axes along which lines run."""
         shape = self.shape or level.shape
         if not shape:
             raise ValueError(
-                f"{self} on {level} does not know the shape of the grid; give "
+                f"{self} on {level} has no shape of the grid; give "
                 "Level(shape=...) or LineRelaxation(shape=...), the points along each axis"
             )
         if unknowns and math.prod(shape) != unknowns:
@@ -183,7 +188,7 @@ class LineRelaxation(Smoother):
         axes = self.axes_of(shape)
         if max(axes) >= len(shape):
             raise ValueError(
-                f"{self} on {level} goes along axis {max(axes)}, but the grid has the shape "
+                f"{self} on {level} runs along axis {max(axes)}, but the grid has the shape "
                 f"{shown(shape)}: its axes are 0 to {len(shape) - 1}"
             )
         return shape, axes
@@ -196,14 +201,14 @@ class LineRelaxation(Smoother):
 def _lines(
     matrix: Any, shape: tuple[int, ...], axis: int, offset: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The unknowns of each line, the colours of the lines, and the entries within lines.
+    """The unknowns of each line, the colors of the lines, and the entries within lines.
 
     Returns
     -------
     lines : array of int of shape (lines, points)
         In the order along the line, or folded where that makes the band narrower.
-    colours : array of int of shape (lines,)
-        0 for those that meet points of the coarser grid, and every second from there; else 1.
+    colors : array of int of shape (lines,)
+        0 for lines that contain points of the coarser grid, and every second from there; else 1.
     entries : (rows, columns, values)
     """
     points = shape[axis]
@@ -220,8 +225,8 @@ def _lines(
     place[lines] = np.arange(points)
     within = (line[entries.row] == line[entries.col]) & (entries.data != 0)
     rows, columns, values = (x[within] for x in (entries.row, entries.col, entries.data))
-    # Periodic lines have entries in two corners. Folded, as 0, n - 1, 1, n - 2, ..., they are
-    # banded, of twice the width.
+    # The matrix of a periodic line has entries in two corners. In the folded order 0, n - 1, 1,
+    # n - 2, ... it is banded with twice the width.
     order = np.empty(points, int)
     half = (points + 1) // 2
     order[::2], order[1::2] = np.arange(half), np.arange(points - 1, half - 1, -1)
@@ -239,10 +244,10 @@ def _factorised(
     owner: str,
     axis: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """What solves for all unknowns of some lines, one line after the other in one array.
+    """A function that solves for all unknowns of some lines, concatenated in one array.
 
-    All lines are one banded matrix without entries between two of them, so LAPACK takes them in one
-    call. Its row exchanges stay within a line, too: a column has zeros in the rows of others.
+    All lines form one banded matrix without entries between different lines, so one call of LAPACK
+    handles them. Row exchanges stay within a line: a column has zeros in the rows of other lines.
     """
     rows, columns, values = entries
     number, points = lines.size, lines.shape[1]
@@ -261,7 +266,7 @@ def _factorised(
     if scales is not None:
         values = values * scales[0][i] * scales[1][j]
     band = np.zeros((2 * below + above + 1, number), dtype, order="F")
-    np.add.at(band, (below + above + i - j, j), values)  # SciPy may hold an entry in two parts
+    np.add.at(band, (below + above + i - j, j), values)  # SciPy may store an entry in two parts
     scale = abs(band).max(axis=0, initial=0.0)
     if below == above == 1 and number > 2:
         dl, d, du = band[3, :-1], band[2], band[1, 1:]
@@ -285,7 +290,7 @@ def _factorised(
         unknown = lines.reshape(-1)[np.argmax(singular | ~np.isfinite(pivots))]
         raise ValueError(
             f"{owner}: the line along axis {axis} through unknown {unknown} has a matrix that is "
-            "singular to working precision; take lines along another axis, or another smoother"
+            "singular to working precision; use lines along another axis, or another smoother"
         )
     if scales is None:
         return solve

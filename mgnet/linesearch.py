@@ -1,8 +1,8 @@
 """Acceptance of a coarse correction.
 
 A line search is any callable `(level, u, d, f, r) -> step length`.
-`r = f - A(u)` is the residual at u, so `-<r, d>` is the slope of `J(u) - <f, u>` along d. Step
-length 0 refuses.
+`r = f - A(u)` is the residual at u, so `-<r, d>` is the slope of `J(u) - <f, u>` along d. A step
+length of 0 refuses the correction.
 """
 
 from __future__ import annotations
@@ -25,22 +25,28 @@ State = Any
 
 @dataclass(frozen=True)
 class Backtracking:
-    """Armijo's rule: halve the step until it decreases enough, else refuse.
+    """Armijo's rule: shorten the step until the decrease is sufficient, or refuse the correction.
 
-    Enough is a fraction of what the slope promises. The merit function is `J(u) - <f, u>` when the
-    level has an objective, else half the squared residual norm. A direction that does not descend
-    is refused. Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 3.1.
+    The decrease must be at least a fraction of the decrease that the slope predicts. The merit
+    function is `J(u) - <f, u>` if the level has an objective, else half the squared residual norm.
+    A direction that is not a descent direction is refused. Source: Nocedal and Wright, Numerical
+    Optimization (2006), algorithm 3.1.
 
     Parameters
     ----------
     decrease : float
-        Fraction of the promised decrease, dimensionless, between 0 and 1.
+        Required fraction of the predicted decrease, dimensionless, between 0 and 1.
     shrink : float
-        Factor between trial steps, between 0 and 1.
+        Factor between successive trial steps, between 0 and 1.
     trials : int
         Number of trial steps before the correction is refused.
     dot : callable
-        Inner product; replace it where states are spread over MPI ranks.
+        Inner product; replace it if states are distributed over MPI ranks.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range or dot is not a function.
 
     Examples
     --------
@@ -71,12 +77,13 @@ class Backtracking:
         scale = 0
         if level.objective is None:
             start = 0.5 * self.dot(r, r)
-            if not 1e-290 < start < math.inf:  # a square out of range; a power of two is exact
+            # The square overflows or underflows; a power of two is exact.
+            if not 1e-290 < start < math.inf:
                 scale = -norms.SHIFT if start > 1.0 else norms.SHIFT
                 start = self._half_square(r, scale)
             slope = (
                 -2.0 * start
-            )  # along the Newton direction; any other is held to the same decrease
+            )  # slope along the Newton direction, required of any other direction as well
         else:
             slope = -self.dot(r, d)
             if not slope < 0.0:

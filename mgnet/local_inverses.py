@@ -1,4 +1,4 @@
-"""Inverses of many small parts of one matrix at once: blocks, and subdomains that overlap."""
+"""Inverses of many small parts of one matrix at once: blocks, and overlapping subdomains."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["LocalInverses", "balancing", "local_inverses"]
 LARGE = 32
 # Entries whose binary exponents differ by no more need no scaling.
 MILD = 8
-# Over rows and columns, of a fit that converges in a few.
+# Iterations over rows and columns of a fit that converges in a few.
 PASSES = 20
-# Binary exponents below that of the largest.
+# Binary exponents below that of the largest entry.
 NOISE = 60
 
 
 @dataclass(frozen=True, eq=False)
 class LocalInverses:
-    """Inverse matrices of index sets, those of one size together.
+    """Inverse matrices of index sets, grouped by size.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class LocalInverses:
         For each size k, `places` of shape (m, k) in the concatenated index sets, and `inverses` of
         shape (m, k, k).
     dtype : numpy.dtype
+        Type of the inverses.
 
     Examples
     --------
@@ -51,7 +52,7 @@ class LocalInverses:
         Parameters
         ----------
         r : array of shape (entries of all index sets,)
-            Concatenated, as the result.
+            Residuals of all index sets, concatenated, as is the result.
         """
         return vector.solved_by_parts(self._apply, self.dtype, r)
 
@@ -68,24 +69,25 @@ class LocalInverses:
 def local_inverses(
     matrix: Any, indices: np.ndarray, offsets: np.ndarray, dtype: np.dtype, owner: str
 ) -> LocalInverses:
-    """The inverses of `matrix[I, I]` for many index sets I.
+    """Invert `matrix[I, I]` for many index sets I.
 
     Parameters
     ----------
     matrix : matrix of shape (n, n), SciPy sparse or dense
+        Matrix of the level.
     indices : array of int
-        All index sets, one behind the other.
+        All index sets, concatenated.
     offsets : array of int of shape (sets + 1,)
-        Set k is `indices[offsets[k] : offsets[k + 1]]`; none is empty, none has an index twice.
+        Set k is `indices[offsets[k] : offsets[k + 1]]`. No set is empty or contains an index twice.
     dtype : numpy.dtype
-        Of the inverses.
+        Type of the inverses.
     owner : str
-        For messages.
+        Name of the smoother in messages.
 
     Raises
     ------
     ValueError
-        If one is singular.
+        If a part of the matrix is singular.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def local_inverses(
         parts = np.zeros((len(chosen), size, size), dtype)
         mine = number[owners] >= 0
         at = number[owners[mine]], rows[mine], columns[mine]
-        np.add.at(parts, at, values[mine])  # SciPy may hold an entry in two parts
+        np.add.at(parts, at, values[mine])  # SciPy may store an entry in two parts
         inverses, singular = _inverted(parts)
         if singular.any():
             first = chosen[np.argmax(singular)]
@@ -123,7 +125,7 @@ def local_inverses(
             shown = ", ".join(map(str, unknowns[:4])) + (", ..." if size > 4 else "")
             raise ValueError(
                 f"{owner}: the matrix of unknowns {shown} is singular to working "
-                "precision; take other sets, or another smoother"
+                "precision; use other sets, or another smoother"
             )
         places = offsets[chosen][:, None] + np.arange(size)
         if scales is not None:
@@ -135,11 +137,11 @@ def local_inverses(
 def _local_entries(
     matrix: Any, indices: np.ndarray, offsets: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and value of every entry within a set, by its places there; and which set."""
+    """Row, column and value of every entry within a set, by position in the set; and its set."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     place = np.arange(len(indices)) - offsets[owner]
     rows: Any = sp.csr_matrix(matrix)[indices].tocoo()
-    # Where a column stands in the set of its row: the pairs (set, unknown) are unique.
+    # Position of each column in the set of its row: the pairs (set, unknown) are unique.
     keys = owner.astype(np.int64) * n + indices
     order = np.argsort(keys, kind="stable")
     wanted = owner[rows.row].astype(np.int64) * n + rows.col
@@ -158,28 +160,30 @@ def _inverted(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     except np.linalg.LinAlgError:  # one of them has a pivot that is zero
         values = np.linalg.svd(parts, compute_uv=False)
         return parts, values[:, -1] <= size * eps * values[:, 0]
-    # The spectral radius of |A^-1| |A| is the least condition number over all units (Bauer, Numer.
-    # Math. 5 (1963) 73), and the largest of (M x) / x is a bound of it for every x > 0.
+    # The spectral radius of |A^-1| |A| is the smallest condition number over all scalings (Bauer,
+    # Numer. Math. 5 (1963) 73), and the largest entry of (M x) / x is a bound of it for every x >
+    # 0.
     product = abs(inverses) @ abs(parts)
     before = product @ (product @ product.sum(axis=2, keepdims=True))
     condition: Any = ((product @ before) / before).max(axis=(1, 2))
-    return inverses, ~(condition * size * eps < 1.0)  # NaN, too, is not less
+    return inverses, ~(condition * size * eps < 1.0)  # the comparison is also False for NaN
 
 
 def balancing(
     rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Powers of two by which rows and columns get entries of size one; None where they have.
+    """Powers of two that scale the entries of rows and columns to about one; None if they are.
 
-    So units do not look singular. The logarithms of the factors fit those of the entries best, in
-    the sense of least squares. Source: Curtis and Reid, J. Inst. Maths Applics 10 (1972) 118.
+    With this scaling, different units do not make a matrix look singular. The logarithms of the
+    factors are a least-squares fit of those of the entries. Source: Curtis and Reid, J. Inst. Maths
+    Applics 10 (1972) 118.
 
     Parameters
     ----------
     rows, columns, values : array of shape (entries,)
-        Of a square matrix; an entry may be in several parts.
+        Entries of a square matrix; an entry may be stored in several parts.
     size : int
-        Its rows.
+        Number of rows.
 
     Examples
     --------
@@ -192,7 +196,7 @@ def balancing(
     sizes = np.frexp(abs(values[kept]))[1].astype(float)
     if len(sizes) == 0 or np.ptp(sizes) <= MILD:
         return None
-    # What is tiny beside both its row and its column is rounding of other entries, say.
+    # An entry that is tiny compared with its row and its column may be rounding of other entries.
     largest = np.full((2, size), -np.inf)
     for most, at in zip(largest, (rows, columns), strict=True):
         np.maximum.at(most, at, sizes)

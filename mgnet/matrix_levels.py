@@ -1,4 +1,4 @@
-"""Levels from matrices, for the constructors of `Hierarchy`."""
+"""Build levels from matrices, for the constructors of `Hierarchy`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def matrix_levels(
     smoothers: tuple[Smoother, Smoother | None, Smoother],
     shapes: Sequence[tuple[int, ...]] | None,
 ) -> list[Level]:
-    """Levels of matrices, finest first.
+    """Build linear levels, finest first.
 
     Parameters
     ----------
     matrices, prolongations, restrictions, shapes
-        As in `Hierarchy.from_matrices`.
+        The same as for `Hierarchy.from_matrices`.
     smoothers : tuple of Smoother
-        Before and after the coarse correction, and on the coarsest level.
+        Smoothers before and after the coarse correction, and on the coarsest level.
 
     Raises
     ------
     ValueError
-        If the numbers of them do not fit together.
+        If the numbers of matrices do not fit together.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Stencils on structured grids, as they are found in a matrix."""
+"""Read stencils on structured grids from a matrix."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ __all__ = ["stencils_of_matrix"]
 
 Stencils = dict[tuple[int, ...], np.ndarray]
 
-ROWS = 2**14  # of a matrix that are treated at once: their tables stay in the cache
+ROWS = 2**14  # of a matrix that are processed together, so that their tables stay in the cache
 
 
 def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...]) -> Stencils:
-    """The stencils of a matrix on a grid.
+    """Find the stencils of a matrix on a grid.
 
     Parameters
     ----------
     matrix : csr_matrix
-        With rows and columns in the C order of the grid.
+        Matrix with rows and columns in the C order of the grid.
     shape, periodic : tuple
+        Shape of the grid, and whether each axis is periodic.
 
     Raises
     ------
     ValueError
-        If points are coupled that are not neighbors.
+        If the shape does not fit, or points are coupled that are not neighbors.
 
     Examples
     --------
@@ -52,7 +53,7 @@ def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool
 
 
 def _by_indices(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...]) -> Stencils:
-    """By the indices of rows and columns along each axis; refuses points that are far apart."""
+    """Find stencils from the indices of rows and columns along each axis; refuse distant points."""
     unknowns, axes = math.prod(shape), len(shape)
     found: Stencils = {(0,) * axes: np.zeros(unknowns, matrix.dtype)}
     for first in range(0, unknowns, ROWS):
@@ -67,7 +68,7 @@ def _by_indices(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...])
             step = columns // stride % n - rows // stride % n
             if periodic[axis]:
                 step %= n
-                if n > 2:  # else both neighbors are one point
+                if n > 2:  # otherwise both neighbors are the same point
                     step[step == n - 1] = -1
             far = abs(step) > 1
             if far.any():
@@ -83,7 +84,7 @@ def _by_indices(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...])
 
 
 def _by_distance(matrix: Any, shape: tuple[int, ...]) -> Stencils | None:
-    """The same by how far columns are from rows, in a third of the time; None where that fails."""
+    """The same from the distances of columns to rows, which is faster; None if that fails."""
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     offsets = sorted(product((-1, 0, 1), repeat=len(shape)), key=np.count_nonzero)
     distances = {offset: int(np.dot(offset, strides)) for offset in offsets}
@@ -104,7 +105,7 @@ def _by_distance(matrix: Any, shape: tuple[int, ...]) -> Stencils | None:
             if len(chosen):
                 left -= len(chosen)
                 if offset not in found:
-                    if not values[chosen].any():  # zeros that are stored
+                    if not values[chosen].any():  # stored zeros
                         continue
                     found[offset] = np.zeros(unknowns, matrix.dtype)
                 found[offset][rows[chosen]] = values[chosen]
@@ -122,6 +123,6 @@ def _by_distance(matrix: Any, shape: tuple[int, ...]) -> Stencils | None:
 def _refuse_far(row: int, column: int, axis: int, step: int) -> None:
     raise ValueError(
         f"{OWNER} got a matrix with an entry in row {row} and column {column}, which are points "
-        f"{abs(step)} apart along axis {axis}; entries may reach the next points alone (where the "
-        "axis is periodic, give boundary='periodic'; else take Hierarchy.from_pyamg)"
+        f"{abs(step)} apart along axis {axis}; entries may reach adjacent points only (if the "
+        "axis is periodic, give boundary='periodic'; else use Hierarchy.from_pyamg)"
     )

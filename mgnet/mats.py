@@ -1,4 +1,4 @@
-"""Matrices and vectors of PETSc, by their own methods: petsc4py is loaded where one comes in."""
+"""PETSc matrices and vectors, used through their methods; petsc4py is loaded by the caller."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ __all__ = [
     "transposed",
 ]
 
-CHUNK = 2**20  # random numbers at once
+CHUNK = 2**20  # random numbers drawn at once
 
 
 def transposed(matrix: Any) -> Any:
-    """The transpose of a Mat, as a Mat that multiplies with the one it is made of.
+    """The transpose of a Mat, as a Mat that multiplies with the original one.
 
-    Formed, a product with it is 1.6 times as fast (3-D interpolation, on one rank and on two), but
-    to form it takes as long as some 50 products, and its memory.
+    A product with an explicit transpose is 1.6 times as fast (3-D interpolation, on one rank and on
+    two), but building it takes the time of about 50 products, and memory.
     """
     return sys.modules["petsc4py.PETSc"].Mat().createTranspose(matrix)
 
 
 def multiply_add(matrix: Any, x: Any, u: Any) -> Any:
-    """`u + matrix x` as a new Vec, in one pass."""
+    """Return `u + matrix x` as a new Vec, in one pass."""
     result = u.duplicate()
     matrix.multAdd(x, u, result)
     return result
 
 
 def free_dropped(u: Any) -> None:
-    """Free what Python has dropped of PETSc's objects, if `u` is a Vec; all its ranks call it.
+    """Free the PETSc objects that Python has dropped, if `u` is a Vec; all its ranks call this.
 
-    petsc4py puts them aside until then, so that no rank destroys what others still use: a solve
-    that never asks keeps every vector of every sweep, and takes new memory for each.
+    petsc4py keeps dropped objects until then, so that no rank destroys objects that others still
+    use. Without these calls a solve keeps every vector of every sweep and allocates new memory for
+    each.
 
     Examples
     --------
@@ -52,9 +53,9 @@ def free_dropped(u: Any) -> None:
 
 
 def random_entries(u: Any, generator: np.random.Generator) -> np.ndarray:
-    """This rank's part of standard normal numbers for a Vec, the same on any number of ranks.
+    """This rank's part of normal random numbers for a Vec, the same on any number of ranks.
 
-    All ranks draw all of them, and keep their own.
+    All ranks draw all numbers and keep their own part.
     """
     (first, last), size = u.getOwnershipRange(), u.getSize()
     parts: list[np.ndarray] = [np.empty(0)]
@@ -65,17 +66,22 @@ def random_entries(u: Any, generator: np.random.Generator) -> np.ndarray:
 
 
 def refuse_layout(matrix: Any, given: Any, got: str) -> None:
-    """Raise where a Vec, or the rows of a Mat, are not spread over the ranks as columns of a Mat.
+    """Raise an error if the layout of a Vec or of a Mat's rows differs from a Mat's columns.
 
-    PETSc's own error comes on those ranks alone that see a difference, and the others wait for
-    them. Here all ranks compare all of both layouts, so all raise.
+    PETSc's own error occurs only on the ranks that see a difference, while the others wait for
+    them. Here all ranks compare the complete layouts, so all of them raise.
 
     Parameters
     ----------
     matrix, given : any
-        Others than a Mat, and a Vec or Mat, are let through.
+        Mat, and Vec or Mat to compare with it; other objects are accepted without a check.
     got : str
         The beginning of the message.
+
+    Raises
+    ------
+    ValueError
+        If the layouts differ.
 
     Examples
     --------
@@ -93,7 +99,12 @@ def refuse_layout(matrix: Any, given: Any, got: str) -> None:
 
 
 def refuse_spread(given: Any, owner: str = "") -> None:
-    """Raise the sentence about a Mat or Vec over several ranks, for who needs all of it on one.
+    """Raise an error for a Mat or Vec over several ranks, where one rank needs all of it.
+
+    Raises
+    ------
+    TypeError
+        If the object is distributed over several ranks.
 
     Examples
     --------

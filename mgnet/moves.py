@@ -1,7 +1,7 @@
-"""What the steps of a schedule do on one level and between two: sweeps, descents, corrections.
+"""Actions of the steps of a schedule on one level and between two: sweeps, descents, corrections.
 
-Smoothers and transfers of the user are called in their place here; what they edit or give wrong is
-refused with the level, the class and the method.
+Smoothers and transfers of the user are called here. If they edit their arguments or return an
+invalid result, the error names the level, the class and the method.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Memory = dict[tuple[int, str], Any]
 def swept(
     level: Level, step: tuple[str, int, int], u: State, f: State | None, memory: Memory, ahead: bool
 ) -> tuple[State, State | None]:
-    """The state after sweeps and, with `ahead`, its residual, if the smoother gives that.
+    """The state after sweeps and, with `ahead`, its residual if the smoother provides it.
 
-    A step is an action, the number of the level and that of sweeps.
+    A step is a tuple of action, number of the level, and number of sweeps.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def swept(
     array([0.083, 0.083, 0.083])
     """
     action, number, count = step
-    if number == 0:  # on all levels ranks would wait for one another more often
+    if number == 0:  # on all levels, ranks would wait for one another more often
         mats.free_dropped(u)
     smoother, part = level.smoother, "smoother"
     if action == "post" and level.post_smoother is not None:
@@ -61,7 +61,7 @@ def swept(
 def _swept_by(
     own: Watched, level: Level, u: State, f: State | None, count: int, held: Any, ahead: bool
 ) -> Sequence[Any]:
-    """What a smoother of the user gives: a state like u, its memory and, with `ahead`, r."""
+    """Check the result of a user's smoother: a state like u, its memory and, with `ahead`, r."""
     if ahead and not _looks_ahead(own.part):
         return *_swept_by(own, level, u, f, count, held, False), None
     method, parts = ("smooth_ahead", 3) if ahead else ("smooth", 2)
@@ -78,7 +78,7 @@ def _swept_by(
 
 
 def _looks_ahead(smoother: Any) -> bool:
-    """Whether its `smooth_ahead` is that of its `smooth`: a derived class may replace one alone."""
+    """Whether `smooth_ahead` belongs to its `smooth`: a derived class may override only one."""
     own = next(c for c in type(smoother).__mro__ if {"smooth", "smooth_ahead"} & vars(c).keys())
     return "smooth_ahead" in vars(own)
 
@@ -90,7 +90,7 @@ def _refuse(own: Watched, method: str, level: Level, result: Any, like: State) -
 def carried(
     level: Level, method: str, u: State, to: Level | None = None, like: State | None = None
 ) -> State:
-    """What a method of the transfer makes of u, for a level, or like a state of it.
+    """Apply a method of the transfer to u and check the result against a level or a state.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def carried(
 
 
 def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
-    """Return the coarse level's start, what of it came from above (None: nothing), and its f.
+    """The start of the coarse level, the injected part of it (or None), and its right-hand side.
 
     Examples
     --------
@@ -139,9 +139,9 @@ def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, Sta
 def correct(
     level: Level, u: State, below: tuple[State, State | None], f: State | None, r: State
 ) -> tuple[State, float]:
-    """Return u corrected by the coarse solution, and the step length; 0 for a refused one.
+    """Return u corrected by the coarse solution, and the step length; 0 for a refused correction.
 
-    `below` is that solution and what `inject` brought there.
+    `below` contains the coarse solution and the state that `inject` brought there.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def _corrected(own: Watched, method: str, level: Level, u: State, coarse: State)
 
 
 def interpolated(level: Level, coarse: State, f: State | None) -> State:
-    """The coarse solution on the finer level.
+    """The coarse solution interpolated to the finer level.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def interpolated(level: Level, coarse: State, f: State | None) -> State:
 
 
 def start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> None:
-    """Carry the problem to the coarsest level: f by restrict, a given u by inject.
+    """Carry the problem to the coarsest level: f by restriction, and u, if given, by injection.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> N
 
 
 def carry_memory(memory: Memory, levels: Sequence[Any], l: int) -> None:
-    """Give the smoothers of level l what their counterparts on the coarser level remember."""
+    """Initialize the memory of the smoothers of level l from that of the coarser level."""
     for role in ("pre", "post"):
         coarse, fine = (
             levels[k].smoother if role == "pre" else levels[k].post_smoother for k in (l + 1, l)

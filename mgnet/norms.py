@@ -1,9 +1,9 @@
 """Norms and inner products of states over the whole range of their precision.
 
-A sum of squares leaves the range of a format at the square root of its ends: in float32 at 1e-19
-and 1e19. One that came out there is taken again of states scaled by a power of two, which changes
-no digit; all others cost one comparison more. Source of the three ranges: Blue, ACM Trans. Math.
-Softw. 4 (1978) 15, doi 10.1145/355769.355771.
+A sum of squares overflows or underflows at the square root of the range of its format: in float32
+at 1e19 and 1e-19. In that case it is computed again for states scaled by a power of two, which is
+exact; otherwise the only extra cost is a comparison. Source of the three ranges: Blue, ACM Trans.
+Math. Softw. 4 (1978) 15, doi 10.1145/355769.355771.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["binary_exponent", "dot", "is_finite", "norm", "times_power_of_two"]
 
 State = Any
 
-# A sum of squares above this is safe in float32, for all sizes in use.
+# A sum of squares above this is accurate in float32 for all sizes in use.
 SAFE_SQUARES = 1e-30
-# Brings what is near either end of the range of float64 to its middle.
+# Factor that moves numbers near either end of the range of float64 to its middle.
 SHIFT = 600
 
 
 def unknown(u: State) -> TypeError:
-    """The error for what is no state."""
+    """The error for an object that is not a state."""
     return TypeError(
         f"state has the type {type(u).__name__}; "
         "a state must be a NumPy array, a torch tensor or a PETSc Vec"
@@ -42,7 +42,7 @@ def dot(u: State, v: State) -> float:
     Parameters
     ----------
     u, v : array, tensor or Vec
-        Of one kind and shape. float32 tensors are summed in float64.
+        States of one kind and shape. float32 tensors are summed in float64.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def dot(u: State, v: State) -> float:
 
 
 def norm(u: State) -> float:
-    """Euclidean norm of a state; `inf` or `nan` when an entry is, or when float64 cannot hold it.
+    """Euclidean norm of a state; `inf` or `nan` if an entry is, or if float64 cannot hold it.
 
     Examples
     --------
@@ -75,7 +75,8 @@ def norm(u: State) -> float:
     (5.0, 5e-200)
     """
     if isinstance(u, np.ndarray):
-        # At memory speed, and on small arrays in a quarter of the time of numpy.linalg.norm.
+        # Runs at memory speed, and on small arrays takes a quarter of the time of
+        # numpy.linalg.norm.
         squares = float(np.vdot(u, u).real)
         if SAFE_SQUARES < squares < math.inf:
             return math.sqrt(squares)
@@ -86,7 +87,7 @@ def norm(u: State) -> float:
     if is_tensor(u):
         torch, u = sys.modules["torch"], u.detach()
         kind = torch.complex128 if u.is_complex() else torch.float64
-        # torch takes the norm of complex64 in float32, and imprecisely beyond 1e18.
+        # torch computes the norm of complex64 in float32, which is inaccurate beyond 1e18.
         value = float(torch.linalg.vector_norm(u, dtype=None if u.is_complex() else kind))
         if 1e-15 < value < 1e15:
             return value
@@ -98,7 +99,7 @@ def norm(u: State) -> float:
 
 
 def _in_range(value: float, u: State) -> float:
-    """The value, norm of a tensor or Vec of double precision, or one taken of u scaled."""
+    """The value, if it is in range: the norm of a tensor or Vec; else the norm of scaled u."""
     if 1e-145 < value < 1e145:
         return value
     shift = -SHIFT if value > 1.0 else SHIFT
@@ -110,7 +111,7 @@ def _length(u: State) -> float:
 
 
 def _scaled(u: np.ndarray) -> tuple[np.ndarray, int]:
-    """The array as `(v, exponent)`, `u = v * 2**exponent`, the largest entry of v being about 1."""
+    """The array as `(v, exponent)` with `u = v * 2**exponent` and a largest entry of v near 1."""
     exponent = binary_exponent(float(abs(u).max(initial=0.0)))
     return times_power_of_two(u, -exponent), exponent
 
@@ -123,15 +124,15 @@ def _times_power_of_two(value: float, exponent: int) -> float:
 
 
 def is_finite(u: State) -> bool:
-    """Whether all entries of a state are finite (of all ranks together, for a Vec).
+    """Whether all entries of a state are finite (for a Vec, those of all ranks).
 
     Examples
     --------
     >>> is_finite(np.array([1.0, np.nan]))
     False
     """
-    # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
-    # states of a cycle, which costs milliseconds on a busy machine.
+    # A sum is one pass in one thread. A BLAS product would wake up all threads for each of the many
+    # states of a cycle, which takes milliseconds on a busy machine.
     if isinstance(u, np.ndarray):
         return cmath.isfinite(kernels.total(u)) or bool(np.isfinite(u).all())
     if is_tensor(u):
@@ -143,7 +144,7 @@ def is_finite(u: State) -> bool:
 
 
 def binary_exponent(value: float) -> int:
-    """The power of two next above a norm; 0 for zero, inf and nan.
+    """The exponent of the power of two next above a norm; 0 for zero, inf and nan.
 
     Examples
     --------
@@ -154,18 +155,18 @@ def binary_exponent(value: float) -> int:
 
 
 def times_power_of_two(u: State, exponent: int) -> State:
-    """The state `u * 2**exponent` as a new state; exact, but where it is subnormal or overflows.
+    """Return `u * 2**exponent` as a new state; exact unless it is subnormal or overflows.
 
     Examples
     --------
     >>> times_power_of_two(np.array([3.0]), -2)
     array([0.75])
     """
-    half = exponent // 2  # the whole power may be out of range
+    half = exponent // 2  # the whole power may overflow
     if is_vec(u):
         u = u.copy()
         u.scale(2.0**half)
         u.scale(2.0 ** (exponent - half))
-        u.stateIncrease()  # else PETSc scales the norm that it remembers, which may be 0 or inf
+        u.stateIncrease()  # otherwise PETSc scales its cached norm, which may be 0 or inf
         return u
     return u * 2.0**half * 2.0 ** (exponent - half)

@@ -14,7 +14,7 @@ from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, find_fault
 __all__ = ["parse"]
 
 MOST_DIGITS = 9
-LONGEST = 300  # characters of a text that a refusal shows; of a longer one its beginning and end
+LONGEST = 300  # characters of a text in an error message; of a longer text, its beginning and end
 
 
 @lru_cache
@@ -23,14 +23,14 @@ def _past_blanks(pattern: str) -> re.Pattern[str]:
 
 
 class Scanner:
-    """Reads a text from left to right; every refusal has a position (characters count from 1)."""
+    """Reads a text from left to right; every error has a position (characters count from 1)."""
 
     def __init__(self, text: str):
         self.text = text
         self.position = 0
 
     def take(self, pattern: str) -> str | None:
-        """What the pattern matches next, past blanks; None where it does not match."""
+        """The next text that matches the pattern, after blanks; None if it does not match."""
         found = _past_blanks(pattern).match(self.text, self.position)
         if found is None:
             return None
@@ -38,46 +38,47 @@ class Scanner:
         return found.group(1)
 
     def expect(self, pattern: str, what: str) -> str:
-        """`take`, or a refusal that names what was expected."""
+        """`take`, or an error that names the expected text."""
         taken = self.take(pattern)
         return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
 
     def here(self) -> str:
-        """What stands at the position, for a refusal."""
+        """The text at the current position, for an error message."""
         rest = self.text[self.position :].strip()
         return f"got '{' '.join(rest[:20].split())}'" if rest else "the text ends there"
 
     def refuse(self, why: str) -> NoReturn:
-        """Raise the ValueError, with text and position."""
+        """Raise a ValueError with the text and the position."""
         blank = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
         at = self.position + blank + 1
         raise ValueError(f"cycle {shown(self.text, LONGEST)}, character {at}: {why}")
 
     def end(self) -> None:
-        """Refuse whatever is left."""
+        """Raise an error unless the whole text was read."""
         if self.text[self.position :].strip():
             self.refuse(f"{self.here()}; expected the end")
 
 
 def parse(text: str, levels: int) -> Schedule:
-    """The schedule that a text describes, for `levels` levels.
+    """Read a schedule from its text, for a number of levels.
 
     Parameters
     ----------
     text : str
-        `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`, or `cascade 32,16,8` with one count per
-        level, coarsest first, or `cascade 20`, that many sweeps on every level, or a list of steps
-        as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`). Numbers have at most
-        nine digits.
+        `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`; or `cascade 32,16,8` with one count per
+        level, coarsest first; or `cascade 20`, that many sweeps on every level; or a list of steps
+        such as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`). Numbers have at
+        most nine digits.
     levels : int
+        Number of levels.
 
     Raises
     ------
     TypeError
-        If the text is none.
+        If the text is not a string.
     ValueError
-        One sentence with the position, for whatever is malformed, empty, leaves the levels or does
-        not end on level 0; also for more than half a million steps, which are counted and not made.
+        If the text is malformed or empty, or if the schedule leaves the levels, does not end on
+        level 0, or has more than half a million steps. The message gives the position.
 
     Examples
     --------
@@ -91,15 +92,15 @@ def parse(text: str, levels: int) -> Schedule:
     must end on the finest level 0
     """
     if not isinstance(text, str):
-        raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
+        raise TypeError(f"parse got a {type(text).__name__}; give a text such as 'V(1,1)'")
     if not is_whole(levels, 1, math.inf):
         raise ValueError(f"parse got levels = {shown(levels)}; it must be an integer of at least 1")
     levels = int(levels)
     scanner = Scanner(text)
     if not text.strip():
         scanner.refuse(
-            "the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a "
-            "list of steps"
+            "the text is empty; give a cycle such as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or "
+            "a list of steps"
         )
     if scanner.take(r"cascade\b"):
         return _parse_cascade(scanner, levels)
@@ -110,7 +111,7 @@ def parse(text: str, levels: int) -> Schedule:
             scanner.refuse(f"{scanner.here()}; expected V, F, W or K<kappa> after 'nested'")
         return _parse_steps(scanner, levels)
     kappa = {"V": 1, "F": 2, "W": math.inf}.get(letter, 0) or _number(scanner, "kappa", 1)
-    scanner.expect(r"\(", "'(' and the sweeps, as in V(1,1)")
+    scanner.expect(r"\(", "'(' and the sweeps, such as V(1,1)")
     pre = _number(scanner, "the number of pre-sweeps", 0)
     scanner.expect(",", "',' and the number of post-sweeps")
     post = _number(scanner, "the number of post-sweeps", 0)
@@ -122,8 +123,8 @@ def parse(text: str, levels: int) -> Schedule:
 
 
 _ACTION = "|".join(rf"{action}\b" for action in ACTIONS)
-_WHOLE = "V, F, W, K<kappa>, nested, cascade, "  # how a text of one cycle begins
-_TOO_MANY = f"at most {MOST_STEPS} steps can be made"
+_WHOLE = "V, F, W, K<kappa>, nested, cascade, "  # the possible beginnings of a text
+_TOO_MANY = f"at most {MOST_STEPS} steps are allowed"
 
 
 def _number(scanner: Scanner, what: str, least: int) -> int:
@@ -151,15 +152,15 @@ def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
             "for all"
         )
     if levels > MOST_STEPS:
-        scanner.refuse(f"there are {shown(levels)} levels, and each has a step; {_TOO_MANY}")
+        scanner.refuse(f"there are {shown(levels)} levels, and each needs a step; {_TOO_MANY}")
     return cascade(counts if len(counts) == levels else levels * counts)
 
 
 def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
     steps: list[Step] = []
-    starts: list[int] = []  # where each step begins in the text
+    starts: list[int] = []  # position of each step in the text
     position = 0
-    known: dict[Step, Step] = {}  # steps that are equal are one object
+    known: dict[Step, Step] = {}  # equal steps are one object
     while True:
         if len(steps) == MOST_STEPS:
             scanner.refuse(_TOO_MANY)

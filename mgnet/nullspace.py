@@ -1,4 +1,4 @@
-"""Singular equations: `NullSpace`, what a matrix takes to zero."""
+"""Singular equations: `NullSpace`, the vectors that a matrix maps to zero."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["NullSpace", "in_range"]
 
 State = Any
 
-# A vector that a matrix shortens to less than this times what a random one keeps is a null vector:
-# rounding in single precision stays below the second.
+# A vector counts as a null vector if the matrix scales it by less than this factor times the
+# scaling of a random vector; rounding in single precision stays below the second value.
 NULL = 1e-8
 NULL_SINGLE = 1e-4
 
@@ -30,25 +30,26 @@ class NullSpace:
 
     `A u = f` has a solution if f is orthogonal to the left null space, that of the conjugate
     transpose; its solutions then differ by null vectors. `Solver` projects f onto such right-hand
-    sides (`Solution.projected` says how much that was), and keeps the component of the start in the
-    null space: the mean of the start, where constants are null vectors, which is 0 without a start.
+    sides (`Solution.projected` is the relative norm of the removed part) and keeps the component of
+    the initial state in the null space. If constants are null vectors, this is the mean of the
+    initial state, which is 0 without one.
 
     Parameters
     ----------
     vectors : "constant", array of shape (n,) or (n, k), or sequence of k states
         A basis, not necessarily orthonormal: "constant" is the vector of ones, as for Neumann or
-        periodic boundaries. Tensors and PETSc Vecs come as a sequence.
-    left : the same, optional
-        Of the left null space; `vectors` by default, which is right for symmetric matrices.
+        periodic boundaries. Give tensors and PETSc Vecs in a sequence.
+    left : the same types, optional
+        Basis of the left null space; `vectors` by default, which is right for symmetric matrices.
 
     Raises
     ------
     TypeError, ValueError
-        If the vectors are not finite, or depend on one another.
+        If the vectors are not finite or are linearly dependent.
 
     Examples
     --------
-    A periodic interval, whose solutions are known up to their mean:
+    A periodic interval, where the solution is unique up to its mean:
 
     >>> from mgnet import Hierarchy, Jacobi, Level, Solver
     >>> A = np.array([[2.0, -1.0, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]])
@@ -66,13 +67,14 @@ class NullSpace:
 
     @classmethod
     def of(cls, given: Any, matrix: Any = None) -> NullSpace | None:
-        """A null space as users give it, or as it is attached to a PETSc Mat.
+        """Build a null space from a user's argument, or from the one attached to a PETSc Mat.
 
         Parameters
         ----------
         given : None, "constant", array, sequence of states or NullSpace
+            Null space in one of its forms.
         matrix : matrix, optional
-            Asked where nothing is given.
+            Matrix whose attached null space is used if none is given.
 
         Examples
         --------
@@ -87,7 +89,7 @@ class NullSpace:
         return None if right is None else cls(right, _attached(matrix, "getTransposeNullSpace"))
 
     def project(self, f: State) -> State:
-        """F without its component in the left null space.
+        """Return f without its component in the left null space.
 
         Examples
         --------
@@ -97,7 +99,7 @@ class NullSpace:
         return self._without(self.left, f)
 
     def remove(self, u: State, keep: State | None = None) -> State:
-        """U without its component in the null space, or with that of another state.
+        """Return u without its component in the null space, or with that of another state.
 
         Examples
         --------
@@ -118,7 +120,7 @@ class NullSpace:
         return new
 
     def _like(self, basis: list[State] | None, u: State) -> list[State]:
-        """The basis in the kind and precision of u."""
+        """The basis with the kind and precision of u."""
         kind: Any = u.getSizes() if vector.is_vec(u) else (u.dtype, u.shape)
         if vector.is_tensor(u):
             kind = *kind, u.device
@@ -128,7 +130,12 @@ class NullSpace:
         return self._kept[key]
 
     def check(self, matrix: Any) -> None:
-        """Raise where the matrix does not take these vectors to zero, or its transpose the left.
+        """Check that the matrix maps these vectors to zero, and its transpose the left ones.
+
+        Raises
+        ------
+        ValueError
+            If a vector is not a null vector.
 
         Examples
         --------
@@ -145,24 +152,25 @@ class NullSpace:
             length = norms.norm(image)
             if not length <= limit * kept:
                 raise ValueError(
-                    f"nullspace got a vector that the matrix does not take to zero: of number "
-                    f"{number}, scaled to length 1, it leaves {length:.1e}, and {kept:.1e} of a "
-                    "random one; leave nullspace out where the matrix is regular"
+                    "nullspace got a vector that the matrix does not map to zero: its product "
+                    f"with number {number}, scaled to length 1, has the norm {length:.1e}, and "
+                    f"{kept:.1e} for a random one; leave nullspace out if the matrix is regular"
                 )
             row = _row_off(matrix, v, image, 100.0 * limit)
             if row is not None:
                 raise ValueError(
                     f"nullspace got a vector, number {number}, that row {row} of the matrix does "
-                    "not take to zero, relative to the entries of that row; leave nullspace out "
-                    "where the matrix is regular"
+                    "not map to zero, relative to the entries of that row; leave nullspace out "
+                    "if the matrix is regular"
                 )
         for number, w in enumerate(self._like(self.left, like)):
             image = _transposed_product(matrix, w)
             if image is not None and not norms.norm(image) <= limit * kept:
                 raise ValueError(
                     f"nullspace got a left vector, number {number}, that the transpose of the "
-                    f"matrix does not take to zero: it leaves {norms.norm(image):.1e}; give "
-                    "nullspace=NullSpace(vectors, left=...) for a matrix that is not symmetric"
+                    "matrix does not map to zero: the product has the norm "
+                    f"{norms.norm(image):.1e}; give nullspace=NullSpace(vectors, left=...) for a "
+                    "matrix that is not symmetric"
                 )
 
     def __str__(self) -> str:
@@ -174,7 +182,7 @@ class NullSpace:
 def in_range(
     nullspace: NullSpace | None, f: State | None, norm: Callable[[State], float]
 ) -> tuple[State | None, float]:
-    """The right-hand side in the range of a singular matrix, and how much of its norm was not.
+    """The right-hand side in the range of a singular matrix, and the relative norm of the rest.
 
     Examples
     --------
@@ -188,12 +196,12 @@ def in_range(
         return new, 0.0
     projected = norm(f - new) / size
     if norm(new) <= 10.0 * vector.precision_of(f) * size:
-        new = vector.zeros_like(f)  # else one would solve for the rounding of f
+        new = vector.zeros_like(f)  # otherwise the solve would be for the rounding of f
     return new, projected
 
 
 def _attached(matrix: Any, getter: str) -> Any:
-    """The null space of a PETSc Mat, as `NullSpace` takes it, or None."""
+    """The null space of a PETSc Mat in a form that `NullSpace` accepts, or None."""
     if not vector.is_mat(matrix):
         return None
     space = getattr(matrix, getter)()
@@ -206,7 +214,7 @@ def _attached(matrix: Any, getter: str) -> Any:
 
 
 def _basis(owner: str, given: Any) -> list[State] | None:
-    """Orthonormal vectors, or None for the constant one."""
+    """Orthonormal vectors, or None for the constant vector."""
     if isinstance(given, str):
         if given != "constant":
             raise ValueError(
@@ -220,11 +228,13 @@ def _basis(owner: str, given: Any) -> list[State] | None:
         length = norms.norm(v)
         if not 0.0 < length < math.inf:
             raise ValueError(
-                f"{owner} got vector {number} of norm {length}; give finite vectors, none of zeros"
+                f"{owner} got vector {number} of norm {length}; give finite vectors that are not "
+                "zero"
             )
-        rest = norms.times_power_of_two(v, -norms.binary_exponent(length))  # 1 / length may be inf
+        # 1 / length may overflow.
+        rest = norms.times_power_of_two(v, -norms.binary_exponent(length))
         rest = rest * (1.0 / norms.norm(rest))
-        for _ in range(2):  # once more, against the rounding of the first time
+        for _ in range(2):  # twice, to correct the rounding of the first pass
             for q in orthonormal:
                 rest = rest - inner(q, rest) * q
         left = norms.norm(rest)
@@ -254,7 +264,7 @@ def _columns(owner: str, given: Any) -> Sequence[State]:
         given = np.stack(columns, axis=1)
     try:
         array = np.asarray(given)
-    except ValueError:  # a list of texts and arrays
+    except ValueError:  # a list of strings and arrays
         array = np.array(None)
     odd = array.ndim not in (1, 2) or not array.size or np.ma.is_masked(given)
     if odd or array.dtype.kind not in "fciub":
@@ -264,20 +274,20 @@ def _columns(owner: str, given: Any) -> Sequence[State]:
         )
     if array.ndim == 2 and array.shape[1] > array.shape[0]:
         raise ValueError(
-            f"{owner} got an array of shape {array.shape}: more vectors than they have entries; "
-            "give a column for each vector, as by .T"
+            f"{owner} got an array of shape {array.shape}: it has more vectors than entries per "
+            "vector; give a column for each vector, for example with .T"
         )
     wide = np.promote_types(array.dtype, float)
     return list(np.ascontiguousarray(array.reshape(len(array), -1).T, wide))
 
 
 def _wide(v: Any) -> Any:
-    """A tensor in double precision, so that it is of length 1 in that."""
+    """A tensor in double precision, in which it is scaled to length 1."""
     return v.detach() + vector.zeros_like(v.detach()).double()
 
 
 def _row_off(matrix: Any, v: State, image: State, limit: float) -> int | None:
-    """A row that does not take v to zero though its entries are small beside those of others."""
+    """A row with small entries that does not map v to zero, relative to its own entries."""
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
         return None
     sizes = np.asarray(abs(matrix).sum(axis=1)).ravel()
@@ -314,7 +324,7 @@ def _cast(v: State, u: State) -> State:
             f"{math.prod(vector.state_shape(u))} unknowns"
         )
     values = vector.as_numpy(v)
-    if vector.is_vec(u):  # every rank has all numbers, and takes its own
+    if vector.is_vec(u):  # every rank has all numbers and copies its own
         values = values[slice(*u.getOwnershipRange())]
     if values.dtype.kind == "c" and vector.dtype_of(u).kind != "c":
         raise ValueError(
@@ -324,12 +334,12 @@ def _cast(v: State, u: State) -> State:
 
 
 def _transposed_product(matrix: Any, w: State) -> State | None:
-    """The conjugate transpose of a matrix times w; None where nobody can tell."""
+    """The conjugate transpose of a matrix times w; None if there is no such product."""
     if vector.is_mat(matrix):
         product = w.duplicate()
         try:
             matrix.multTranspose(w, product)
-        except Exception:  # a Mat of Python's type may have no transpose
+        except Exception:  # a Mat of type "python" may have no transpose
             return None
         return product
     try:

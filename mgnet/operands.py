@@ -1,7 +1,7 @@
-"""What users give as right-hand side and start, as states that the levels can compute with.
+"""Convert a user's right-hand side and initial state to states that the levels can compute with.
 
-The precision is that of NumPy's promotion, `np.result_type(A, f, u)`, at least float64 for
-integers. What fits already is passed on as it is.
+The precision is that of NumPy's promotion, `np.result_type(A, f, u)`, and at least float64 for
+integers. Arguments that already fit are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ State = Any
 def operands(
     caller: str, hierarchy: Hierarchy, f: Any, u: Any
 ) -> tuple[State | None, State | None, tuple[int, ...]]:
-    """Bring f and u to the shape and precision that the levels compute with.
+    """Convert f and u to the shape and precision of the levels.
 
     Parameters
     ----------
     caller : str
-        For messages.
+        Name of the caller in messages.
     hierarchy : Hierarchy
+        Hierarchy of the solve.
     f, u : array-like, tensor, Vec or None
-        A level 0 with a matrix of size n takes the shapes (n,) and (n, 1).
+        Right-hand side and initial state. If level 0 has a matrix of size n, shapes (n,) and (n, 1)
+        are allowed.
 
     Returns
     -------
     f, u : state or None
+        Converted arguments.
     shape : tuple of int
-        As it was given: that of the solution.
+        The given shape, which is also that of the solution.
 
     Raises
     ------
     TypeError, ValueError
-        If they do not fit level 0, or one another.
+        If they do not fit level 0 or each other.
 
     Examples
     --------
@@ -59,7 +62,7 @@ def operands(
     given = {name: state for name, state in given.items() if state is not None}
     if not given:
         raise ValueError(
-            f"{caller} got neither f nor u; give the one that tells the shape of a state"
+            f"{caller} got neither f nor u; give at least one, for the shape of a state"
         )
     if len(given) == 2 and not vector.same_kind(*given.values()):
         raise TypeError(
@@ -80,7 +83,7 @@ def operands(
 
 
 def _as_state(given: Any, got: str) -> State | None:
-    """An array of native numbers without gaps, a tensor, a Vec, or None."""
+    """A contiguous array of native numbers, a tensor, a Vec, or None."""
     if given is None or vector.is_tensor(given) or vector.is_vec(given):
         return given
     if sp.issparse(given):
@@ -91,7 +94,7 @@ def _as_state(given: Any, got: str) -> State | None:
     if np.ma.is_masked(given):
         raise ValueError(
             f"{got} with masked entries, but each row of the matrix needs its entry; fill them, "
-            "with .filled(...), or take their rows out of the matrix"
+            "with .filled(...), or remove their rows from the matrix"
         )
     if type(given) is not np.ndarray:
         if not isinstance(given, np.ndarray | list | tuple) and not hasattr(given, "__array__"):
@@ -100,7 +103,7 @@ def _as_state(given: Any, got: str) -> State | None:
             given = np.asarray(given)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{got} of type {type(given).__name__}, which is no array of numbers: {error}; "
+                f"{got} of type {type(given).__name__}, which is not an array of numbers: {error}; "
                 "give a NumPy array"
             ) from None
     if given.ndim == 0:
@@ -109,11 +112,12 @@ def _as_state(given: Any, got: str) -> State | None:
         return given.astype(float)
     if given.dtype.isnative and given.flags.c_contiguous and given.flags.aligned:
         return given
-    return np.require(given, given.dtype.newbyteorder("="), ["C", "A"])  # BLAS may need it aligned
+    # BLAS may require alignment.
+    return np.require(given, given.dtype.newbyteorder("="), ["C", "A"])
 
 
 def _promoted(hierarchy: Hierarchy, given: dict[str, State]) -> dict[str, State]:
-    """The same in the precision that NumPy's rules, or torch's, give for matrix, f and u."""
+    """The arguments in the precision that NumPy or torch gives for matrix, f and u."""
     states = list(given.values())
     if vector.is_vec(states[0]):
         return given
@@ -122,7 +126,7 @@ def _promoted(hierarchy: Hierarchy, given: dict[str, State]) -> dict[str, State]
         return {name: state.to(kind) for name, state in given.items()}
     kinds = [state.dtype for state in states]
     if any(kind.kind not in "fc" for kind in kinds):
-        return given  # to be refused
+        return given  # refused later
     own = getattr(hierarchy[0].matrix, "dtype", None)
     dtype = np.result_type(*kinds, *([own] if isinstance(own, np.dtype) else []))
     if dtype.kind != "c" and any(map(_is_complex, hierarchy)):
@@ -140,7 +144,7 @@ def _check(got: str, name: str, hierarchy: Hierarchy, state: State) -> None:
     if not vector.computes(state):
         raise TypeError(
             f"{got} of {state.dtype}; give float64 or float32 (or complex), "
-            f"as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
+            f"such as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
         )
     if not vector.multiplies(level.matrix, state):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""A monitor that tells how a solve or a training goes, one line every few seconds."""
+"""A monitor that prints the progress of a solve or a training, one line every few seconds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ __all__ = ["ProgressLines"]
 
 
 class ProgressLines:
-    """A monitor for `Solver`, `train` and `levenberg_marquardt` that writes a line now and then.
+    """A monitor for `Solver`, `train` and `levenberg_marquardt` that prints a line now and then.
 
-    The line has cycle, objective (where it is evaluated), residual norm and seconds; the residual
-    of a training is the gradient of its objective. The start, every new level and every other start
-    of a tournament have a line, too; start 0 is not named. The `Solution`, printed, tells the end.
+    The line has cycle, objective (if it is evaluated), residual norm and seconds; in training the
+    residual is the gradient of the objective. The start, every new level and every further start of
+    a tournament have a line, too; start 0 is not numbered. Print the `Solution` for the result.
 
     Parameters
     ----------
     every : float
         Seconds between two lines; 0 writes one after every cycle.
     file : text stream, optional
-        Standard error by default, as it is when a line is written.
+        Stream to write to; by default standard error at the time of writing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the file is not a text stream or `every` is negative.
 
     Examples
     --------
@@ -50,7 +55,7 @@ class ProgressLines:
         self._last: CycleRecord | None = None
 
     def __call__(self, entry: CycleRecord, state: Any = None) -> None:
-        """Write the line of an entry, if it is time."""
+        """Write the line of an entry if enough time has passed."""
         last = self._last
         places = last and (entry.level, entry.member) != (last.level, last.member)
         new = last is None or entry.cycle == 0 or places

@@ -1,4 +1,4 @@
-"""Levels of PyAMG with the smoothers that its solver has; PyAMG itself is not imported."""
+"""Levels of a PyAMG solver, including its smoothers; PyAMG itself is not imported."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ State = Any
 
 @dataclass(frozen=True)
 class PyAMGSmoother(Smoother):
-    """A relaxation or a coarse solver of PyAMG, called as it is.
+    """A relaxation method or a coarse solver of PyAMG, called directly.
 
-    `Hierarchy.from_pyamg` takes it where mgnet has no smoother of the same formula.
+    `Hierarchy.from_pyamg` uses it where mgnet has no smoother with the same formula.
 
     Parameters
     ----------
     function : callable
-        `(A, x, b)`, which edits x; with `solves` `(A, b) -> x`.
+        `(A, x, b)`, which edits x; with `solves`, `(A, b) -> x`.
     name : str
-        For messages and tables.
+        Name in messages and tables.
     solves : bool
+        Whether the function is a coarse solver that returns x.
 
     Examples
     --------
@@ -57,10 +58,10 @@ class PyAMGSmoother(Smoother):
         for _ in range(sweeps):
             try:
                 u = self._swept(level.matrix, u, b)
-            except TypeError as error:  # its compiled functions tell all overloads and entries
+            except TypeError as error:  # its compiled functions list all overloads and entries
                 raise TypeError(
                     f"{self} on {level} does not take a matrix of {level.matrix.dtype} with states "
-                    f"of {u.dtype}: {str(error).splitlines()[0]}; take another smoother of PyAMG, "
+                    f"of {u.dtype}: {str(error).splitlines()[0]}; use another smoother of PyAMG, "
                     "or give smoother="
                 ) from None
             level.charge(1.0)
@@ -83,7 +84,12 @@ def pyamg_levels(
     post_smoother: Smoother | None,
     coarse_solver: Smoother | None,
 ) -> list[Level]:
-    """The levels of a solver of PyAMG, with its smoothers where none are given.
+    """The levels of a PyAMG solver, with its smoothers unless others are given.
+
+    Raises
+    ------
+    TypeError
+        If the object is not a PyAMG solver.
 
     Examples
     --------
@@ -107,7 +113,7 @@ def pyamg_levels(
             post = _smoother(part.postsmoother, whole)
         A = _matrix(part.A, pre, post)
         transfer = MatrixTransfer(_csr(part.P), _csr(part.R))
-        own = None if post == pre else post  # one smoother shares its set-up
+        own = None if post == pre else post  # one smoother shares its setup
         levels.append(Level(A, pre, transfer, own, name=f"level {number}", cost=float(A.nnz)))
     last = coarse_solver or _coarse(solver.coarse_solver)
     A = _matrix(parts[-1].A, last, None)
@@ -115,19 +121,19 @@ def pyamg_levels(
 
 
 def _matrix(matrix: Any, *smoothers: Smoother | None) -> Any:
-    """In PyAMG's own format where PyAMG's functions work on it: SOR on blocks ignores omega."""
+    """The matrix in PyAMG's own format if its functions are used: SOR on blocks ignores omega."""
     theirs = any(isinstance(smoother, PyAMGSmoother) for smoother in smoothers)
     return matrix if theirs else _csr(matrix)
 
 
 def _csr(matrix: Any) -> Any:
-    """The matrix itself, but blocks of one entry as CSR, for the compiled loops."""
+    """The matrix itself, but as CSR if its blocks have one entry, for the compiled loops."""
     single = sp.issparse(matrix) and matrix.format == "bsr" and matrix.blocksize == (1, 1)
     return matrix.tocsr() if single else matrix
 
 
 def _smoother(function: Any, whole: bool) -> Smoother:
-    """Ours where it has the same formula, else PyAMG's own, which passes over zero diagonals."""
+    """Smoother of mgnet with the same formula, else PyAMG's, which skips zero diagonals."""
     own = function.func if isinstance(function, partial) else function
     name = getattr(own, "__name__", type(own).__name__)
     options = function.keywords if isinstance(function, partial) else {}

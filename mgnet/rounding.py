@@ -1,4 +1,4 @@
-"""Whether a residual norm is as small as the precision of the state allows."""
+"""Test whether a residual norm is as small as the precision of the state allows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["is_rounding", "rounding_noise", "stands_at_rounding"]
 
 State = Any
 
-# A residual norm up to so many times the rounding noise stands at rounding.
+# A residual norm up to this multiple of the rounding noise counts as rounding.
 ROUNDING = 30.0
-# Unless it is not this much below that of the right-hand side: then the state itself ran away.
+# The residual must also be this much smaller than the right-hand side; otherwise the state
+# diverged.
 FALLEN = 0.01
 
 
 def rounding_noise(level: Level, norm: Callable[[State], float], u: State, f: State) -> float:
-    """How far the residual moves when the last digit of every unknown does: its norm.
+    """The norm of the change of the residual when the last digit of every unknown changes.
 
     Examples
     --------
@@ -44,12 +45,12 @@ def stands_at_rounding(
     u: State,
     f: State | None,
 ) -> bool:
-    """Whether the residual norm falls no more, and is as small as the precision of u allows.
+    """Whether the residual norm has stagnated at the level that the precision of u allows.
 
     Parameters
     ----------
     norms : sequence of float
-        Before the first cycle and after each; u is the state after the last.
+        Norms before the first cycle and after each; u is the state after the last.
     level, norm, u, f
         The finest level, the norm of its states, its state and right-hand side.
 
@@ -78,7 +79,7 @@ def is_rounding(
     Parameters
     ----------
     norms, level, norm, u, f
-        As of `stands_at_rounding`.
+        The same as for `stands_at_rounding`.
 
     Examples
     --------

@@ -1,14 +1,14 @@
-"""A cycle is data: a tuple of steps that can be printed, checked and costed before anything runs.
+"""A cycle is data: a tuple of steps that can be printed, checked and priced before it runs.
 
     pre, post    `count` sweeps of the level's smoother before and after the coarse correction
     solve        the coarsest level's smoother, `count` times
-    down         residual and solution to the next coarser level
-    up           the coarse correction back to `level`
+    down         move residual and solution to the next coarser level
+    up           move the coarse correction back to `level`
     start        carry the problem from level 0 to the coarsest level
-    interpolate  lift the solution from the next coarser level to `level`
+    interpolate  interpolate the solution from the next coarser level to `level`
 
-`cycle`, `nested`, `cascade` and `parse` make schedules; by hand, `Schedule([Step("pre", 0, 2),
-Step("down", 0), ...])`. None has more than `mgnet.limits.MOST_STEPS` steps.
+`cycle`, `nested`, `cascade` and `parse` build schedules; `Schedule([Step("pre", 0, 2), Step("down",
+0), ...])` builds one from steps. A schedule has at most `mgnet.limits.MOST_STEPS` steps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_CHARACTERS = 10**6  # of a picture
 
 
 class Step(NamedTuple):
-    """One step. Moves are numbered by the finer of their two levels; `start` by the coarsest level.
+    """One step. Moves have the number of the finer of their two levels, `start` of the coarsest.
 
     Examples
     --------
@@ -74,9 +74,10 @@ class Schedule(tuple[Step, ...]):
     Raises
     ------
     TypeError
-        If a step is none.
+        If a step has the wrong type.
     ValueError
-        Names the first step that cannot be taken; also for more than half a million steps.
+        If a step cannot be taken (the message names the first one), or there are more than half a
+        million steps.
 
     Examples
     --------
@@ -99,10 +100,10 @@ class Schedule(tuple[Step, ...]):
                 f"Schedule got a {type(steps).__name__}; give a list of steps, such as "
                 '[Step("pre", 0, 2)]'
             )
-        # There may be no end of them.
+        # The iterable may be infinite.
         made = tuple(map(_step, islice(steps, MOST_STEPS + 1)))
         if len(made) > MOST_STEPS:
-            raise ValueError(f"schedule has more than {MOST_STEPS} steps, which is the most")
+            raise ValueError(f"schedule has more than {MOST_STEPS} steps, which is the maximum")
         if not made:
             raise ValueError(
                 "schedule has no steps; the shortest one is a 'solve' on the only level"
@@ -124,7 +125,7 @@ class Schedule(tuple[Step, ...]):
 
     @property
     def opening(self) -> int:
-        """Number of steps up to the last lift to level 0, which `Solver` runs once; else 0."""
+        """Number of steps of the opening, before the cycle that `Solver` repeats on level 0."""
         lifts = [
             number
             for number, step in enumerate(self)
@@ -133,7 +134,7 @@ class Schedule(tuple[Step, ...]):
         return lifts[-1] + 1 if lifts else 0
 
     def split(self) -> Schedule:
-        """The same with one sweep per step, so that a record or a checkpoint sees every sweep.
+        """The same schedule with one sweep per step, for a record or checkpoint of every sweep.
 
         Examples
         --------
@@ -148,7 +149,7 @@ class Schedule(tuple[Step, ...]):
     def work(self, hierarchy: Hierarchy) -> Work:
         """Predicted work of one run on `hierarchy`; transfers are not counted.
 
-        Exact when all smoothers have fixed work and no level has a line search or `recenter`.
+        Exact if all smoothers have fixed work and no level has a line search or `recenter`.
 
         Examples
         --------
@@ -165,11 +166,17 @@ class Schedule(tuple[Step, ...]):
         return Work(units / hierarchy[0].evaluation_cost, exact)
 
     def fit(self, hierarchy: Hierarchy) -> None:
-        """Raise a ValueError unless the schedule can run on `hierarchy`."""
+        """Check that the schedule can run on `hierarchy`.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit; the message names the first step that cannot be taken.
+        """
         levels = len(hierarchy)
         if levels not in self._fitting and (fault := find_fault(self, levels)):
             raise ValueError("schedule does not fit this hierarchy: step {} {}".format(*fault))
-        self._fitting.add(levels)  # every cycle asks again
+        self._fitting.add(levels)  # this test is repeated in every cycle
 
     @cached_property
     def _fitting(self) -> set[int]:
@@ -178,13 +185,19 @@ class Schedule(tuple[Step, ...]):
     def picture(self, width: int = 100) -> str:
         r"""The cycle as text, in blocks of at most `width` columns.
 
-        `o` sweeps, `#` coarse solve, `.` no work; `\` restrict, `/` correct, `:` interpolate the
-        solution. Of a picture with more than a million characters only the first blocks are drawn,
-        and a last line counts the moves that are left out.
+        `o` means sweeps, `#` coarse solve, `.` no work; `\` restrict, `/` correct, `:` interpolate
+        the solution. If a picture has more than a million characters, only the first blocks are
+        drawn, and a last line counts the moves that are omitted.
 
         Parameters
         ----------
         width : int
+            Largest number of columns.
+
+        Raises
+        ------
+        ValueError
+            If the width is not a positive integer.
 
         Examples
         --------
@@ -195,9 +208,9 @@ class Schedule(tuple[Step, ...]):
         level 1  #
         """
         if not is_whole(width, 1):
-            raise ValueError(f"picture got width {shown(width)}; give a number of columns, as 100")
+            raise ValueError(f"picture got width {shown(width)}; give the number of columns")
         nodes, moves = self.path()
-        rows, columns = 2 * self.levels - 1, max(width - 9, 5)  # beside the labels
+        rows, columns = 2 * self.levels - 1, max(width - 9, 5)  # without the labels
         step = 4 if 4 * len(moves) < columns else 2
         fitting = max(MOST_CHARACTERS // (rows * step) - 10, 1)
         per_block = min((columns - 1) // step, max(len(moves), 1), fitting)
@@ -235,20 +248,20 @@ class Schedule(tuple[Step, ...]):
 
 
 def _step(given: Any) -> Step:
-    """A step as users give it: a Step, or a tuple of the same."""
+    """Convert a user's step, a Step or a tuple, to a Step."""
     if type(given) is Step and type(given.level) is type(given.count) is int:
         return given
     if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:
         raise TypeError(
             f"schedule got the step {shown(given)}; give an action, a level and for sweeps their "
-            'number, as Step("pre", 0, 2)'
+            'number, such as Step("pre", 0, 2)'
         )
     action, *numbers = given
     return Step(action, *(int(k) if is_whole(k, -math.inf, math.inf) else k for k in numbers))
 
 
 def _cost(step: Step, hierarchy: Hierarchy) -> tuple[float, bool]:
-    """Of one step, in the unit of the levels, and whether that is exact."""
+    """Cost of one step in the unit of the levels, and whether it is exact."""
     action, number, count = step
     level = hierarchy[number]
     if action in COUNTED:
@@ -282,17 +295,17 @@ def _block(
 
 
 def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, str] | None:
-    """The number of the first step (from 1) that cannot be taken, and why.
+    """The number of the first step (from 1) that cannot be taken, and the reason.
 
-    With `levels`, the schedule must also fit a hierarchy of so many.
+    With `levels`, the schedule must also fit a hierarchy with that many levels.
     """
     position = 0
     lifted = False  # whether there was a `start`
-    depth = 0  # levels left by `down` and not yet back
+    depth = 0  # levels left by `down` without a matching `up`
     for number, step in enumerate(steps, 1):
         action, level, count = step
         if not isinstance(action, str) or action not in ACTIONS:
-            return number, f"{shown(action)} is no action; use one of {', '.join(ACTIONS)}"
+            return number, f"{shown(action)} is not an action; use one of {', '.join(ACTIONS)}"
         if not is_whole(count, 1, MOST_SWEEPS if action in COUNTED else 1):
             return (
                 number,
@@ -303,7 +316,7 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
             if number != 1:
                 return number, "'start' comes after other steps; it can only be the first"
             if not is_whole(level):
-                return number, f"'start' has level {shown(level)}; give the coarsest level, as 3"
+                return number, f"'start' has level {shown(level)}; give the coarsest level, like 3"
             position, lifted = level, True
         expected = position - (action in ("up", "interpolate"))
         if action == "up" and not depth:

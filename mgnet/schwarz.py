@@ -1,4 +1,4 @@
-"""`AdditiveSchwarz` and `MultiplicativeSchwarz`: overlapping subdomains, and Vanka's smoother."""
+"""`AdditiveSchwarz` and `MultiplicativeSchwarz`: overlapping subdomains, Vanka's smoother."""
 
 from __future__ import annotations
 
@@ -32,31 +32,37 @@ if TYPE_CHECKING:
 __all__ = ["AdditiveSchwarz", "MultiplicativeSchwarz"]
 
 State = Any
-Sets = tuple[np.ndarray, np.ndarray]  # index sets one behind the other, and where each begins
+Sets = tuple[np.ndarray, np.ndarray]  # concatenated index sets, and the beginning of each
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdditiveSchwarz(Smoother):
     """Additive Schwarz relaxation: all subdomains are solved from one residual.
 
-    A sweep is `u + omega sum_k R_k^T W_k A_k^-1 R_k (f - A(u))`. R_k picks the unknowns of
-    subdomain k, `A_k = R_k A R_k^T` is their part of the matrix, or of the Jacobian at the first
-    visit, inverted once, and W_k are weights. Any part that is not singular will do, so for saddle
-    points, with a subdomain for each pressure and the velocities around it, this is additive Vanka.
-    Source: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+    A sweep is `u + omega sum_k R_k^T W_k A_k^-1 R_k (f - A(u))`. R_k selects the unknowns of
+    subdomain k. `A_k = R_k A R_k^T` is their part of the matrix, or of the Jacobian at the first
+    visit, and is inverted once. W_k are weights. The parts may be indefinite but not singular: for
+    saddle points, with a subdomain for each pressure and the velocities around it, this is additive
+    Vanka. Source: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
 
     Parameters
     ----------
     subdomains : sequence of index sequences, optional
-        The unknowns of each, which may overlap; every unknown is in one at least. By default one
-        for each unknown, with those that its row of the matrix couples it to.
+        Unknowns of each subdomain. Subdomains may overlap, and every unknown must be in at least
+        one. By default there is one for each unknown, with all unknowns that its row of the matrix
+        couples it to.
     weights : "average", "symmetric", "none" or sequence of number sequences
-        "average" divides a correction by the number of subdomains that have the unknown;
-        "symmetric" applies the root of that before and after, so that a symmetric matrix has a
-        symmetric smoother; "none" adds them as they are, which needs a small omega. Numbers, one
-        for each entry of `subdomains`, are W_k itself.
+        "average" divides a correction by the number of subdomains that contain the unknown;
+        "symmetric" multiplies by the square root of that before and after the solve, so that a
+        symmetric matrix has a symmetric smoother; "none" adds corrections without weights, which
+        needs a small omega. Numbers, one for each entry of `subdomains`, are W_k itself.
     omega : float
-        Damping, dimensionless.
+        Damping factor, dimensionless, above 0.
+
+    Raises
+    ------
+    ValueError
+        If subdomains, weights or omega are malformed.
 
     Examples
     --------
@@ -92,7 +98,7 @@ class AdditiveSchwarz(Smoother):
 
     @cached_property
     def _numbers(self) -> list[np.ndarray]:
-        """The weights that were given; none where they are no numbers."""
+        """The weights as numbers; empty if they are given as a word."""
         try:
             return [np.asarray(part) for part in self.weights]
         except (TypeError, ValueError):
@@ -120,7 +126,7 @@ class AdditiveSchwarz(Smoother):
         return [Stage(None, solve)]
 
     def _weights(self, indices: np.ndarray) -> np.ndarray:
-        """Of each entry of the index sets, after its solve."""
+        """Weights of each entry of the index sets, applied after its solve."""
         if not isinstance(self.weights, str):
             return np.concatenate(self._numbers)
         if self.weights == "none":
@@ -142,22 +148,27 @@ class AdditiveSchwarz(Smoother):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiplicativeSchwarz(Smoother):
-    """Multiplicative Schwarz relaxation: one subdomain after the other, by colours.
+    """Multiplicative Schwarz relaxation: one subdomain after the other, grouped by colors.
 
-    Each is solved from the residual that those before it left. Subdomains that neither overlap nor
-    are coupled by the matrix have one colour and are solved at once, which changes nothing but the
-    order: all of the first colour, then of the second. For levels with a matrix. For saddle points,
-    with a subdomain for each pressure and the velocities around it, this is Vanka's smoother.
-    Source: Vanka, J. Comput. Phys. 65 (1986) 138.
+    Each subdomain is solved from the residual left by those before it. Subdomains that neither
+    overlap nor are coupled by the matrix have one color and are solved together. This changes only
+    the order: all of the first color, then all of the second, and so on. The level must have a
+    matrix. For saddle points, with a subdomain for each pressure and the velocities around it, this
+    is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
 
     Parameters
     ----------
     subdomains : sequence of index sequences, optional
-        As in `AdditiveSchwarz`.
+        Unknowns of each subdomain, as for `AdditiveSchwarz`.
     omega : float
-        Damping of every correction, dimensionless.
+        Damping factor of every correction, dimensionless, above 0.
     direction : "forward", "backward" or "symmetric"
-        Order of the colours; a symmetric sweep is a forward and a backward one.
+        Order of the colors; a symmetric sweep is a forward and a backward one.
+
+    Raises
+    ------
+    ValueError
+        If subdomains, omega or direction are malformed.
 
     Examples
     --------
@@ -207,8 +218,8 @@ class MultiplicativeSchwarz(Smoother):
     def _check_rows(self, level: Level) -> None:
         if not has_rows(level):
             raise ValueError(
-                f"{self} on {level} takes the rows of a matrix, but the residual of this level is "
-                "a function; take AdditiveSchwarz there"
+                f"{self} on {level} needs the rows of a matrix, but the residual of this level is "
+                "a function; use AdditiveSchwarz there"
             )
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -231,7 +242,7 @@ def _damped(inverses: Any, omega: float) -> Any:
 
 def _check_omega(owner: str, omega: Any) -> None:
     if not is_number(omega, 0.0, math.inf, open=True):
-        raise ValueError(f"{owner} got omega {shown(omega)}; give a number above 0, as 0.8")
+        raise ValueError(f"{owner} got omega {shown(omega)}; give a number above 0, such as 0.8")
 
 
 def _number(sets: Sets | None) -> str:
@@ -239,7 +250,7 @@ def _number(sets: Sets | None) -> str:
 
 
 def _concatenated(owner: str, subdomains: Any) -> Sets | None:
-    """The index sets one behind the other, checked as far as they can be without a matrix."""
+    """Concatenate the index sets, after the checks that need no matrix."""
     if subdomains is None:
         return None
     wanted = "give a sequence of index sets, each with the numbers of its unknowns"
@@ -256,7 +267,7 @@ def _concatenated(owner: str, subdomains: Any) -> Sets | None:
     indices = np.concatenate(parts, dtype=np.int64, casting="unsafe")
     offsets = np.cumsum([0, *sizes])
     owners = np.repeat(np.arange(len(parts)), sizes)
-    if indices.min() < 0:  # as unsigned ones become that are too large
+    if indices.min() < 0:  # such as unsigned integers that are too large
         number = owners[np.argmax(indices < 0)]
         raise ValueError(
             f"{owner} got {shown(parts[number])} as subdomain {number}; {wanted}, from 0"
@@ -270,7 +281,7 @@ def _concatenated(owner: str, subdomains: Any) -> Sets | None:
 
 
 def _neighbours(matrix: Any) -> Sets:
-    """For each unknown itself and those that its row couples it to."""
+    """For each unknown, itself and the unknowns that its row couples it to."""
     pattern: Any = sp.csr_matrix(matrix, copy=True)
     pattern.sum_duplicates()
     pattern.eliminate_zeros()
@@ -280,7 +291,7 @@ def _neighbours(matrix: Any) -> Sets:
 
 
 def _covering(owner: str, sets: Sets | None, matrix: Any) -> Sets:
-    """Index sets that have every unknown of a matrix, and no others."""
+    """Index sets that cover the unknowns of a matrix; others are refused."""
     n = int(matrix.shape[0])
     if sets is None:
         return _neighbours(matrix)
@@ -293,15 +304,15 @@ def _covering(owner: str, sets: Sets | None, matrix: Any) -> Sets:
     if len(missing):
         raise ValueError(
             f"{owner}: unknown {missing[0]} is in no subdomain ({len(missing)} of {n} are in none),"
-            " so it would never be smoothed; add it to one, or as one of its own"
+            " so it would never be smoothed; add it to one, or give it its own"
         )
     return sets
 
 
 def _colours(matrix: Any, indices: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The colour of each index set, from 0: greedily, in the order of the sets.
+    """The color of each index set, from 0, assigned greedily in the order of the sets.
 
-    Two sets with a common unknown, or with an entry of the matrix between them, differ.
+    Two sets have different colors if they share an unknown or the matrix has an entry between them.
     """
     ones = np.ones(len(indices), np.float32)
     member = sp.csr_matrix((ones, indices, offsets), shape=(len(offsets) - 1, matrix.shape[0]))
@@ -311,7 +322,8 @@ def _colours(matrix: Any, indices: np.ndarray, offsets: np.ndarray) -> np.ndarra
     before: Any = sp.tril(meets + meets.T, -1, format="csr")
     others, colours = before.indices.tolist(), []
     for first, last in itertools.pairwise(before.indptr.tolist()):
-        taken = 0  # a bit for each colour: Python's loop over integers beats NumPy's calls here
+        # One bit per color: Python's loop over integers is faster than NumPy's calls here.
+        taken = 0
         for other in others[first:last]:
             taken |= colours[other]
         colours.append(~taken & (taken + 1))  # the lowest free bit

@@ -1,9 +1,9 @@
 """Vectors for loops that numba compiles: `mgnet.knots.kernels`, `mgnet.depth.compiled.loops`.
 
-LLVM does not vectorise those loops by itself: it cannot know that arrays do not overlap. So they
-are written with explicit vectors of 64 bytes, AVX-512's; other machines take two or four of theirs.
-`Lanes(float32, 4)` are 4 vectors of 16 numbers each. All tables are flat arrays; a tuple `like` or
-`order` only says by its length, which the compiler knows, how many vectors there are.
+LLVM does not vectorize those loops, since it cannot prove that arrays do not overlap. Therefore
+they are written with explicit vectors of 64 bytes (AVX-512); other machines split each into two or
+four. `Lanes(float32, 4)` are 4 vectors of 16 numbers each. All tables are flat arrays. Only the
+length of a tuple `like` or `order` matters: it gives the compiler the number of vectors.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 class _Table:
-    """Addresses in a flat array, while code is generated."""
+    """Addresses in a flat array during code generation."""
 
     def __init__(self, context: Any, builder: Any, table: Any, value: Any):
         self.builder = builder
@@ -86,7 +86,7 @@ class _Table:
 
 
 def _add_product(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """`total + a b`, fused where the machine can: always alike, unlike "fast" arithmetic."""
+    """`total + a b`, fused if the machine can: always the same, unlike "fast" arithmetic."""
     if total is None:
         return builder.fmul(a, b)
     name = f"llvm.fmuladd.v{a.type.count}f{8 * BYTES // a.type.count}"
@@ -118,7 +118,7 @@ def _pack(builder: Any, vectors: list[Any]) -> Any:
 
 @intrinsic
 def load(typing, table, at, like):
-    """As many vectors from `table[at:]` as the tuple `like` has entries."""
+    """Load vectors from `table[at:]`, as many as the tuple `like` has entries."""
 
     def generate(context, builder, signature, args):
         rows = _Table(context, builder, table, args[0])
@@ -141,7 +141,7 @@ def store(typing, table, at, value):
 
 
 def _spread(builder: Any, rows: _Table, at: Any, stride: Any, count: int) -> Any:
-    """Vectors of equal numbers, of `table[at], table[at + stride], ...`."""
+    """Vectors whose numbers are all `table[at]`, all `table[at + stride]`, and so on."""
     none = ir.Constant(rows.vector, ir.Undefined)
     first = ir.Constant(ir.VectorType(INT32, rows.vector.count), [0] * rows.vector.count)
     vectors = []
@@ -177,7 +177,7 @@ def spread_rows(typing, table, at, stride, like):
 
 @intrinsic
 def transpose(typing, table, at, stride, to, wide):
-    """Write a square of numbers, as many rows as a vector has, the other way round."""
+    """Transpose a square of numbers with as many rows as a vector has numbers, and write it."""
 
     def generate(context, builder, signature, args):
         rows = _Table(context, builder, table, args[0])
@@ -187,7 +187,7 @@ def transpose(typing, table, at, stride, to, wide):
             square.append(rows.load(at))
             at = builder.add(at, stride)
         half = count // 2
-        while half:  # blocks of this size, those beside the diagonal change places
+        while half:  # blocks of this size; those off the diagonal are swapped
             for k in range(count):
                 if not k & half:
                     a, b = square[k], square[k + half]
@@ -207,7 +207,7 @@ def transpose(typing, table, at, stride, to, wide):
 
 @intrinsic
 def prefetch(typing, table, at):
-    """Say that a line of the cache, with `table[at]`, will soon be read."""
+    """Announce that the cache line with `table[at]` will soon be read."""
 
     def generate(context, builder, signature, args):
         rows = _Table(context, builder, table, args[0])
@@ -217,7 +217,7 @@ def prefetch(typing, table, at):
         if function is None:
             function = ir.Function(builder.module, kind, "llvm.prefetch.p0i8")
         place = builder.bitcast(builder.gep(rows.start, [args[1]]), byte)
-        # To be read, kept in all caches, data.
+        # Arguments: for reading, kept in all caches, data.
         builder.call(function, [place, *[ir.Constant(INT32, k) for k in (0, 3, 1)]])
         return context.get_dummy_value()
 
@@ -233,7 +233,7 @@ def gather(typing, total, weights, table, at, stride):
         scales = _unpack(builder, weights, args[1])
         sums = []
         for m, old in enumerate(_unpack(builder, total, args[0])):
-            # The sum first, then the total: the chain from one input to the next is one addition.
+            # The sum comes first, so the dependency chain between inputs is one addition.
             new = _combination(builder, rows, scales, args[3], m, args[4])
             sums.append(builder.fadd(old, new))
         return _pack(builder, sums)
@@ -243,7 +243,7 @@ def gather(typing, total, weights, table, at, stride):
 
 @intrinsic
 def zeros(typing, table, order, like):
-    """A block of vectors 0, one for each entry of `order` and each of `like`."""
+    """A block of zero vectors, one for each entry of `order` and each of `like`."""
     lanes = Lanes(table.dtype, order.count * like.count)
 
     def generate(context, builder, signature, args):
@@ -355,11 +355,12 @@ def equal(typing, table, number, like):
 
 
 def map_vectors(code: Callable[..., Any]) -> Callable[..., Any]:
-    """What numba generates for a function of vectors: `code(builder, *vectors)` for each of them.
+    """Generate code for a function of vectors: `code(builder, *vectors)` for each of them.
 
     Parameters
     ----------
     code : callable
+        Function that generates the code for one vector.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,11 +1,12 @@
 """Smoothers reduce the error of one level; on the coarsest level they solve.
 
 `Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is
-frozen: it holds parameters only, so one instance serves many levels. What it learns about a level
-(factors, eigenvalue bounds) and what it remembers between visits (moments, pairs, damping) is its
-*memory*, made by `start` and kept by `run`.
+frozen: it holds parameters only, so one instance works for many levels. Data of a level (factors,
+eigenvalue bounds) and data kept between visits (moments, pairs, damping) form its *memory*, which
+`start` creates and `run` stores.
 
-All of these treat nonlinear levels too: they need the residual, and a matrix or `linearize`.
+All smoothers here work on nonlinear levels too: they need the residual, and a matrix or
+`linearize`.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ class Smoother(ABC):
     array([1., 1.])
     """
 
-    #: Whether `work` is exact. Krylov methods and line searches decide on the way.
+    #: Whether `work` is exact. Krylov methods and line searches stop adaptively.
     fixed_work: ClassVar[bool] = True
-    #: Whether no sweep raises the objective; where one may (Adam), `Solver` keeps the best state.
+    #: Whether no sweep raises the objective; if a sweep may (Adam), `Solver` keeps the best state.
     monotone: ClassVar[bool] = True
 
     def start(self, level: Level, u: State) -> Any:
-        """The memory of this smoother on `level`: set-up and empty history. Nothing by default."""
+        """Create the memory of this smoother on `level` (setup, empty history); None by default."""
         return None
 
     @abstractmethod
@@ -68,55 +69,57 @@ class Smoother(ABC):
         Parameters
         ----------
         level : Level
+            Level with the operator and its parts.
         u : state
+            Current state.
         f : state or None
             Right-hand side; None stands for zero.
         sweeps : int
-            At least 1.
+            Number of sweeps, at least 1.
         memory : object
-            From `start`, from the last `smooth` on this level or from `carry`.
+            Memory from `start`, from the last `smooth` on this level or from `carry`.
 
         Returns
         -------
         (state, memory)
-            New ones: neither `u`, `f` nor `memory` may be edited.
+            New objects: neither `u`, `f` nor `memory` may be edited.
         """
 
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        """`smooth`, and the residual of its state where that comes almost for free, else None.
+        """`smooth`, and the residual of its result if that costs almost nothing, else None.
 
-        `run` calls it where it needs the residual next, and counts it then.
+        `run` calls it if the residual is needed next, and counts the residual then.
         """
         return *self.smooth(level, u, f, sweeps, memory), None
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
-        """The memory on the finer level after refinement; None, the default, starts anew."""
+        """The memory on the finer level after refinement; by default None, an empty memory."""
         return None
 
     def work(self, level: Level, sweeps: int) -> float:
-        """Evaluations of A that `smooth` will use: one residual per sweep by default."""
+        """Number of evaluations of A in `smooth`: one residual per sweep by default."""
         return sweeps * level.residual_work
 
 
 def _sparse(level: Level, *states: State | None) -> bool:
-    """Whether the residual of this level is `f - A u` with a CSR matrix, flat for these states."""
+    """Whether the residual of this level is `f - A u` with a CSR matrix and flat states."""
     return level.residual is None and kernels.fits(level.operator, *states)
 
 
 def _compiled(level: Level, *states: State | None) -> bool:
-    """Whether the compiled loops can evaluate the residual of this level, for these states."""
+    """Whether the compiled loops can evaluate the residual of this level for these states."""
     return kernels.available and _sparse(level, *states)
 
 
 def _reach(level: Level) -> int:
-    """What loops by rows must know of the matrix; also where they do not take the start."""
+    """The `reach` of the matrix for loops over rows, also if they do not handle the first sweep."""
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 
 def residual_at(level: Level, u: State, f: State | None) -> State:
-    """`level.residual_at(u, f)`, without a product where a coarse level begins at zero.
+    """`level.residual_at(u, f)`, without a product if a coarse level begins at zero.
 
     Examples
     --------
@@ -135,12 +138,12 @@ def residual_at(level: Level, u: State, f: State | None) -> State:
 
 
 def diagonal(level: Level, u: State, smoother: Smoother) -> State:
-    """That of the matrix of a level, or of its Jacobian at u, for a smoother that divides by it.
+    """The diagonal of the matrix of a level, or of its Jacobian at u, for a smoother to divide by.
 
     Raises
     ------
     ValueError
-        If it has a zero.
+        If the diagonal has a zero.
 
     Examples
     --------
@@ -163,7 +166,12 @@ class Jacobi(Smoother):
     Parameters
     ----------
     omega : float
-        Damping, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (Poisson, 5-point).
+        Damping factor, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (Poisson, 5-point).
+
+    Raises
+    ------
+    ValueError
+        If omega is not above 0.
 
     Examples
     --------
@@ -180,12 +188,12 @@ class Jacobi(Smoother):
 
     def __post_init__(self) -> None:
         if not is_number(self.omega, 0.0, math.inf, open=True):
-            raise ValueError(f"Jacobi got omega {shown(self.omega)}; give a number above 0, as 0.8")
+            raise ValueError(f"Jacobi got omega {shown(self.omega)}; give a number above 0")
 
     def start(self, level: Level, u: State) -> tuple[State, int]:
         scale = self.omega / diagonal(level, u, self)
         if not kernels.available and _sparse(level, u) and np.ptp(scale) == 0.0:
-            scale = np.broadcast_to(scale[0], scale.shape)  # one number: no memory to read
+            scale = np.broadcast_to(scale[0], scale.shape)  # one number, so no memory is read
         return scale, _reach(level)
 
     def smooth(
@@ -196,7 +204,7 @@ class Jacobi(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        alone = sweeps == 1 and _sparse(level, u, f) and kernels.is_zero(u)  # takes no pass
+        alone = sweeps == 1 and _sparse(level, u, f) and kernels.is_zero(u)  # needs no pass
         if alone or not _sparse(level, u, f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
@@ -204,13 +212,13 @@ class Jacobi(Smoother):
     def _swept(
         self, level: Level, u: State, f: Any, sweeps: int, memory: Any, r: State | None
     ) -> State:
-        """The state after the sweeps; r, for a CSR matrix, is filled with its residual."""
+        """The state after the sweeps; for a CSR matrix r is filled with its residual."""
         scale, within = memory
         sparse = _sparse(level, u, f)
         sweep = kernels.jacobi if kernels.available else blocked_sweeps.jacobi
         for number in range(1, sweeps + 1):
             if not sparse:
-                step = residual_at(level, u, f)  # a new state: ours to overwrite
+                step = residual_at(level, u, f)  # a new state, which may be overwritten
                 step *= scale
                 step += u
                 u = step
@@ -232,26 +240,28 @@ class Chebyshev(Smoother):
     """Chebyshev polynomial of `D^-1 A`, for symmetric positive definite problems.
 
     One sweep costs `degree` evaluations. The largest eigenvalue of `D^-1 A` is estimated once, by
-    an Arnoldi process of `steps` steps from a seeded random state. Sources: Saad, Iterative Methods
-    for Sparse Linear Systems (2003), algorithm 12.1; the interval is the usual one of smoothers
-    (PETSc, PyAMG). For the fourth kind: Lottes, Numer. Linear Algebra Appl. 30 (2023) e2518, arXiv
-    2202.08830.
+    an Arnoldi process from a seeded random state. The interval is the one that PETSc and PyAMG use.
+    Sources: Saad, Iterative Methods for Sparse Linear Systems (2003), algorithm 12.1; for the
+    fourth kind, Lottes, Numer. Linear Algebra Appl. 30 (2023) e2518, arXiv 2202.08830.
 
     Parameters
     ----------
     degree : int
-        Of the polynomial, at least 1; at most 100 for the optimal one.
+        Degree of the polynomial, at least 1; at most 100 for "opt_fourth".
     lower, upper : float
-        The interval that is damped, as multiples of the estimate, dimensionless; the fourth kind
-        has no lower end.
-    steps : int
-        Of the eigenvalue estimate.
-    seed : int
-        Of its start.
+        Ends of the damped interval as multiples of the eigenvalue estimate, dimensionless; the
+        fourth kind has no lower end.
+    steps, seed : int
+        Number of steps of the eigenvalue estimate, and seed of its random state.
     kind : "first", "fourth" or "opt_fourth"
-        As PETSc calls them. Polynomials of the fourth kind damp an eigenvalue the more the larger
-        it is, as the coarse levels take over the small ones; "opt_fourth" is the polynomial with
-        the best bound for V-cycles, with the same sweeps before and after the correction.
+        Kind of the polynomial, with PETSc's names. Polynomials of the fourth kind damp large
+        eigenvalues more than small ones, which coarse levels handle. "opt_fourth" has the best
+        bound for V-cycles with the same sweeps before and after the correction.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -289,7 +299,7 @@ class Chebyshev(Smoother):
         if self.kind == "opt_fourth" and self.degree > MOST_OPTIMAL:
             raise ValueError(
                 f"Chebyshev got degree {self.degree} for kind 'opt_fourth'; at most "
-                f"{MOST_OPTIMAL} are known, so take 'fourth' or more sweeps"
+                f"{MOST_OPTIMAL} are known, so use 'fourth' or more sweeps"
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float, int]:
@@ -300,13 +310,14 @@ class Chebyshev(Smoother):
         for k in range(self.steps):
             w = vector.apply(jacobian, basis[k]) * inverse
             for j, q in enumerate(basis):
-                part = vector.dot(q, w)  # not read from the array: a Vec takes Python's floats only
+                # Not read from the array, since a Vec accepts Python floats only.
+                part = vector.dot(q, w)
                 hessenberg[j, k] = part
                 w = combinations.add_scaled(w, -part, q)
             length = vector.norm(w)
             hessenberg[k + 1, k] = length
             small = 1e-12 * abs(hessenberg[: k + 1, k]).max()
-            if length <= small:  # an invariant space: exact values
+            if length <= small:  # an invariant subspace, so the values are exact
                 size = k + 1
                 break
             basis.append(w * (1.0 / length))
@@ -331,12 +342,12 @@ class Chebyshev(Smoother):
     def _swept(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any, r: State | None
     ) -> State:
-        """The state after the sweeps; r, for compiled ones, is filled with its residual."""
+        """The state after the sweeps; for compiled sweeps r is filled with its residual."""
         inverse, largest, within = memory
         compiled, factors = _compiled(level, u, f), self._factors(largest)
         weights = optimal_weights(self.degree) if self.kind == "opt_fourth" else ()
         d: Any = None
-        more: Any = None  # what the weights add to the steps of a sweep
+        more: Any = None  # the change that weights make to the steps of a sweep
         for number in range(sweeps * self.degree):
             place = number % self.degree
             old, new = factors[place]
@@ -365,7 +376,7 @@ class Chebyshev(Smoother):
         return u
 
     def _factors(self, largest: float) -> list[tuple[float, float]]:
-        """Of each step of a sweep: `d = old d + new D^-1 (f - A u)`, then u + d."""
+        """Factors of each step of a sweep: `d = old d + new D^-1 (f - A u)`, then u + d."""
         if self.kind != "first":
             steps, end = range(1, self.degree + 1), self.upper * largest
             by = [((2 * k - 3) / (2 * k + 1), (8 * k - 4) / ((2 * k + 1) * end)) for k in steps]

@@ -1,4 +1,4 @@
-"""Which smoother a level should take instead of one that hardly smooths, read off its matrix."""
+"""Suggest a smoother for a level whose smoother is too weak, from the level's matrix."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ __all__ = ["any_smoother", "stronger_smoother"]
 
 State = Any
 
-# From this ratio of couplings on a point smoother stalls: V(1,1) leaves more than half.
+# From this ratio of couplings on a point smoother stalls: V(1,1) leaves more than half of the
+# residual.
 STRONG = 4.0
-# Of all rows: fewer are an exception.
+# Part of all rows; fewer rows count as an exception.
 MANY = 0.1
-# Sweeps by which a smoother is tried before it is named.
+# Number of sweeps in the test of a smoother before it is suggested.
 TRIED = 5
 
 
 def stronger_smoother(level: Level, u: State) -> str:
-    """What the matrix of a level shows, and the class to take for it; empty where it shows nothing.
+    """Describe what is special about the matrix of a level and name a suitable smoother, or "".
 
     Parameters
     ----------
     level : Level
+        Level whose smoother is weak.
     u : state
-        Where its Jacobian is taken.
+        State at which the Jacobian is evaluated.
 
     Examples
     --------
@@ -56,12 +58,12 @@ def stronger_smoother(level: Level, u: State) -> str:
 
 
 def any_smoother(level: Level, u: State) -> str:
-    """What to take where the matrix of a level shows nothing.
+    """Suggest a smoother if the matrix of a level shows nothing special.
 
     Parameters
     ----------
     level, u
-        As in `stronger_smoother`.
+        The same as for `stronger_smoother`.
 
     Examples
     --------
@@ -71,11 +73,11 @@ def any_smoother(level: Level, u: State) -> str:
     """
     matrix = _matrices(level, u)[1]
     ilu = "ILU() or " if matrix is not None and _ilu_reduces(matrix) else ""
-    return f"take a stronger smoother there, as {ilu}Chebyshev(kind='opt_fourth')"
+    return f"use a stronger smoother there, such as {ilu}Chebyshev(kind='opt_fourth')"
 
 
 def _matrices(level: Level, u: State) -> tuple[Any, Any]:
-    """The Jacobian of a level, and as a SciPy matrix; None where there is none on one rank."""
+    """The Jacobian of a level, also as a SciPy matrix; None if no rank has all of it."""
     try:
         jacobian = level.jacobian(u)
         return jacobian, sp.coo_matrix(vector.as_scipy(jacobian))
@@ -84,10 +86,10 @@ def _matrices(level: Level, u: State) -> tuple[Any, Any]:
 
 
 def _ilu_reduces(matrix: Any) -> bool:
-    """Whether sweeps of ILU(0) reduce a residual, tried: of some matrices the factors are far off.
+    """Test whether sweeps of ILU(0) reduce a residual.
 
-    Such have large positive entries off the diagonal, as those of bilinear elements where a strong
-    coupling runs askew to the grid.
+    Such matrices have large positive off-diagonal entries, for example those of bilinear elements
+    with a strong coupling oblique to the grid.
     """
     smoother = ILU()
     level = Level(sp.csr_matrix(matrix), smoother)
@@ -109,7 +111,7 @@ def _saddle(matrix: Any) -> str:
     if not diagonal.min() <= 0.0 < diagonal.max():
         return ""
     return (
-        "its diagonal is not of one sign, as that of a saddle point; take "
+        "its diagonal is not of one sign, as in a saddle-point problem; use "
         "MultiplicativeSchwarz(subdomains) there, with a set for each constraint and its unknowns "
         "(Vanka's smoother)"
     )
@@ -125,11 +127,11 @@ def _blocks(jacobian: Any) -> str:
     diagonal = abs(entries.data[entries.row == entries.col]).sum()
     if abs(entries.data[off]).sum() < MANY * diagonal:
         return ""
-    return f"the unknowns in its blocks of {size[0]} are coupled; take BlockGaussSeidel() there"
+    return f"the unknowns in its blocks of {size[0]} are coupled; use BlockGaussSeidel() there"
 
 
 def _axes(level: Level, matrix: Any) -> str:
-    """Whether couplings along the axes of a grid differ, where no lines go along the strong one."""
+    """Whether couplings along grid axes differ and no line relaxation covers the strong axis."""
     shape = level.shape
     if len(shape) < 2 or math.prod(shape) != matrix.shape[0]:
         return ""
@@ -152,21 +154,21 @@ def _axes(level: Level, matrix: Any) -> str:
     if alone:
         than = " as along the others" if ratio < math.inf else ""
         return (
-            f"its matrix couples unknowns {times} along axis {first} of the grid{than}; take "
+            f"its matrix couples unknowns {times} along axis {first} of the grid{than}; use "
             f"LineRelaxation(axes={first}) there"
         )
     return (
         "its matrix couples unknowns along different axes of the grid from place to place, "
-        f"{times} as along the others; take LineRelaxation('alternating') there"
+        f"{times} as along the others; use LineRelaxation('alternating') there"
     )
 
 
 def _diffusion(matrix: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """How strongly each row couples along each axis of a grid, of shape (axes, rows).
+    """Coupling strength of each row along each axis of a grid, of shape (axes, rows).
 
-    Of a second-order equation the second moments of a row are its diffusion coefficients, whatever
-    the stencil; single entries are not: bilinear elements have large ones along a weak axis, too.
-    Where there are no such moments, as of a fourth-order equation, entries are what is left.
+    For a second-order equation the second moments of a row are its diffusion coefficients, whatever
+    the stencil. Single entries are not: bilinear elements have large entries along a weak axis,
+    too. If these moments vanish, as for a fourth-order equation, entries are used.
     """
     at = (np.array(np.unravel_index(x, shape)) for x in (matrix.row, matrix.col))
     apart = abs(np.subtract(*at))
@@ -195,13 +197,13 @@ def _convection(matrix: Any) -> str:
     off = abs(csr - sp.diags(csr.diagonal()))
     if difference.sum() < 2.0 * MANY * off.sum() or not _ilu_reduces(csr):
         return ""
-    return "its matrix is far from symmetric, as that of a flow; take ILU() there"
+    return "its matrix is far from symmetric, as in a flow problem; use ILU() there"
 
 
 def _spread(matrix: Any, lines: bool) -> str:
-    """Whether the rows have few large entries and others that are much smaller.
+    """Whether the rows have few large entries and many much smaller ones.
 
-    With `lines` those of a grid may be named.
+    With `lines`, the lines of a grid may be suggested.
     """
     csr = sp.csr_matrix(matrix)
     off = abs(csr - sp.diags(csr.diagonal())).tocsr()
@@ -220,8 +222,8 @@ def _spread(matrix: Any, lines: bool) -> str:
     told = (
         f"the largest entries of its rows are {np.median(ratios):.3g} times the smaller ones, so "
     )
-    told += "unknowns are coupled strongly to few others; take "
-    where = "where these lie along lines of a grid, which Level(shape=...) tells"
+    told += "unknowns are coupled strongly to few others; use "
+    where = "if these lie along grid lines, given by Level(shape=...)"
     if _ilu_reduces(csr):
         return f"{told}ILU() there" + (f", or LineRelaxation {where}" if lines else "")
     return f"{told}LineRelaxation there {where} (ILU() would not converge)" if lines else ""

@@ -1,7 +1,7 @@
-"""What a solve or a training returns: the value, why it ended, and where time and work went.
+"""Result of a solve or a training: value, reason of the end, and where time and work went.
 
 `Solver.solve`, `mgnet.training.train` and `mgnet.training.levenberg_marquardt` all return a
-`Solution`. The residual of a training is the gradient of its objective.
+`Solution`. In training, the residual is the gradient of the objective.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Memory = dict[tuple[int, str], Any]
 
 
 class Reason(Enum):
-    """Why a solve or a training ended; `converged` is whether it reached what was asked for.
+    """Reason why a solve or a training ended; `converged` is whether it met a tolerance.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Reason(Enum):
         "first residual norm where that is zero"
     )
     ATOL = "the residual norm fell below atol"
-    FTOL = "a step reduced the objective by less than ftol times its value, as it was to"
+    FTOL = "a step reduced the objective by less than ftol times its value, as requested"
     XTOL = "steps became shorter than xtol times the parameters"
     GTOL = "the residuals became orthogonal to the columns of their Jacobian, to gtol"
     STATIONARY = "no step lowers the objective any more, it is minimal to rounding"
@@ -49,8 +49,8 @@ class Reason(Enum):
         "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
     )
     ROUNDING = (
-        "the residual norm stands at rounding, so it is as small as the precision of the state "
-        "allows; ask for a larger rtol (explain says which) or use a higher precision"
+        "the residual norm has reached rounding, so it is as small as the precision of the state "
+        "allows; use a larger rtol (explain suggests one) or a higher precision"
     )
     BATCHES = "the batches were used up"
     MONITOR = "the monitor asked to end"
@@ -59,7 +59,7 @@ class Reason(Enum):
         "a parameter no longer changes the residuals, so the objective tends to a limit that no "
         "finite parameters reach; start elsewhere, or bound that parameter"
     )
-    SECONDS = "the seconds were used up; allow more if objective or residual norm still fall"
+    SECONDS = "the seconds were used up; allow more if objective or residual norm are still falling"
     BREAKDOWN = "the Krylov method around the cycle broke down"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
@@ -75,15 +75,15 @@ CONVERGED = {Reason.RTOL, Reason.ATOL, Reason.FTOL, Reason.XTOL, Reason.GTOL, Re
 
 
 class Corrections(NamedTuple):
-    """What became of the coarse corrections to one level.
+    """Counts of accepted, shortened and refused coarse corrections to one level.
 
     Attributes
     ----------
     full, shortened, refused : int
-        Taken as they came, by another length, or not at all, as the line search decided; without
-        one all are full.
+        Number of corrections added with step length 1, added with another step length, and
+        refused, as the line search decided; without a line search all are full.
     lengths : tuple of float
-        In their order; 0 for a refused one.
+        Step lengths in order; 0 for a refused correction.
 
     Examples
     --------
@@ -107,37 +107,39 @@ class Solution:
     Attributes
     ----------
     value : state
-        The last finite state of level 0, or the best one, where the solver has a `merit`. For
-        `levenberg_marquardt` the flat vector of parameters.
+        The last finite state of level 0, or the best one if the solver has a `merit`. For
+        `levenberg_marquardt`, the flat vector of parameters.
     reason : Reason
+        Reason of the end.
     history : tuple of CycleRecord
-        One before the first cycle and one after each.
+        One record before the first cycle and one after each.
     work : float
-        Counted work units: of all steps, and one for each residual norm.
+        Counted work units of all steps, plus one for each residual norm.
     seconds : float
         Wall time of the whole solve.
     memory : dict
-        Of the smoothers; give it to the next solve to skip the set-up.
+        Memory of the smoothers; pass it to the next solve to skip the setup.
     record : tuple of StepRecord
+        Numbers of every step.
     message : str
-        Names the step and level of a NaN or Inf, or says why a Krylov method broke down or does not
+        Step and level of a NaN or Inf, or the reason why a Krylov method broke down or does not
         converge; else empty.
     last_cycle : callable or None
-        Repeats the last cycle with a recorder, for `explain`.
+        Function that repeats the last cycle with a recorder, for `explain`.
     norm : callable
-        Of the hierarchy.
+        Norm of the hierarchy.
     restarts : int
-        Of the acceleration, where the residual norm grew too far.
+        Number of restarts of the acceleration after too much growth of the residual norm.
     dot : callable
-        Of the hierarchy.
+        Inner product of the hierarchy.
     member : int
-        Which of several starts of `train` it is, 0 being the one that was given; `history` and
-        `record` have the entries of all, each with its own `member`.
+        Index of the start of `train` that gave the value; 0 is the given network. `history` and
+        `record` have the entries of all starts, each with its own `member`.
     projected : float
-        How much of the norm of the right-hand side lay outside the range of a singular matrix, and
-        was left out: between 0 and 1, for hierarchies with a `nullspace`.
+        Relative norm, between 0 and 1, of the part of the right-hand side outside the range of a
+        singular matrix, which was removed; for hierarchies with a `nullspace`.
     acceleration : Anderson, CG, GMRES, FGMRES or None
-        That of the solver, so that `explain` does not advise what is done already.
+        Acceleration of the solver; `explain` does not suggest one that is in use.
 
     Examples
     --------
@@ -168,17 +170,17 @@ class Solution:
 
     @property
     def residual_norms(self) -> tuple[float, ...]:
-        """Before the first cycle and after each."""
+        """Residual norms before the first cycle and after each."""
         return tuple(entry.residual_norm for entry in self.history)
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The objective at the same places; empty where it was not evaluated."""
+        """Values of the objective, one per residual norm; empty if it was not evaluated."""
         return tuple(entry.value for entry in self.history if entry.value is not None)
 
     @property
     def cycles(self) -> int:
-        """Number of cycles done, the opening of a nested schedule being the first."""
+        """Number of cycles; the opening of a nested schedule counts as the first."""
         return len(self.history) - 1
 
     @property
@@ -189,7 +191,7 @@ class Solution:
 
     @property
     def corrections(self) -> dict[int, Corrections]:
-        """What became of the coarse corrections to each level, from the finest on.
+        """Counts of the coarse corrections to each level, finest first.
 
         Examples
         --------
@@ -211,12 +213,18 @@ class Solution:
         return made
 
     def _of_member(self) -> tuple[CycleRecord, ...]:
-        """The history of the start that the value is of, the first entry of all before it."""
+        """The history of the start that gave the value, and the first entry of all before it."""
         own = tuple(entry for entry in self.history[1:] if entry.member == self.member)
         return (self.history[0], *own)
 
     def require(self) -> Solution:
-        """This solution, or a RuntimeError with the reason when no tolerance was met."""
+        """Return this solution, or raise an error if no tolerance was met.
+
+        Raises
+        ------
+        RuntimeError
+            If no tolerance was met; the message gives the reason.
+        """
         if not self.reason.converged:
             raise RuntimeError(str(self))
         return self
@@ -224,12 +232,12 @@ class Solution:
     def explain(self) -> str:
         """A table: visits, time, work and residual reduction of every step on every level.
 
-        Times and work are those of the solve. Reductions come from a repetition of its last cycle
-        in which the residual norm of the step's level is taken before and after each step; those
+        Times and work are those of the solve. Reductions come from a repetition of its last cycle,
+        in which the residual norm of the level is computed before and after each step; these
         evaluations are not part of `work`.
 
-        Below the table, where the solve is slow: which level is to blame, what was measured there,
-        and the remedy.
+        If the solve is slow, text below the table names the level that causes it, the measured
+        values, and a remedy.
 
         Examples
         --------
@@ -247,7 +255,7 @@ class Solution:
         values = tuple(entry.value for entry in own if entry.value is not None)
         if values:
             text += f"objective {_fallen(values)}"
-            least = f"{min(values):.3g}"  # that of `value` where `merit` chose the state
+            least = f"{min(values):.3g}"  # that of `value` if `merit` chose the state
             text += ", " if least == f"{values[-1]:.3g}" else f" (least {least}), "
         text += f"residual norm {_fallen(tuple(entry.residual_norm for entry in own))}"
         if self.cycles and not values:
@@ -259,7 +267,7 @@ class Solution:
 
 
 def _fallen(values: tuple[float, ...]) -> str:
-    """Such as "0.5 from 2"."""
+    """Text such as "0.5 from 2"."""
     return f"{values[-1]:.3g}" + (f" from {values[0]:.3g}" if len(values) > 1 else "")
 
 
@@ -299,5 +307,5 @@ def _explain(solution: Solution) -> str:
         "reduction: residual norm after / before, geometric mean over the visits of one cycle"
     )
     if solution.restarts:
-        lines.append(f"the acceleration began anew {solution.restarts} times")
+        lines.append(f"the acceleration restarted {solution.restarts} times")
     return "\n".join([*lines, *advise(solution, diagnosis)])

@@ -41,36 +41,38 @@ class Solver:
     Parameters
     ----------
     hierarchy : Hierarchy
+        Levels of the method.
     cycle : str or Schedule
-        A text for `parse`. The opening of a nested or cascade schedule runs once, as the first
-        cycle; then what it does on level 0 is repeated.
-    rtol : float
-        Relative to the norm of f, dimensionless, as in PETSc and PyAMG; to the residual norm of the
-        start when f is None or zero.
-    atol : float
-        Absolute, in the norm of the hierarchy.
+        Schedule, or its text for `parse`. The opening of a nested or cascade schedule runs once,
+        as the first cycle; then its steps on level 0 are repeated.
+    rtol, atol : float
+        Tolerances in the norm of the hierarchy: rtol is relative to the norm of f, as in PETSc and
+        PyAMG, or to the initial residual norm if f is None or zero, and atol is absolute.
     max_cycles : int
+        Limit on the number of cycles.
     batches : iterable, optional
-        One batch per cycle, bound to all levels by `hierarchy.with_data`. Residual norms are then
-        those of each cycle's batch, tolerances are not tested, and the solve ends with the batches
-        or `max_cycles`.
+        One batch per cycle, bound to all levels by `hierarchy.with_data`. Tolerances are not tested
+        then, and the solve ends when the batches or `max_cycles` are used up.
     monitor : callable, optional
-        Called with (CycleRecord, state) after the initial residual and every cycle; returning True
-        ends the solve. `ProgressLines()` is one.
+        Function of (CycleRecord, state), called after the initial residual and every cycle; if it
+        returns True, the solve ends. `ProgressLines()` is one.
     record : callable, optional
-        Receives (step, StepData) after every step, as in `run`.
+        Function of (step, StepData), called after every step, as for `run`.
     merit : callable, optional
-        `state -> value`: unless a tolerance is met, the solution is the state with the least value,
-        of the start and the states after each cycle. By default the objective of level 0 where a
-        smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
-        do not compare: give the objective over all data, or over held-out data.
+        `state -> value`. Unless a tolerance is met, the solution is the state with the lowest
+        value among the start and the states after each cycle. The default is the objective of
+        level 0 if a smoother may raise it (Adam), counted as work. There is no default with
+        batches, whose values are not comparable: give the objective over all or held-out data.
     acceleration : Anderson, CG, GMRES or FGMRES, optional
-        Goes on from combinations of the last cycles instead of the last one alone; an entry of the
-        history is then an iteration of one cycle. The Krylov methods are for linear levels; their
-        residual norms are those of recurrences, but the first, that of every restart, and the last,
-        which is computed from the state.
+        Method that combines several cycles; one iteration costs one cycle. Krylov methods require
+        linear levels; their residual norms come from recurrences, except at restarts and the end.
     seconds : float
-        Wall time; a cycle that has begun is finished. On one process: the clocks of several differ.
+        Limit on the wall time; a cycle that has begun is finished. One process only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, or a combination is not possible.
 
     Examples
     --------
@@ -95,17 +97,12 @@ class Solver:
         seconds: float = math.inf,
     ):
         if not isinstance(hierarchy, Hierarchy):
-            raise TypeError(
-                f"Solver got a {type(hierarchy).__name__}; "
-                "it takes a Hierarchy: Hierarchy([level, ...])"
-            )
+            raise TypeError(f"Solver got a {type(hierarchy).__name__}; it takes a Hierarchy")
         limits: dict[str, Any] = {"max_cycles": max_cycles, "seconds": seconds}
         check_limits("Solver", rtol=rtol, atol=atol, monitor=monitor, **limits)
         if not isinstance(cycle, str | Schedule):
-            raise TypeError(
-                f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
-                "Schedule"
-            )
+            got = f"Solver got a cycle of type {type(cycle).__name__}"
+            raise TypeError(f"{got}; give a text such as 'V(1,1)' or a Schedule")
         self.hierarchy: Hierarchy = hierarchy
         self.schedule: Schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
         self.schedule.fit(hierarchy)
@@ -116,15 +113,13 @@ class Solver:
             )
         for name, function in (("record", record), ("merit", merit)):
             if function is not None and not callable(function):
-                raise TypeError(
-                    f"Solver got a {name} of type {type(function).__name__}; give a function, "
-                    "such as print"
-                )
+                got = f"Solver got a {name} of type {type(function).__name__}"
+                raise TypeError(f"{got}; give a function, such as print")
         self._check_acceleration(acceleration)
         if acceleration is not None and batches is not None:
             raise ValueError(
                 "Solver got acceleration and batches; every batch is another equation, whose "
-                "cycles do not combine, so leave one of them out"
+                "cycles cannot be combined, so leave one of them out"
             )
         self.rtol: float = rtol
         self.atol: float = atol
@@ -148,7 +143,7 @@ class Solver:
             if level.matrix is None or level.recenter is not None:
                 raise TypeError(
                     f"Solver got acceleration={acceleration}, which is for linear levels, but "
-                    f"level {number} has no matrix; take Anderson(), or give a linear function as "
+                    f"level {number} has no matrix; use Anderson(), or give a linear function as "
                     "scipy.sparse.linalg.LinearOperator"
                 )
 
@@ -160,20 +155,18 @@ class Solver:
         Parameters
         ----------
         f : state of level 0, optional
-            Right-hand side; None stands for zero. Whatever NumPy makes an array of numbers of will
-            do; where level 0 has a matrix of size n, also of shape (n, 1), which the solution then
-            has, too, but not the states that a monitor gets.
+            Right-hand side, or anything that NumPy converts to one; None stands for zero. If level
+            0 has a matrix, shape (n, 1) is allowed and is then the shape of the solution.
         u : state of level 0, optional
-            Start; None stands for zero, but not both. A nested schedule uses it where the transfers
-            inject. The precision of the solution is that of NumPy's promotion of matrix, f and u,
-            at least float64 for integers.
+            Initial state; None stands for zero, unless f is None. Nested schedules use it if the
+            transfers inject. NumPy's rules promote the precision of matrix, f and u.
         memory : dict, optional
-            From an earlier `Solution` of the same hierarchy, to skip the set-up.
+            Memory from an earlier `Solution` of the same hierarchy, to skip the setup.
 
         Returns
         -------
         Solution
-            Whatever happened: see its `reason`; `Solution.require` raises.
+            The result; its `reason` is why the solve ended. `Solution.require` raises an error.
 
         Raises
         ------
@@ -244,7 +237,7 @@ class Solver:
     def _measure(
         self, iteration: FixedPoint | KrylovMethod, norms: list[float], scale: float
     ) -> None:
-        """Append the residual norm: that of the state itself where the solve ends by it."""
+        """Append the residual norm, computed from the state if the solve ends there."""
         iteration.measure(norms)
         ends = self._limit(norms, scale) not in (None, Reason.NOT_FINITE)
         if ends and isinstance(iteration, KrylovMethod):
@@ -253,15 +246,15 @@ class Solver:
     def _standing(
         self, iteration: FixedPoint | KrylovMethod, norms: list[float], f: State | None
     ) -> tuple[list[float], Level, Callable[[State], float], State, State | None]:
-        """What `mgnet.rounding` asks of the state at hand."""
+        """Arguments of the functions in `mgnet.rounding` for the current state."""
         return norms, self.hierarchy[0], self.hierarchy.norm, iteration.state(), f
 
     def _merit_work(self, values: list[float]) -> float:
-        """The work of so many values: one each, but those of a function of the user."""
+        """The work of evaluating these values: one each, but none for a user's function."""
         return 0.0 if self.merit is not None else float(len(values))
 
     def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
-        """The hierarchy of the first cycle and, with batches, those of the others."""
+        """The hierarchy of the first cycle and, with batches, an iterator over the others."""
         _check_clocks(self.seconds, u)
         hint_of_repeated_solve(self.hierarchy, u)
         if self.batches is None:
@@ -275,8 +268,8 @@ class Solver:
         first = next(bound, None)
         if first is None:
             raise ValueError(
-                "Solver.solve got no batches; give an iterable with at least one, made anew for "
-                "every solve"
+                "Solver.solve got no batches; give an iterable with at least one, and a new one "
+                "for every solve"
             )
         return first, bound
 
@@ -297,7 +290,7 @@ class Solver:
         iteration: FixedPoint | KrylovMethod,
         f: State | None,
     ) -> Reason | None:
-        """Why to stop, or None; the monitor is called in any case."""
+        """The reason to stop, or None; the monitor is called in any case."""
         reason = self._limit(norms, scale)
         if reason is Reason.MAX_CYCLES and self.batches is None:
             stands = stands_at_rounding(*self._standing(iteration, norms, f))
@@ -309,7 +302,7 @@ class Solver:
         return reason
 
     def _limit(self, norms: list[float], scale: float) -> Reason | None:
-        """What these residual norms have met, or None; `scale` is the norm of f."""
+        """The tolerance that these residual norms have met, or None; `scale` is the norm of f."""
         now, cycles = norms[-1], len(norms) - 1
         if not math.isfinite(now):
             return Reason.NOT_FINITE
@@ -323,11 +316,16 @@ class Solver:
         return Reason.MAX_CYCLES if cycles >= self.max_cycles else None
 
     def as_preconditioner(self) -> spla.LinearOperator:
-        """One cycle from a zero start as a SciPy LinearOperator, `cg(A, b, M=...)`.
+        """One cycle from a zero start as a SciPy LinearOperator, for `cg(A, b, M=...)`.
 
-        Symmetric (as cg needs) when post-smoothing mirrors pre-smoothing. The set-up is kept
-        between calls. It works in the precision of the matrix of level 0, which may be complex, on
-        vectors of any: those that are out of its range are scaled.
+        It is symmetric, as cg requires, if post-smoothing mirrors pre-smoothing. The setup is kept
+        between calls. The operator works in the precision of the matrix of level 0, which may be
+        complex. Vectors of other precisions are converted, and scaled where they would overflow.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If level 0 has no number of unknowns, or holds a PETSc Mat or a tensor.
 
         Examples
         --------
@@ -348,7 +346,7 @@ class Solver:
         if vector.is_mat(level.matrix):
             raise TypeError(
                 "Solver.as_preconditioner got a level 0 with a PETSc Mat, but SciPy's vectors are "
-                "arrays; precondition a KSP by -pc_type python -pc_python_type mgnet.petsc.Cycle"
+                "arrays; precondition a KSP with -pc_type python -pc_python_type mgnet.petsc.Cycle"
             )
         if vector.is_tensor(level.matrix):
             raise TypeError(
@@ -356,7 +354,8 @@ class Solver:
                 "arrays; give Solver(acceleration=CG()), GMRES() or FGMRES()"
             )
         kind = getattr(level.matrix, "dtype", None)
-        # The precision of the matrix, which may be complex; an integer matrix counts as float64.
+        # Use the precision of the matrix, which may be complex; an integer matrix counts as
+        # float64.
         precise = isinstance(kind, np.dtype) and kind.kind in "fc"
         dtype = np.result_type(kind if precise else float, np.float32)
 
@@ -364,7 +363,8 @@ class Solver:
             f, exponent = np.asarray(b).ravel(), 0
             kind = np.result_type(dtype, np.complex64) if f.dtype.kind == "c" else dtype
             common = np.result_type(f.dtype, kind)
-            if f.dtype.kind in "fc" and common != kind:  # it may be out of the range of the matrix
+            # f may be out of the range of the matrix's precision.
+            if f.dtype.kind in "fc" and common != kind:
                 exponent = binary_exponent(norm(f))
                 f = times_power_of_two(f, -exponent)
             f, memory = f.astype(kind, copy=False), memories.get(kind)
@@ -378,7 +378,7 @@ class Solver:
 
 
 def _check_clocks(seconds: float, u: State) -> None:
-    """Raise where processes that solve together might not end together."""
+    """Raise an error if processes that solve together might not stop together."""
     processes = u.getComm().getSize() if vector.is_vec(u) else 1
     if processes > 1 and seconds < math.inf:
         raise ValueError(
@@ -388,11 +388,11 @@ def _check_clocks(seconds: float, u: State) -> None:
 
 
 def _shaped(u: State, shape: tuple[int, ...]) -> State:
-    """The state u in this shape, itself where it has it."""
+    """Reshape u; return u itself if it has this shape."""
     return u if vector.state_shape(u) == shape else u.reshape(shape)
 
 
 def _entry(norms: list[float], values: list[float], work: float, began: float) -> CycleRecord:
-    """Where the solve stands after the last of these norms and values, if there are any."""
+    """The record of the current cycle from the last of these norms and values, if there are any."""
     value = values[-1] if values else None
     return CycleRecord(len(norms) - 1, norms[-1], value, work, time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""The loops of `mgnet.kernels` in plain Python, as numba compiles them.
+"""The loops of `mgnet.kernels` in plain Python, for numba to compile.
 
-Rows of the matrix come one after the other. `r`, where it is not empty, is filled with the residual
-of the result `behind` rows later, while those rows are still in the cache.
+Rows of the matrix are processed in order. If `r` is not empty, it is filled with the residual of
+the result, `behind` rows later, while those rows are still in the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
     "total",
 ]
 
-# Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
+# With unsigned indices numba omits a test for negative ones that takes longer than the arithmetic.
 unsigned = np.uint64
 
 
@@ -73,7 +73,7 @@ def chebyshev(indptr, indices, data, scale, u, f, d, old, new, base, weight, out
 
 
 def any_entry(u):
-    """Whether any entry of u is not zero; by sums of absolute values, which are vectors' work."""
+    """Whether any entry of u is not zero, from sums of absolute values, which vectorize."""
     for start in range(0, len(u), 256):
         part = 0.0
         for i in range(start, min(start + 256, len(u))):
@@ -85,8 +85,8 @@ def any_entry(u):
 
 def forward(indptr, indices, data, inverse, u, f, r, behind):
     """A Gauss-Seidel sweep from the first row to the last."""
-    # From the end of each row: the neighbour that was just updated comes late, so that its latency
-    # overlaps with the rest of the sum.
+    # Each row is summed from its end: the neighbor that was just updated comes last, so that its
+    # latency overlaps with the rest of the sum.
     for step in range(len(u) + behind):
         if step < len(u):
             total = f[step]
@@ -120,10 +120,10 @@ def backward(indptr, indices, data, inverse, u, f, r, behind):
 
 
 def forward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
-    """`forward` from u = 0, which need not be set; the columns of a row must be in order.
+    """`forward` from u = 0, which need not be set; the columns of a row must be sorted.
 
-    The upper half of the matrix meets zeros only. The residual of the result is what that half
-    gives then: the lower half and the diagonal were solved for.
+    The upper half of the matrix is multiplied by zeros. The residual of the result is then minus
+    the product with that half: the equations of the lower half and the diagonal are satisfied.
     """
     for step in range(len(u) + behind):
         if step < len(u):
@@ -149,7 +149,7 @@ def forward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
 
 
 def backward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
-    """`backward` from u = 0, as `forward_from_zero`: without the lower half."""
+    """`backward` from u = 0, without the lower half, like `forward_from_zero`."""
     for step in range(len(u) - 1, -1 - behind, -1):
         if step >= 0:
             total = f[step]
@@ -174,10 +174,10 @@ def backward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
 
 
 def incomplete_lu(indptr, indices, data, diagonal, size, place, eps):
-    """ILU(0) in place of the matrix; return the first row with a pivot of zero, or their number.
+    """Compute ILU(0) in place; return the first row with a zero pivot, or the number of rows.
 
-    `diagonal` says where the entries of the diagonal are, `size` holds their sizes and grows by
-    those of all parts of a pivot, and `place` is -1 for each column.
+    `diagonal` holds the positions of the diagonal entries, `size` their sizes, to which those of
+    all terms of a pivot are added, and `place` is -1 for each column.
     """
     for i in range(len(diagonal)):
         for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):

@@ -1,7 +1,7 @@
-"""How many steps a schedule will have, before one is made.
+"""Compute the number of steps of a schedule before it is built.
 
-Sums of binomials: on the level i below the finest a kappa-cycle arrives `C(i, 0) + ... + C(i,
-kappa - 1)` times, and sums of a column of Pascal's triangle are in the next column.
+The counts are sums of binomials: a kappa-cycle arrives `C(i, 0) + ... + C(i, kappa - 1)` times on
+level i below the finest, and the sum of a column of Pascal's triangle is in the next column.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from mgnet.limits import MOST_STEPS
 
 __all__ = ["check_steps", "cycle_steps", "nested_steps"]
 
-ENOUGH = 10**18  # a count above is no longer exact: it may have more digits than the memory holds
+# Counts above this are not exact, since they may have more digits than fit in memory.
+ENOUGH = 10**18
 
 
 def cycle_steps(levels: int, kappa: float = 1, pre: int = 1, post: int = 1) -> int:
-    """Steps of `cycle(levels, kappa, pre, post)`; of those above 10^18 only that they are more.
+    """Number of steps of `cycle(levels, kappa, pre, post)`; above 10^18 only a lower bound.
 
     Parameters
     ----------
     levels : int
+        Number of levels.
     kappa : int or math.inf
+        Counter of the recursion: 1 for V, 2 for F, infinity for W.
     pre, post : int
+        Sweeps before and after each coarse correction.
 
     Examples
     --------
@@ -38,13 +42,16 @@ def cycle_steps(levels: int, kappa: float = 1, pre: int = 1, post: int = 1) -> i
 def nested_steps(
     levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1
 ) -> int:
-    """Steps of `nested(levels, kappa, pre, post, cycles)`, as in `cycle_steps`.
+    """Number of steps of `nested(levels, kappa, pre, post, cycles)`; otherwise like `cycle_steps`.
 
     Parameters
     ----------
     levels : int
+        Number of levels.
     kappa : int or math.inf
+        Counter of the recursion: 1 for V, 2 for F, infinity for W.
     pre, post, cycles : int
+        Sweeps before and after each coarse correction, and cycles per level.
 
     Examples
     --------
@@ -57,7 +64,7 @@ def nested_steps(
 
 
 def _sum(n: int, first: int, terms: float) -> int:
-    """`C(n, first) + C(n, first + 1) + ...`, so many of them that are not 0, or until enough."""
+    """`C(n, first) + C(n, first + 1) + ...`, up to the last nonzero term, or until large enough."""
     total = 0
     term = math.comb(n, first)
     m = first
@@ -69,18 +76,21 @@ def _sum(n: int, first: int, terms: float) -> int:
 
 
 def check_steps(steps: int, what: str, remedy: str) -> None:
-    """Refuse to make more steps than `MOST_STEPS`.
+    """Raise an error for more steps than `MOST_STEPS`.
 
     Parameters
     ----------
     steps : int
+        Number of steps.
     what : str
-        Of what, for the message.
+        Name of the schedule in the message.
     remedy : str
+        The end of the sentence.
 
     Raises
     ------
     ValueError
+        If there are more steps than `MOST_STEPS`.
 
     Examples
     --------
@@ -91,4 +101,4 @@ def check_steps(steps: int, what: str, remedy: str) -> None:
     """
     if steps > MOST_STEPS:
         told = f"{steps}" if steps <= ENOUGH else "more than 10^18"
-        raise ValueError(f"{what} has {told} steps; at most {MOST_STEPS} can be made, so {remedy}")
+        raise ValueError(f"{what} has {told} steps; at most {MOST_STEPS} are allowed, so {remedy}")

@@ -1,8 +1,8 @@
-"""Sweeps that solve for some unknowns at a time: lines, blocks, overlapping subdomains.
+"""Sweeps that solve for several unknowns at a time: lines, blocks, overlapping subdomains.
 
-A sweep is a list of stages, one after the other. Each solves a small equation for the residual of
-its unknowns and adds the result there. Where the level is a matrix, a stage multiplies with its own
-rows alone, so all stages of a sweep together cost one evaluation if no unknown is in two of them.
+A sweep is a sequence of stages. Each stage solves a small equation for the residual of its unknowns
+and adds the result to them. If the level is a matrix, a stage multiplies only with its own rows, so
+all stages of a sweep together cost one evaluation, provided that no unknown is in two of them.
 Source: Xu, Iterative methods by space decomposition and subspace correction, SIAM Review 34 (1992).
 """
 
@@ -44,11 +44,11 @@ class Stage:
     Parameters
     ----------
     unknowns : array of int of shape (k,), or None
-        Which are corrected, none twice; all of them when None.
+        The unknowns that are corrected, without duplicates; None means all.
     solve : callable
-        Takes their residual, of shape (k,), to the correction of shape (k,).
+        Function from their residual, of shape (k,), to the correction, of shape (k,).
     rows : matrix of shape (k, n), optional
-        Those of the unknowns in the matrix of the level; without them the residual of the level is
+        Rows of the level's matrix for the unknowns; without them the residual of the level is
         evaluated.
 
     Examples
@@ -63,11 +63,12 @@ class Stage:
 
 
 def check_direction(owner: str, direction: str) -> None:
-    """Refuse a direction of sweeps that is none.
+    """Raise an error for an unknown direction of sweeps.
 
     Raises
     ------
     ValueError
+        If the direction is not "forward", "backward" or "symmetric".
 
     Examples
     --------
@@ -83,7 +84,7 @@ def check_direction(owner: str, direction: str) -> None:
 
 
 def in_direction(direction: str, stages: Sequence[Any]) -> list[Any]:
-    """Stages in the order of a sweep; a symmetric one goes forth and back.
+    """Stages in the order of a sweep; a symmetric sweep runs forward and then backward.
 
     Examples
     --------
@@ -96,7 +97,7 @@ def in_direction(direction: str, stages: Sequence[Any]) -> list[Any]:
 
 
 def factored_triangle(triangle: Any) -> Any:
-    """What SuperLU makes of a sparse triangle: without pivoting it has no fill, its solves sweep.
+    """SuperLU's factors of a sparse triangle; without pivoting there is no fill.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def factored_triangle(triangle: Any) -> Any:
 
 
 def has_rows(level: Level) -> bool:
-    """Whether the residual of a level is `f - A u` with a matrix, whose rows can be taken apart.
+    """Whether the residual of a level is `f - A u` with a matrix whose rows can be extracted.
 
     Examples
     --------
@@ -120,19 +121,21 @@ def has_rows(level: Level) -> bool:
 
 
 def finite_matrix(level: Level, u: State, owner: str) -> Any:
-    """The matrix of a level, or its Jacobian at u, as SciPy or NumPy hold it.
+    """The matrix of a level, or its Jacobian at u, in SciPy's or NumPy's format.
 
     Parameters
     ----------
     level : Level
+        Level of the smoother.
     u : state
+        State at which the Jacobian is evaluated.
     owner : str
-        For messages.
+        Name of the smoother in messages.
 
     Raises
     ------
     ValueError
-        If it has NaN or Inf among its entries.
+        If the matrix has NaN or Inf among its entries.
 
     Examples
     --------
@@ -160,7 +163,7 @@ def solve_dtype(matrix: Any, u: State) -> np.dtype:
 def corrected(
     level: Level, u: State, f: State | None, stages: Sequence[Stage], sweeps: int
 ) -> State:
-    """The state after so many sweeps through all stages.
+    """The state after the given number of sweeps through all stages.
 
     The work of stages with rows is not counted here.
 
@@ -196,7 +199,7 @@ def _by_rows(u: State, f: State | None, stages: Sequence[Stage], sweeps: int) ->
         for stage in stages:
             own: Any = slice(None) if stage.unknowns is None else stage.unknowns
             r = np.zeros(stage.rows.shape[0], v.dtype) if b is None else b[own]
-            if not untouched:  # else the product is zero, as on every coarse level
+            if not untouched:  # otherwise the product is zero, as at the start of a coarse level
                 r = r - kernels.multiply(stage.rows, v)
             v[own] += stage.solve(r)
             untouched = False

@@ -24,22 +24,23 @@ __all__ = ["TensorDirect", "tensor_levels"]
 
 State = Any
 
-# Unknowns of a level that is solved by dense factors: 128 MiB in double precision.
+# Unknowns of a level with dense factors: 128 MiB in double precision.
 MOST_DENSE = 4096
 DTYPES = "float32", "float64", "complex64", "complex128"
-# Of a level of a nonlinear problem: functions, which stay on the host.
+# Names of the parts of a nonlinear level: they are functions, which stay on the host.
 FUNCTIONS = "residual", "linearize", "objective", "line_search", "recenter"
 
 
 @dataclass(frozen=True)
 class TensorDirect(Smoother):
-    """`Direct` on tensors: dense factors that stay where the tensors are.
+    """`Direct` on tensors: dense factors that stay on the device of the tensors.
 
-    `Hierarchy.to` takes it in place of `Direct`. The factors are made on the host, once.
+    `Hierarchy.to` uses it instead of `Direct`. The factors are computed once, on the host.
 
     Parameters
     ----------
     method : "lu" or "pinv"
+        LU factors, or the dense pseudo-inverse for singular matrices.
 
     Examples
     --------
@@ -58,7 +59,7 @@ class TensorDirect(Smoother):
         dense = matrix.toarray() if sp.issparse(matrix) else matrix
         if self.method == "pinv":
             return u.new_tensor(la.pinv(dense))
-        with warnings.catch_warnings():  # told by the pivots
+        with warnings.catch_warnings():  # the pivots show it
             warnings.simplefilter("ignore", la.LinAlgWarning)
             factors, pivots = la.lu_factor(dense, check_finite=False)
         limit = len(dense) * np.finfo(dense.dtype).eps * abs(dense).max(axis=0)
@@ -93,13 +94,19 @@ def tensor_levels(
     post_smoother: Smoother | None,
     coarse_solver: Smoother | None,
 ) -> list[Level]:
-    """The levels with tensors for matrices: sparse CSR ones, dense where the matrix is dense.
+    """The levels with tensors as matrices: sparse CSR tensors, or dense if the matrix is dense.
 
     Parameters
     ----------
     levels : sequence of Level
+        Levels to copy.
     device, dtype, smoother, post_smoother, coarse_solver
-        As in `Hierarchy.to`.
+        The same as for `Hierarchy.to`.
+
+    Raises
+    ------
+    TypeError
+        If a level has parts that cannot be copied to tensors.
 
     Examples
     --------
@@ -143,7 +150,7 @@ def _torch() -> Any:
 
 
 def _common_dtype(levels: Sequence[Level], wanted: Any) -> np.dtype:
-    """Torch multiplies in one precision: that of level 0, complex where any matrix is."""
+    """The precision of all products: that of level 0, complex if any matrix is."""
     kinds = []
     for level in levels:
         kinds.append(_dtype(level.operator, f"{level} with an operator"))
@@ -188,7 +195,7 @@ def _dtype(matrix: Any, what: str) -> np.dtype:
 
 
 def _checked_device(torch: Any, device: Any, kind: np.dtype) -> Any:
-    """The device, once a sparse product has been made there."""
+    """The device, after a test that it can multiply a sparse tensor."""
     try:
         place = torch.device(device)
         one = _tensor(torch, sp.csr_matrix(np.ones((1, 1))), kind, place)
@@ -196,7 +203,7 @@ def _checked_device(torch: Any, device: Any, kind: np.dtype) -> Any:
     except (RuntimeError, AssertionError, TypeError) as error:
         told = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(
-            f"Hierarchy.to got device {shown(device)} and {kind}, for which torch makes no sparse "
+            f"Hierarchy.to got device {shown(device)} and {kind}, for which torch has no sparse "
             f"product here ({told}); give another device, such as 'cuda' or 'cpu'"
         ) from None
     return place
@@ -239,7 +246,7 @@ def _moved_transfer(torch: Any, level: Level, kind: np.dtype, device: Any) -> An
 
 
 def _is_late(part: Any) -> bool:
-    """Whether it is a matrix of mgnet that is made where it is used, as cubic interpolation."""
+    """Whether it is a matrix of mgnet that is built on first use, such as cubic interpolation."""
     return callbacks.ours(part) and hasattr(type(part), "matrix")
 
 
@@ -261,7 +268,7 @@ def _moved_smoother(level: Level, given: Smoother) -> Smoother:
         if level.unknowns > MOST_DENSE:
             raise ValueError(
                 f"Hierarchy.to got Direct on {level}, which has {level.unknowns} unknowns; on "
-                f"tensors its factors are dense, for at most {MOST_DENSE}, so take more levels or "
+                f"tensors its factors are dense, for at most {MOST_DENSE}, so use more levels or "
                 "give coarse_solver=Chebyshev(10)"
             )
         return TensorDirect(given.method)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Threads of our own for compiled loops: numba's ignore how many PyTorch may use."""
+"""mgnet's own threads for compiled loops; numba's threads ignore PyTorch's limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _forks: list[int] = []
 
 
 def _forget() -> None:
-    """Threads do not survive a fork."""
+    """Forget the threads, which do not survive a fork."""
     _pools.clear()
     _forks.append(os.getpid())
 
@@ -22,9 +22,10 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def forked() -> bool:
-    """Whether this process was forked since this file was imported.
+    """Whether this process was forked after this file was imported.
 
-    The threads of libraries, such as PyTorch's, stayed with its parent, and nobody told them.
+    The threads of libraries such as PyTorch remain in the parent, and the libraries are not
+    notified.
 
     Examples
     --------
@@ -35,14 +36,16 @@ def forked() -> bool:
 
 
 def share(work: Callable[[int, int], None], size: int, threads: int) -> None:
-    """Call `work(start, stop)` for parts of range(size), as many as threads.
+    """Call `work(start, stop)` for parts of range(size), one per thread.
 
     Parameters
     ----------
     work : callable
-        Lets go of Python's lock, so that parts run side by side.
+        Function that releases Python's lock, so that parts run in parallel.
     size : int
+        Number of items.
     threads : int
+        Number of threads.
 
     Examples
     --------

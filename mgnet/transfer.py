@@ -1,7 +1,7 @@
 """Transfers carry corrections, residuals and solutions between a level and the next coarser one.
 
-`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid only needs
-the matrices here: for networks the grid is one axis of an array (the layers of an ODE net, the
+`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid is needed
+here only as matrices. For networks the grid is one axis of an array (the layers of an ODE net, the
 knots of a KAN), so one small matrix per axis is the whole transfer.
 """
 
@@ -24,22 +24,21 @@ State = Any
 
 
 class Transfer(ABC):
-    """Between a level l (fine) and the level l + 1 (coarse).
+    """Transfer between a level l (fine) and the level l + 1 (coarse).
 
-    A subclass writes `prolong` and `restrict`, and `inject` when its level solves a nonlinear
+    A subclass defines `prolong` and `restrict`, and `inject` if its level solves a nonlinear
     equation. States are NumPy arrays, torch tensors or PETSc Vecs; no method edits its argument.
 
     Attributes
     ----------
     inject : method or None
-        fine -> coarse, for solutions (the full approximation scheme). `None`, the default: nothing
-        is carried down and the coarse level solves for the correction alone (linear multigrid).
+        fine -> coarse, for solutions (the full approximation scheme). With the default, None, the
+        coarse level solves for the correction (linear multigrid).
     adjoint : bool
-        Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is
-        claimed.
+        Whether `restrict` is the transpose of `prolong`; `Hierarchy.check` tests this claim.
     replace : method or None
-        (fine, coarse) -> `fine + prolong(coarse - inject(fine))` without its rounding errors, where
-        that puts the coarse values into the fine state. `None`, the default: the sum as it stands.
+        (fine, coarse) -> `fine + prolong(coarse - inject(fine))` without rounding errors, for
+        transfers that copy coarse values to the fine state. The default, None, computes the sum.
 
     Examples
     --------
@@ -70,24 +69,24 @@ class Transfer(ABC):
         return self.prolong(state)
 
     def carry_gradient(self, gradient: State, power: int = 1) -> State:
-        """Coarse -> fine, for gradients or their squares (power 2), which optimizers remember.
+        """Coarse -> fine, for gradients or their squares (power 2) in the memory of optimizers.
 
-        `P D^-power` with D the sums of the columns of P: the fine unknowns share the work of a
-        coarse one, so each has a part of its gradient.
+        `P D^-power`, where D contains the sums of the columns of P: the fine unknowns of a coarse
+        one share its gradient.
         """
         columns = self.restrict(self.prolong(0.0 * gradient + 1.0))  # the rows of P sum to 1
         return self.prolong(gradient / columns**power)
 
     def correct(self, state: State, correction: State) -> State:
-        """`state + prolong(correction)`; a class that can add in one pass overrides it."""
+        """`state + prolong(correction)`; classes that can add in one pass override this method."""
         fine = self.prolong(correction)
-        if unfit(fine, state):  # one entry, or a column, would broadcast
+        if unfit(fine, state):  # a single entry or a column would be broadcast
             refuse_result(type(self).__name__, "a prolong", fine, vector.describe(state))
         return state + fine
 
 
 def _transposed(matrix: Any) -> Any:
-    # A product with scipy's lazy transpose scatters; CSR gathers and is about twice as fast.
+    # A product with SciPy's lazy transpose scatters; CSR gathers and is about twice as fast.
     if sp.issparse(matrix):
         return matrix.T.tocsr()
     if vector.is_mat(matrix):
@@ -114,9 +113,9 @@ class MatrixTransfer(Transfer):
     R : matrix of shape (coarse, fine), optional
         Restriction; the transpose of `P` by default (required when `P` is a function).
     injection : matrix of shape (coarse, fine), optional
-        For solutions; without it the coarse level solves for the correction.
+        Restriction of solutions; without it the coarse level solves for the correction.
     interpolation : matrix of shape (fine, coarse), optional
-        For solutions in nested iteration; `P` by default.
+        Interpolation of solutions in nested iteration; `P` by default.
 
     Examples
     --------
@@ -179,10 +178,14 @@ class AxisTransfer(Transfer):
         The axis of the state on which each matrix acts: 0 for the layers of an ODE net, 1 for the
         knots in the coefficients (inputs, splines, outputs) of a KAN.
     R, injection, interpolation : matrix or tuple of matrices, optional
-        As in `MatrixTransfer`, one per axis.
+        The same matrices as for `MatrixTransfer`, one per axis.
     gradients : dense matrix of shape (fine, coarse), optional
-        For `carry_gradient`, where gradients are shared out in another way than `P D^-1`; its
-        transpose should undo P, as that of `P D^-1` does. For one axis.
+        Matrix for `carry_gradient` on one axis instead of `P D^-1`; its transpose should undo P.
+
+    Raises
+    ------
+    ValueError
+        If the axes are negative or their number is not that of the matrices.
 
     Examples
     --------
@@ -205,10 +208,8 @@ class AxisTransfer(Transfer):
         axes = self.axis if isinstance(self.axis, tuple | list) else (self.axis,)
         count = len(self.P) if isinstance(self.P, tuple) else 1
         if not all(map(is_whole, axes)) or not axes or count != len(axes):
-            raise ValueError(
-                f"AxisTransfer got axis {shown(self.axis)} and {count} matrices; "
-                "give one matrix per axis, axes counted from 0"
-            )
+            got = f"AxisTransfer got axis {shown(self.axis)} and {count} matrices"
+            raise ValueError(f"{got}; give one matrix per axis, axes counted from 0")
 
     def _on_axes(self, matrices: Any) -> Iterable[tuple[Any, int]]:
         one = not isinstance(self.axis, tuple | list)
@@ -267,11 +268,11 @@ def _along_axis(matrix: Any, axis: int, u: State) -> State:
     if axis >= len(shape) or shape[axis] != matrix.shape[1]:
         raise ValueError(
             f"AxisTransfer got a state of shape {shape}; axis {axis} must have length "
-            f"{matrix.shape[1]} (states come before corrections: check the level of this state)"
+            f"{matrix.shape[1]} (check that the state belongs to this level)"
         )
     before = math.prod(shape[:axis])
-    # Sparse matrices multiply matrices only, so the axis goes to the front; `swapaxes` is in NumPy
-    # and torch alike.
+    # Sparse matrices multiply matrices only, so the axis moves to the front; `swapaxes` exists in
+    # NumPy and torch.
     columns = u.reshape(before, shape[axis], -1).swapaxes(0, 1)
     width = math.prod(columns.shape[1:])
     result = matrix @ columns.reshape(shape[axis], width)
@@ -281,13 +282,13 @@ def _along_axis(matrix: Any, axis: int, u: State) -> State:
 
 @dataclass(frozen=True, eq=False)
 class PackedTransfer(Transfer):
-    """Transfer of several arrays packed into one flat state, as the parameters of a network are.
+    """Transfer of several arrays packed into one flat state, such as the parameters of a network.
 
     Parameters
     ----------
     parts : tuple of (shape, transfer)
-        In the order of packing: the shape of the array on the coarse level, and its `AxisTransfer`,
-        or `None` for an array that is the same on both levels.
+        In the order of packing: the shape of the array on the coarse level and its `AxisTransfer`,
+        or None for an array that is the same on both levels.
 
     Examples
     --------
@@ -351,15 +352,18 @@ class PackedTransfer(Transfer):
 class Injection(Transfer):
     """Every `factor`-th entry of axis 0: the transfer of MGRIT, to the C-layers.
 
-    `inject` and `restrict` pick the C-points; `prolong` puts a correction there and zeros between,
-    for F-relaxation to fill. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
+    `inject` and `restrict` select the C-points; `prolong` puts a correction there and zeros between
+    them, for F-relaxation. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
 
     Parameters
     ----------
-    size : int
-        Length of axis 0 on the fine level; the last interval may be short.
-    factor : int
-        Coarsening factor, at least 2.
+    size, factor : int
+        Length of axis 0 on the fine level, and coarsening factor, at least 2.
+
+    Raises
+    ------
+    ValueError
+        If size or factor are out of their ranges.
 
     Examples
     --------
@@ -374,17 +378,13 @@ class Injection(Transfer):
 
     def __post_init__(self) -> None:
         if not is_whole(self.size, 1) or not is_whole(self.factor, 2):
-            raise ValueError(
-                f"Injection got size {shown(self.size)} and factor {shown(self.factor)}; "
-                "they must be integers, the size at least 1, the factor at least 2"
-            )
+            got = f"Injection got size {shown(self.size)} and factor {shown(self.factor)}"
+            raise ValueError(f"{got}; give integers, the size at least 1, the factor at least 2")
 
     def _check(self, state: State, length: int) -> None:
         if len(state) != length:
-            raise ValueError(
-                f"Injection got a state of {len(state)} entries on axis 0; between {self.size} "
-                f"fine points and every {self.factor}-th it must be {length}"
-            )
+            got = f"Injection(size={self.size}, factor={self.factor}) got a state of {len(state)}"
+            raise ValueError(f"{got} entries on axis 0; it must have {length}")
 
     def inject(self, state: State) -> State:  # type: ignore[override]
         self._check(state, self.size)

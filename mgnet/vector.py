@@ -1,7 +1,7 @@
 """The few operations on states that depend on their kind: NumPy array, torch tensor or PETSc Vec.
 
-The rest of the core uses `+ - *` and `@` only. torch and petsc4py are not imported here: where a
-tensor or a Vec comes in, its library is loaded already, and `sys.modules` has it.
+The rest of the core uses `+ - *` and `@` only. torch and petsc4py are not imported here: if a
+tensor or a Vec is passed in, its library is already loaded and in `sys.modules`.
 """
 
 import sys
@@ -34,21 +34,21 @@ State = Any
 
 
 def state_shape(u: State) -> tuple[int, ...]:
-    """The lengths of the axes of a state (of all ranks together, for a Vec); copies nothing."""
+    """The lengths of the axes of a state (for a Vec, over all ranks), without a copy."""
     if not same_kind(u, u):
         raise unknown(u)
     return (u.getSize(),) if is_vec(u) else tuple(u.shape)
 
 
 def dtype_of(u: State) -> np.dtype:
-    """The precision of a state as NumPy calls it; copies nothing."""
+    """The precision of a state as a NumPy type, without a copy."""
     if is_tensor(u):
         return np.dtype(str(u.dtype).removeprefix("torch."))
     return np.dtype(sys.modules["petsc4py.PETSc"].ScalarType) if is_vec(u) else u.dtype
 
 
 def precision_of(u: State) -> float:
-    """The distance from 1 to the next number in the precision of a state.
+    """The distance from 1 to the next larger number in the precision of a state.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def precision_of(u: State) -> float:
 
 
 def at_most_double(*dtypes: Any) -> np.dtype:
-    """The common precision, or double where that is a higher one, which LAPACK and SciPy lack.
+    """The common precision, but at most double, since LAPACK and SciPy lack higher ones.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def at_most_double(*dtypes: Any) -> np.dtype:
 
 
 def computes(u: State) -> bool:
-    """Whether a state has numbers to compute with: floating-point or complex, no half precision.
+    """Whether a state has numbers to compute with: floating-point or complex, not half precision.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def computes(u: State) -> bool:
 
 
 def multiplies(matrix: Any, u: State) -> bool:
-    """Whether `matrix @ u` can be, by kind, and precision and device of tensors; True if unknown.
+    """Whether `matrix @ u` is possible, as far as type, precision and device show.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def multiplies(matrix: Any, u: State) -> bool:
 
 
 def alike(u: Any, v: State) -> bool:
-    """Whether `u` is a state of the kind and shape of `v`; shapes of Vecs are not compared.
+    """Whether `u` is a state with the kind and shape of `v`; shapes of Vecs are not compared.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def _is_array(u: Any) -> bool:
 
 
 def describe(u: Any) -> str:
-    """The type of an object; shape, precision and device of an array or a tensor.
+    """The type of an object, with shape, precision and device of an array or a tensor.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def describe(u: Any) -> str:
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
-    """A state of zeros, of the kind, precision and device of `u`, and its shape unless given.
+    """A state of zeros with the kind, precision and device of `u`, and its shape unless given.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
 
 
 def empty_like(u: State, shape: tuple[int, ...] | None = None) -> State:
-    """An array or tensor of entries not yet set, of the kind of `u`, and its shape unless given.
+    """An uninitialized array or tensor of the kind of `u`, with its shape unless given.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def empty_like(u: State, shape: tuple[int, ...] | None = None) -> State:
 
 
 def as_numpy(u: State) -> np.ndarray:
-    """The entries of a state as a NumPy array (this rank's, for a Vec); may share memory.
+    """The entries of a state as a NumPy array (for a Vec, those of this rank); may share memory.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def as_numpy(u: State) -> np.ndarray:
     if isinstance(u, np.ndarray):
         return u
     if is_tensor(u):
-        # A conjugate, or the imaginary part of one, is a view with a sign that NumPy cannot hold.
+        # A conjugate, or its imaginary part, is a view with a sign that NumPy cannot represent.
         return u.detach().cpu().resolve_conj().resolve_neg().numpy()
     if is_vec(u):
         return u.getArray(readonly=True)
@@ -189,7 +189,7 @@ def as_numpy(u: State) -> np.ndarray:
 
 
 def like(values: np.ndarray, u: State) -> State:
-    """A new state of the kind, shape, precision and device of `u` with the given entries.
+    """A new state with the kind, shape, precision and device of `u` and the given entries.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def like(values: np.ndarray, u: State) -> State:
 
 
 def completed(values: np.ndarray, u: State) -> State:
-    """`like(values, u)`, but complex values of a real array stay complex.
+    """`like(values, u)`, but complex values stay complex if u is a real array.
 
     Examples
     --------
@@ -223,7 +223,7 @@ def completed(values: np.ndarray, u: State) -> State:
 
 
 def solved_by_parts(solve: Any, dtype: np.dtype, b: np.ndarray) -> np.ndarray:
-    """`solve(b)` for any b, where `solve` takes arrays of one precision only.
+    """`solve(b)` for any b, if `solve` accepts arrays of one precision only.
 
     Examples
     --------
@@ -237,7 +237,7 @@ def solved_by_parts(solve: Any, dtype: np.dtype, b: np.ndarray) -> np.ndarray:
 
 
 def in_precision_of(u: State | None, v: State) -> State:
-    """The state v, in the precision of u where both are arrays: levels may be of several.
+    """The state v, in the precision of u if both are arrays; levels may differ in precision.
 
     Examples
     --------
@@ -262,7 +262,7 @@ def concatenate(parts: Sequence[State]) -> State:
 
 
 def join(parts: Sequence[State]) -> State:
-    """Arrays or tensors one behind the other on axis 0, as one.
+    """Arrays or tensors joined along axis 0.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def join(parts: Sequence[State]) -> State:
 
 
 def random_like(u: State, generator: np.random.Generator) -> State:
-    """A state like `u` (kind, shape, precision, device) of standard normal entries.
+    """A state of standard normal entries with the kind, shape, precision and device of `u`.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def random_like(u: State, generator: np.random.Generator) -> State:
 
 
 def apply(operator: Any, u: State) -> State:
-    """`operator(u)` for a callable (SciPy LinearOperators and PETSc Mats are), else `operator @ u`.
+    """`operator(u)` for a callable (such as a SciPy LinearOperator or a Mat), else `operator @ u`.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def apply(operator: Any, u: State) -> State:
 
 
 def shape_of(matrix: Any) -> tuple[int, int]:
-    """Rows and columns of a matrix of any kind (of all ranks together, for a Mat).
+    """Rows and columns of a matrix of any kind (for a Mat, over all ranks).
 
     Examples
     --------
@@ -319,7 +319,7 @@ def diagonal_like(matrix: Any, u: State) -> State:
     Raises
     ------
     ValueError
-        If it has a zero (on any rank).
+        If the diagonal has a zero (on any rank).
 
     Examples
     --------
@@ -338,28 +338,27 @@ def diagonal_like(matrix: Any, u: State) -> State:
         smallest = abs(values).min(initial=1)
     if smallest == 0.0:
         raise ValueError(
-            "the matrix has zeros on its diagonal; take a smoother that solves for several "
-            "unknowns at a time, as MultiplicativeSchwarz or BlockGaussSeidel"
+            "the matrix has zeros on its diagonal; use a smoother that solves for several "
+            "unknowns at a time, such as MultiplicativeSchwarz or BlockGaussSeidel"
         )
     return diagonal
 
 
 def as_scipy(matrix: Any, owner: str = "") -> sp.csr_matrix | np.ndarray:
-    """A matrix of any kind as a SciPy CSR matrix or, when it is dense, as a NumPy array.
+    """A matrix of any kind as a SciPy CSR matrix or, if it is dense, as a NumPy array.
 
     Parameters
     ----------
-    matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one
-    rank)
-        Copied to the host when it lives on an accelerator.
+    matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat
+        Matrix with all entries on one rank; copied to the host from an accelerator.
     owner : str
-        Who asks, for messages.
+        Name of the caller in messages.
 
     Raises
     ------
     TypeError
-        If the matrix has no entries to read (a function, a LinearOperator, a Mat spread over
-        ranks).
+        If the entries of the matrix cannot be read (a function, a LinearOperator, a Mat
+        distributed over ranks).
 
     Examples
     --------
@@ -384,6 +383,6 @@ def as_scipy(matrix: Any, owner: str = "") -> sp.csr_matrix | np.ndarray:
     mats.refuse_spread(matrix, owner)
     raise TypeError(
         f"matrix has the type {type(matrix).__name__}; "
-        "here the entries are needed: give a SciPy sparse matrix, "
+        "the entries are needed here: give a SciPy sparse matrix, "
         "a NumPy array, a torch tensor or a PETSc Mat on one rank"
     )

@@ -135,7 +135,7 @@ def test_it_is_reproducible_and_leaves_the_global_generator_alone():
         (np.eye(2) * np.nan, np.ones(2), "not finite"),
         (np.eye(2), np.array([1.0, np.inf]), "not finite"),
         (np.eye(2), np.ones(3), r"shape \(2,\)"),
-        (np.eye(2), np.ones((2, 0)), "without a column"),
+        (np.eye(2), np.ones((2, 0)), "with no columns"),
         (np.array([["a"]]), np.ones(1), "numbers"),
         (np.zeros((3, 3)), np.ones(3) + np.arange(3), "did not reach"),
         (np.array([[1.0, 1.0], [1.0, 1.0]]), np.ones(2), "did not reach"),
@@ -230,7 +230,7 @@ def test_blocks_with_a_null_space_of_their_own(seed):
         ({"near_nullspace": np.ones(5)}, "near_nullspace of shape"),
         ({"near_nullspace": np.full((9, 2), np.nan)}, "give finite numbers"),
         ({"near_nullspace": "constant"}, "near_nullspace of type str"),
-        ({"nullspace": "constant"}, "does not take to zero"),
+        ({"nullspace": "constant"}, "does not map to zero"),
         ({"nullspace": np.ones(4)}, "vectors of 4 entries"),
     ],
 )

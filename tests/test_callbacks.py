@@ -21,7 +21,7 @@ P = gallery.poisson(POINTS, levels=2)[0].transfer.P.toarray()
 # The object, what it did or gave, what it must give or do instead.
 SENTENCE = re.compile(
     r"(the level|level \d|Hierarchy|Solver|run|Linear|\w+ has)\b"
-    r".*(edits its argument|gave|gives|takes the state).*; (it must |let it )",
+    r".*(edits its argument|returned|gave|gives|takes the state).*; (it must |make it )",
     re.DOTALL,
 )
 NUMPY = re.compile(r"broadcast|UFuncTypeError|ambiguous|size-1|has no attribute|not subscriptable")
@@ -410,7 +410,9 @@ def test_unfit(result, expected, wrong):
 def test_a_norm_is_not_negative():
     """A solve would have met any tolerance."""
     hierarchy = Hierarchy(list(gallery.poisson(7)), norm=lambda u: -1.0)
-    with pytest.raises(TypeError, match="Hierarchy has a norm that gave -1.0; it must give one"):
+    with pytest.raises(
+        TypeError, match="Hierarchy has a norm that returned -1.0; it must return one"
+    ):
         Solver(hierarchy).solve(np.ones(7))
     with pytest.raises(TypeError, match="Hierarchy got a dot of type int"):
         Hierarchy(list(gallery.poisson(7)), dot=3)
@@ -424,7 +426,9 @@ def test_a_monitor_is_watched_in_every_call():
 
     with pytest.raises(ValueError, match="Solver has a monitor that edits its argument in place"):
         Solver(gallery.poisson(63), rtol=1e-12, monitor=late).solve(np.ones(63))
-    with pytest.raises(TypeError, match="Solver has a monitor that gave ndarray .*; it must give"):
+    with pytest.raises(
+        TypeError, match="Solver has a monitor that returned ndarray .*; it must return"
+    ):
         Solver(gallery.poisson(7), monitor=lambda entry, u: u > 0).solve(np.ones(7))
     assert ends("Solver", lambda entry, u: np.True_, None, np.ones(2))
 

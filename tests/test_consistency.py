@@ -81,7 +81,7 @@ def test_the_laws_that_are_tested_are_listed():
             *(["restrict is the transpose of prolong", "inject undoes prolong"] * (number < 2)),
         ]
     ]
-    assert "recentring, A_1(w) = restrict(A_0(u + P w) - A_0(u))" in Hierarchy(
+    assert "recentering, A_1(w) = restrict(A_0(u + P w) - A_0(u))" in Hierarchy(
         recentred(fas())
     ).check(np.ones(15))
     assert "nesting, A_2(w) = restrict(A_1(prolong(w)))" in galerkin().check(np.ones(15))
@@ -171,7 +171,7 @@ BROKEN = {
     ),
     "transpose of linearize": (
         broken(2, linearize=lambda level: lambda u: Lopsided(level.linearize(u))),
-        "level 2: the transpose of `linearize` does not match it",
+        "level 2: the transpose of `linearize` is not its adjoint",
     ),
     "derivative": (
         broken(
@@ -188,13 +188,13 @@ BROKEN = {
     "inject": (broken(1, transfer=wrong_injection), "level 1: inject does not undo prolong"),
     "nesting": (nested_with(2, 1.1), "level 1: the levels are not nested"),
     "nesting of objectives": (with_objectives(0.5), "level 0: the objectives are not nested"),
-    "recentring at zero": (
+    "recentering at zero": (
         lambda: Hierarchy(recentred(fas(), "offset")),
-        "level 0: the recentred operator does not vanish at 0",
+        "level 0: the recentered operator does not vanish at 0",
     ),
-    "recentring": (
+    "recentering": (
         lambda: Hierarchy(recentred(fas(), "factor")),
-        r"level 0: the recentred operator is not restrict\(A\(u \+ P w\) - A\(u\)\)",
+        r"level 0: the recentered operator is not restrict\(A\(u \+ P w\) - A\(u\)\)",
     ),
 }
 
@@ -210,8 +210,11 @@ def test_a_broken_part_is_named(make, law, seed):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"restrict": lambda r: r[:4]}, "level 0: restrict gives 4 unknowns, but level 1 has 7"),
-        ({"prolong": lambda w: np.ones(9)}, r"level 0: prolong gives the shape \(9,\), but the st"),
+        ({"restrict": lambda r: r[:4]}, "level 0: restrict returns 4 unknowns, but level 1 has 7"),
+        (
+            {"prolong": lambda w: np.ones(9)},
+            r"level 0: prolong returns the shape \(9,\), but the st",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(change, why):

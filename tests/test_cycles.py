@@ -31,7 +31,7 @@ LARGE = [10**9, 10**30, 10**5000]
     ],
 )
 def test_what_is_refused(text, levels, steps):
-    with pytest.raises(ValueError, match=f"at most {MOST_STEPS} (steps )?can be made") as refusal:
+    with pytest.raises(ValueError, match=f"at most {MOST_STEPS} (steps )?are allowed") as refusal:
         parse(text, levels)
     if steps is not None:
         assert f" has {steps} steps" in str(refusal.value)
@@ -100,7 +100,7 @@ def test_steps_without_an_end(monkeypatch):
         Schedule(forever())
     assert len(parse(999 * "pre," + "pre", 1)) == 1000
     for text in (1000 * "pre," + "pre", "cascade 1" + 2000 * ",1"):
-        with pytest.raises(ValueError, match="at most 500000 steps can be made"):
+        with pytest.raises(ValueError, match="at most 500000 steps are allowed"):
             parse(text, 1)
 
 
@@ -128,5 +128,5 @@ def test_pictures_are_bounded(schedule, width):
 
 @pytest.mark.parametrize("width", [0, -5, 1.5, math.nan, "100", None, True])
 def test_widths_that_are_none(width):
-    with pytest.raises(ValueError, match="^picture got width .*; give a number of columns"):
+    with pytest.raises(ValueError, match="^picture got width .*; give the number of columns"):
         cycle(2).picture(width)

@@ -150,7 +150,7 @@ def test_a_batch_is_bound_to_all_levels():
     assert (bound.bind, bound.nested) == (bind, True)
     assert (bound.norm(np.ones(4)), bound.dot(np.ones(4), np.ones(4))) == (4.0, 4.0)
     np.testing.assert_allclose(bound.with_data(1.0)[0].matrix.toarray(), A.toarray())
-    with pytest.raises(TypeError, match="these levels have no data; give bind"):
+    with pytest.raises(TypeError, match="give Hierarchy\(bind"):
         gallery.poisson(7).with_data(3.0)
 
 
@@ -280,7 +280,7 @@ def test_the_level_is_named_by_its_number_when_a_smoother_refuses():
 
 
 def test_a_network_of_levels_that_hold_none_is_refused():
-    with pytest.raises(TypeError, match="level 0, but these levels hold no network; make"):
+    with pytest.raises(TypeError, match="level 0, but these levels hold no network; build"):
         gallery.poisson(7).network(0, np.zeros(7))
 
 

@@ -177,5 +177,5 @@ def test_pivots_that_are_zero(dtype):
     exchanged = swept(ILU(0.0), level, np.zeros(3, dtype), A @ np.ones(3, dtype))
     np.testing.assert_allclose(exchanged, 1.0, rtol=1e-5)
     singular = Level(sp.csr_matrix(np.ones((3, 3), dtype)), ILU(0.0), name="level 1")
-    with pytest.raises(ValueError, match="on level 1: a pivot is zero; take a smaller drop_tol"):
+    with pytest.raises(ValueError, match="on level 1: a pivot is zero; use a smaller drop_tol"):
         ILU(0.0).start(singular, np.zeros(3, dtype))

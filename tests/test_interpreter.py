@@ -208,7 +208,7 @@ def test_recentred_levels_minimise_over_the_coarse_space():
     )
     hierarchy = Hierarchy([top, recenter(np.zeros(31))])
     u, f = np.sin(np.arange(31.0)), np.full(31, 10.0 / 32)
-    assert "recentring" in hierarchy.check(u)
+    assert "recentering" in hierarchy.check(u)
     value, _ = run(parse("down, solve 20, up", 2), hierarchy, u, f)
     best = value - u  # in the range of P, where the gradient of J - <f, .> must vanish
     assert np.linalg.norm(P.T @ (f - fine.operator(value))) < 1e-10
@@ -532,7 +532,7 @@ def test_only_steps_to_come_may_change_at_a_resume():
         run(cycle(2, pre=2), hierarchy, None, None, resume=kept[2])
     with pytest.raises(ValueError, match="on 2 levels.*on 3 levels"):
         run(cycle(3), gallery.poisson(7, levels=3), None, None, resume=kept[0])
-    with pytest.raises(ValueError, match="beside resume"):
+    with pytest.raises(ValueError, match="besides resume"):
         run(cycle(2), hierarchy, None, f, resume=kept[2])
 
 

@@ -216,9 +216,9 @@ def test_parameters_are_checked(arguments, why):
 @pytest.mark.parametrize(
     ("smoother", "shape", "why"),
     [
-        (LineRelaxation(), (), "level 1 does not know the shape of the grid; give Level.shape"),
+        (LineRelaxation(), (), "level 1 has no shape of the grid; give Level.shape"),
         (LineRelaxation(shape=(3, 3)), (), "is 9 points, but the level has 12 unknowns"),
-        (LineRelaxation(2), (3, 4), r"goes along axis 2, but .*\(3, 4\): its axes are 0 to 1"),
+        (LineRelaxation(2), (3, 4), r"runs along axis 2, but .*\(3, 4\): its axes are 0 to 1"),
     ],
 )
 def test_grids_that_do_not_fit(smoother, shape, why):

@@ -91,11 +91,11 @@ class Gives(Smoother):
 @pytest.mark.parametrize(
     ("result", "sentence"),
     [
-        (lambda u: u, r"gave ndarray \(2,\) .*; it must give \(state, memory\)"),
-        (lambda u: None, "gave NoneType; it must give"),
-        (lambda u: (u, None, u), "gave tuple; it must give"),
-        (lambda u: (u[:1], None), r"gave ndarray \(1,\) .*; it must give a state like u"),
-        (lambda u: (u.tolist(), None), "gave list; it must give a state like u"),
+        (lambda u: u, r"returned ndarray \(2,\) .*; it must return \(state, memory\)"),
+        (lambda u: None, "returned NoneType; it must return"),
+        (lambda u: (u, None, u), "returned tuple; it must return"),
+        (lambda u: (u[:1], None), r"returned ndarray \(1,\) .*; it must return a state like u"),
+        (lambda u: (u.tolist(), None), "returned list; it must return a state like u"),
     ],
 )
 def test_what_a_smoother_gives(result, sentence):
@@ -140,16 +140,26 @@ def test_a_fault_of_smooth_names_smooth():
             return None
 
     level = Level(np.eye(2), Nothing(), name="level 0")
-    with pytest.raises(TypeError, match=r"a method smooth that gave NoneType.*\(state, memory\)"):
+    with pytest.raises(
+        TypeError, match=r"a method smooth that returned NoneType.*\(state, memory\)"
+    ):
         swept(level, Step("pre", 0, 1), np.ones(2), np.ones(2), {}, ahead=True)
 
 
 @pytest.mark.parametrize(
     ("part", "function", "sentence"),
     [
-        ("line_search", lambda *given: None, "a line search that gave None; it must give one real"),
-        ("line_search", lambda *given: np.ones(7), r"a line search that gave ndarray \(7,\)"),
-        ("recenter", lambda u: u, "a function recenter that gave ndarray .*; it must give a Level"),
+        (
+            "line_search",
+            lambda *given: None,
+            "a line search that returned None; it must return one",
+        ),
+        ("line_search", lambda *given: np.ones(7), r"a line search that returned ndarray \(7,\)"),
+        (
+            "recenter",
+            lambda u: u,
+            "a function recenter that returned ndarray .*; it must return a Level",
+        ),
         ("recenter", edits(lambda u: POISSON[1]), "a function recenter that edits its argument"),
         ("line_search", lambda level, u, d, f, r: d.fill(0.0), "a line search that edits"),
     ],
@@ -166,7 +176,9 @@ def test_functions_of_a_level(part, function, sentence):
 )
 def test_jacobians(jacobian):
     level = Level(abs, Jacobi(), linearize=lambda u: jacobian, name="level 0")
-    with pytest.raises(TypeError, match="level 0 has a function linearize that gave .*; it must"):
+    with pytest.raises(
+        TypeError, match="level 0 has a function linearize that returned .*; it must"
+    ):
         level.jacobian(np.ones(7))
 
 

@@ -160,7 +160,11 @@ WRONG = {
     "nothing to solve": (lambda: solved(None), ValueError, "neither f nor u"),
     "no batches": (lambda: Solver(ONE, batches=[]).solve(F), ValueError, "no batches"),
     "batches=3": (lambda: Solver(ONE, batches=3).solve(F), TypeError, "type int; give an iterable"),
-    "batches of no data": (lambda: Solver(ONE, batches=[1]).solve(F), TypeError, "give bind="),
+    "batches of no data": (
+        lambda: Solver(ONE, batches=[1]).solve(F),
+        TypeError,
+        "first give Hierarchy=",
+    ),
     "a text to run": (lambda: run("V(1,1)", ONE, None, F), TypeError, "type str; give a Schedule"),
     "another depth": (lambda: run(cycle(3), ONE, None, F), ValueError, "does not fit"),
     # Hierarchies
@@ -240,7 +244,7 @@ WRONG = {
     "nested 0 cycles": (lambda: nested(3, cycles=0), ValueError, "cycles = 0"),
     "a number to parse": (lambda: parse(3, 3), TypeError, "got a int; it reads a text"),
     "points as text in 1-D": (lambda: interpolation_matrix("3"), TypeError, "must be integers"),
-    "a size as text": (lambda: Injection("8"), ValueError, "they must be integers"),
+    "a size as text": (lambda: Injection("8"), ValueError, "give integers"),
     "a state of another level": (
         lambda: AxisTransfer(np.ones((3, 2)), axis=0).prolong(np.ones(5)),
         ValueError,
@@ -368,7 +372,7 @@ WRONG = {
     "a misspelt option of Adam": (
         lambda: TorchOptimizer(torch.optim.Adam, {"weight_decai": 0.1}),
         ValueError,
-        "which Adam has not; the nearest is 'weight_decay'",
+        "which Adam does not have; the nearest is 'weight_decay'",
     ),
     "points as a list": (lambda: Term(lambda u: u.value, [0.0]), ValueError, "tensor of shape"),
     "flat points": (lambda: Term(lambda u: u.value, X[:, 0]), ValueError, r"x.unsqueeze\(1\)"),
@@ -438,7 +442,7 @@ WRONG = {
     "complex targets for the last": (
         lambda: solve_last_layer_(mlp(), [(X, 1j * Y)]),
         ValueError,
-        "complex128 for real outputs",
+        "complex128 for real",
     ),
     "float32 for the last": (
         lambda: solve_last_layer_(mlp(), [(X.float(), Y)]),

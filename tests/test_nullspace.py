@@ -95,7 +95,7 @@ def test_given_vectors_right_and_left(seed):
     assert np.allclose(right[:, 2:].T @ removed, right[:, 2:].T @ u)
     with pytest.raises(ValueError, match="left vector"):
         NullSpace(right[:, :2]).check(A)
-    with pytest.raises(ValueError, match="does not take to zero"):
+    with pytest.raises(ValueError, match="does not map to zero"):
         NullSpace(generator.standard_normal(8)).check(A)
 
 

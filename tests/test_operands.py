@@ -262,7 +262,7 @@ REFUSED = [
     (np.array(["1"] * 7), TypeError, "give float64"),
     (np.array([1.0] * 7, dtype=object), TypeError, "give float64"),
     (np.ones(7, dtype="m8[s]"), TypeError, "give float64"),
-    ([1.0, [2.0, 3.0]], TypeError, "no array of numbers"),
+    ([1.0, [2.0, 3.0]], TypeError, "not an array of numbers"),
     ([], ValueError, "0 entries"),
     (np.float64(1.0), ValueError, "single number"),
     (1.0, TypeError, "a state must be"),

@@ -94,7 +94,7 @@ def test_the_text_of_a_schedule_reads_back(case):
 @pytest.mark.parametrize(
     ("steps", "number", "why"),
     [
-        ([("pre", 0), ("sweep", 0)], 2, "'sweep' is no action; use one of pre, post"),
+        ([("pre", 0), ("sweep", 0)], 2, "'sweep' is not an action; use one of pre, post"),
         ([("pre", 0, 0)], 1, "'pre' has count 0; sweeps need an integer of at least 1"),
         ([("pre", 0, 1.5)], 1, "'pre' has count 1.5; sweeps need an integer"),
         ([("down", 0, 2), ("up", 0)], 1, "'down' has count 2; .* moves have none"),

@@ -221,7 +221,7 @@ def test_vanka_on_a_saddle_point(compressibility):
         elif compressibility:
             assert not solver.solve(f).reason.converged
         else:
-            with pytest.raises(ValueError, match="zeros on its diagonal; take .*Multiplicative"):
+            with pytest.raises(ValueError, match="zeros on its diagonal; use .*Multiplicative"):
                 solver.solve(f)
 
 
@@ -298,5 +298,5 @@ def test_a_nonlinear_level():
     np.testing.assert_allclose(swept(smoother, level, u, f), expected, rtol=1e-12)
     smoother = MultiplicativeSchwarz(SETS)
     for ask in (lambda: smoother.start(level, u), lambda: smoother.work(level, 1)):
-        with pytest.raises(ValueError, match="residual of this level is a function; take Additive"):
+        with pytest.raises(ValueError, match="residual of this level is a function; use Additive"):
             ask()

@@ -61,7 +61,7 @@ def turning(n):
 )
 def test_the_strong_axis_is_named(shape, weights, axis, dtype):
     line = told(grid(shape, weights).astype(dtype), shape=shape)
-    assert line.endswith(f"take LineRelaxation(axes={axis}) there")
+    assert line.endswith(f"use LineRelaxation(axes={axis}) there")
     assert "100 times as strongly" in line or weights != (100, 1)
     assert f"only along axis {axis} of the grid;" in line or 0 not in weights
 
@@ -75,7 +75,7 @@ def test_lines_along_the_wrong_axis_are_no_answer():
 
 def test_an_axis_that_turns():
     line = told(turning(16), shape=(16, 16))
-    assert line.endswith("take LineRelaxation('alternating') there")
+    assert line.endswith("use LineRelaxation('alternating') there")
 
 
 @pytest.mark.parametrize("shape", [(15,), (7, 7), (5, 5, 5)])
@@ -88,10 +88,10 @@ def test_an_even_matrix_asks_for_none(shape):
 
 def test_without_a_shape_rows_are_looked_at():
     line = told(grid((9, 9), (100, 1)))
-    assert "100 times the smaller ones" in line and "take ILU() there, or LineRelaxation" in line
+    assert "100 times the smaller ones" in line and "use ILU() there, or LineRelaxation" in line
     stencil = pyamg.gallery.diffusion_stencil_2d(epsilon=1e-3, theta=np.pi / 4, type="FE")
     rotated = sp.csr_matrix(pyamg.gallery.stencil_grid(stencil, (12, 12)))
-    assert "take ILU() there" in told(rotated, shape=(12, 12))
+    assert "use ILU() there" in told(rotated, shape=(12, 12))
     assert told(rotated, ILU()) == ""
 
 
@@ -109,7 +109,7 @@ def test_bilinear_elements_have_large_entries_along_the_weak_axis_too(angle, axi
     line = told(A, shape=(15, 15))
     assert line == (
         f"its matrix couples unknowns 100 times as strongly along axis {axis} of the grid as along "
-        f"the others; take LineRelaxation(axes={axis}) there"
+        f"the others; use LineRelaxation(axes={axis}) there"
     )
 
 
@@ -126,7 +126,7 @@ def test_equations_of_fourth_order_go_by_their_entries():
     plate = sp.kron(one, sp.eye(9)) + 2 * sp.kron(second(9), second(9)) + sp.kron(sp.eye(9), one)
     assert "LineRelaxation(" not in told(sp.csr_matrix(plate), shape=(9, 9))
     stiff = sp.kron(100 * one, sp.eye(9)) + sp.kron(sp.eye(9), one)
-    assert told(sp.csr_matrix(stiff), shape=(9, 9)).endswith("take LineRelaxation(axes=0) there")
+    assert told(sp.csr_matrix(stiff), shape=(9, 9)).endswith("use LineRelaxation(axes=0) there")
 
 
 @pytest.mark.parametrize("angle", [30, 45, 60])
@@ -144,13 +144,13 @@ def test_ilu_is_named_where_it_converges(eps, angle):
         assert line.endswith("tells (ILU() would not converge)")
         assert told(A, LineRelaxation(), (63, 63)) == ""
     else:
-        assert line == "" or "take ILU() there, or LineRelaxation where" in line
+        assert line == "" or "use ILU() there, or LineRelaxation where" in line
     assert (norms[-1] > norms[10]) == ("ILU()" not in any_smoother(level, f))
 
 
 def test_blocks():
     coupled = sp.bsr_matrix(sp.kron(second(20), [[2.0, 1.5], [1.5, 2.0]]), blocksize=(2, 2))
-    assert told(coupled).endswith("in its blocks of 2 are coupled; take BlockGaussSeidel() there")
+    assert told(coupled).endswith("in its blocks of 2 are coupled; use BlockGaussSeidel() there")
     assert "Block" not in told(coupled, BlockGaussSeidel())
     assert "Block" not in told(sp.bsr_matrix(sp.kron(second(20), np.eye(2)), blocksize=(2, 2)))
 
@@ -160,7 +160,7 @@ def test_saddle_points_and_flows():
         A, _ = stokes(6, compressibility)
         assert "MultiplicativeSchwarz(subdomains) there, with a set for each" in told(A)
     upwind = sp.diags([-1.0, 1.2, -0.1], [-1, 0, 1], shape=(50, 50)).tocsr()
-    assert "far from symmetric, as that of a flow; take ILU() there" in told(upwind)
+    assert "far from symmetric, as in a flow problem; use ILU() there" in told(upwind)
     hermitian = sp.csr_matrix(second(50) + 1j * (sp.eye(50, k=1) - sp.eye(50, k=-1)))
     assert told(hermitian) == ""
 
@@ -183,6 +183,6 @@ def test_who_follows_converges():
     shapes = [(m, m) for m in sizes]
     f = np.random.default_rng(0).standard_normal(n * n)
     stalled = Solver(Hierarchy.from_matrices(matrices, P, shapes=shapes), max_cycles=30).solve(f)
-    assert "take LineRelaxation(axes=0) there" in stalled.explain()
+    assert "use LineRelaxation(axes=0) there" in stalled.explain()
     followed = Hierarchy.from_matrices(matrices, P, smoother=LineRelaxation(axes=0), shapes=shapes)
     assert Solver(followed).solve(f).require().cycles < 10

@@ -257,7 +257,9 @@ def test_dense_matrices_as_scipy():
 
 @pytest.mark.parametrize("matrix", [abs, sp.linalg.aslinearoperator(DENSE), None])
 def test_a_matrix_without_entries_is_refused(matrix):
-    with pytest.raises(TypeError, match=f"matrix has the type {type(matrix).__name__}; here the"):
+    with pytest.raises(
+        TypeError, match=f"matrix has the type {type(matrix).__name__}; the entries"
+    ):
         vector.as_scipy(matrix)
 
 

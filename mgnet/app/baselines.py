@@ -1,7 +1,7 @@
-"""What else one could fit to a table of a few inputs: a tensor-product spline.
+"""A tensor-product spline, as a baseline for tables with few inputs.
 
-It chooses its settings within the seconds it is given, by cross-validation on the training rows,
-and is then fitted to all of them. The held-out rows only measure the result.
+Its settings are chosen within the given seconds, by cross-validation on the training rows; it is
+then fitted to all of them. The held-out rows are used only to measure the result.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ EVEN = (0.0, 1.0)
 OTHER = {"linear": "log", "log": "linear"}
 SPLIT_SEED = 12345
 FOLDS = 4
-FULL = 1.0e7  # floats in a banded matrix, at most
+FULL = 1.0e7  # largest number of floats in a banded matrix
 
 
 def _folds(rows: int) -> list[np.ndarray]:
-    """Cut the training rows into parts that take turns as validation rows."""
+    """Divide the training rows into parts that serve in turn as validation rows."""
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
     return np.array_split(order, min(FOLDS, rows))
 
 
 def _start(x: np.ndarray) -> Splines:
-    """Return the first guess: uniform knots, few enough for the rows to determine the splines."""
+    """Return the initial guess: uniform knots, few enough for the rows to determine the splines."""
     intervals = max(int(min(12.0, (len(x) / 4.0) ** (1.0 / x.shape[1]))) - ORDER + 1, 1)
     axes = [Axis(c.min(), c.max(), "linear", EVEN, intervals) for c in x.T]
     return Splines(tuple(axes), (-4.0,) * len(axes))
 
 
 def _moves(x: np.ndarray, y: np.ndarray, step: float) -> Iterator[Callable[[Fit], Splines]]:
-    """Yield changes of one thing, or of the number of all knots, the most promising first."""
+    """Yield changes of one setting, or of the number of all knots, the most promising first."""
     numbers = range(x.shape[1])
     change = 4.0 * (step - 1.0)
     yield lambda fit: _placed(fit, numbers)
@@ -73,7 +73,7 @@ def _with_axis(choice: Splines, number: int, axis: Axis) -> Splines:
 
 
 def _resized(choice: Splines, numbers: Iterable[int], factor: float) -> Splines:
-    """Change the number of intervals, by one at least."""
+    """Change the number of intervals by at least one."""
     for number in numbers:
         axis = choice.axes[number]
         grown = axis.intervals * factor
@@ -83,7 +83,7 @@ def _resized(choice: Splines, numbers: Iterable[int], factor: float) -> Splines:
 
 
 def _placed(fit: Fit, numbers: Iterable[int], damping: float = 0.0) -> Splines:
-    """Put the knots where the fit so far bends; a damping near 1 moves them little."""
+    """Place knots where the current fit bends; a damping near 1 moves them little."""
     choice = fit.choice
     for number in numbers:
         axis = choice.axes[number]
@@ -113,7 +113,7 @@ def _rescaled(fit: Fit, number: int) -> Splines:
 
 
 def _quantiles(fit: Fit, number: int, column: np.ndarray) -> Splines:
-    """Put as many rows between any two knots of one axis."""
+    """Place the same number of rows between any two knots of one axis."""
     axis = fit.choice.axes[number]
     places = np.quantile(axis.coordinate(column), np.linspace(0.0, 1.0, 51))
     if np.any(np.diff(places) <= 0.0):
@@ -129,7 +129,7 @@ def _even(fit: Fit, number: int) -> Splines:
 
 @dataclass
 class _Search:
-    """The best choice so far, and what the trials took."""
+    """The best choice so far, and the cost of the trials."""
 
     x: np.ndarray
     y: np.ndarray
@@ -141,7 +141,7 @@ class _Search:
     seen: set[Splines] = field(default_factory=set)
 
     def accepts(self, choice: Splines) -> bool:
-        """Cross-validate a choice not tried before; keep it where it lowers the error."""
+        """Cross-validate a choice that was not tried before; keep it if it lowers the error."""
         if choice in self.seen or choice.storage > FULL:
             return False
         self.seen.add(choice)
@@ -165,12 +165,12 @@ class _Search:
 
     @property
     def over(self) -> bool:
-        """Whether another trial and the final fit might pass the deadline."""
+        """Whether another trial and the final fit might exceed the deadline."""
         return perf_counter() + 1.5 * self.longest > self.deadline
 
 
 def _choose(search: _Search) -> None:
-    """Walk from choice to better choice, with smaller steps where no neighbour is better."""
+    """Move from choice to better choice, with smaller steps if no neighbor is better."""
     search.accepts(_start(search.x))
     step = 1.5
     while search.fit is not None and step > 1.02 and not search.over:
@@ -183,27 +183,28 @@ def _choose(search: _Search) -> None:
 
 
 def spline(data: Data, seconds: float) -> Trained:
-    """Fit a tensor-product cubic spline by penalised least squares.
+    """Fit a tensor-product cubic spline by penalized least squares.
 
-    The number of knots, their places, the penalties and the scales (linear or logarithmic) of
-    inputs and target are chosen by cross-validation on the training rows for as long as the
+    The number of knots, their positions, the penalties and the scales (linear or logarithmic) of
+    inputs and target are chosen by cross-validation on the training rows, for as long as the
     seconds last.
 
     Parameters
     ----------
     data : Data
-        With up to three inputs, one target of numbers, and no weights.
+        Data with up to three inputs, one numeric target, and no weights.
     seconds : float
+        Time limit.
 
     Returns
     -------
     Trained
-        The note says what was chosen.
+        Trained spline, with a note on the chosen settings.
 
     Raises
     ------
     ValueError
-        Above three inputs, or for an input that does not vary.
+        If there are more than three inputs, or an input does not vary.
 
     Examples
     --------
@@ -217,7 +218,8 @@ def spline(data: Data, seconds: float) -> Trained:
     x, y = np.asarray(data.x, dtype=float), np.asarray(data.y, dtype=float)
     if x.shape[1] > MAX_INPUTS:
         raise ValueError(
-            f"spline got {x.shape[1]} inputs; a tensor product is out of reach above {MAX_INPUTS}"
+            f"spline got {x.shape[1]} inputs; a tensor product is too large for more than "
+            f"{MAX_INPUTS}"
         )
     if len(x) <= ORDER:
         raise ValueError(f"spline got {len(x)} rows; a cubic needs more than {ORDER}")
@@ -229,7 +231,7 @@ def spline(data: Data, seconds: float) -> Trained:
     def record(fit: Fit) -> None:
         history.append((perf_counter() - begun, np.nan, data.loss(fit(x), y), 0))
 
-    with threadpool_limits(limits=1, user_api="blas"):  # the banded factorisations are narrow
+    with threadpool_limits(limits=1, user_api="blas"):  # the banded factorizations are narrow
         search = _Search(x, y, begun + seconds, record)
         _choose(search)
         if search.fit is None:

@@ -1,7 +1,7 @@
-"""Gradient boosting as one would tune it within some seconds.
+"""Gradient boosting, tuned within a time limit.
 
-Its settings are chosen on a part of the training rows, and then fitted to all of them. The held-out
-rows only measure the result.
+Its settings are chosen on a part of the training rows; it is then fitted to all of them. The
+held-out rows are used only to measure the result.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mgnet.app.data import Data, Trained
 
 __all__ = ["boosting"]
 
-SEARCH = 0.75  # share of the seconds that goes into choosing the settings
+SEARCH = 0.75  # fraction of the seconds for choosing the settings
 SPLIT_SEED = 12345
 MANY_ROWS = 50_000
-CHUNK = 25  # boosting iterations before the first look at the validation rows
+CHUNK = 25  # boosting iterations before the first test on the validation rows
 
 
 def _split(data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the training rows into four fifths to fit and one fifth to choose by."""
+    """Divide the training rows into four fifths for fitting and one fifth for choosing."""
     rows = len(data.y)
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
     part = max(rows // 5, 1)
     fitted, kept = order[part:], order[:part]
-    if data.targets.classes:  # a class that is in one part alone is in the part that is fitted
+    if data.targets.classes:  # a class that is in one part only is in the part for fitting
         lonely = ~np.isin(data.y[kept], data.y[fitted])
         fitted, kept = np.concatenate([fitted, kept[lonely]]), kept[~lonely]
     return fitted, kept
@@ -38,7 +38,7 @@ def _split(data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class _Trial:
-    """Boosted trees that are grown in pieces, so that the clock can stop them."""
+    """Boosted trees that are grown in pieces, so that a time limit can stop them."""
 
     rate: float
     leaves: int
@@ -67,7 +67,7 @@ class _Trial:
 
     @property
     def numbers(self) -> int:
-        """Values of the leaves and thresholds of the splits."""
+        """Number of values of leaves and thresholds of splits."""
         trees = (tree for stage in self.model._predictors for tree in stage)
         return sum(len(tree.nodes) for tree in trees)
 
@@ -80,7 +80,7 @@ class _Trial:
 
 
 def _trials(seed: int, classes: bool) -> Iterator[_Trial]:
-    """Yield settings: what mostly wins on smooth tables first, then at random."""
+    """Yield settings: those that usually win on smooth tables first, then random ones."""
     for rate, leaves, rows in ((0.1, 31, 10), (0.1, 15, 5), (0.05, 63, 5), (0.2, 15, 3)):
         yield _Trial(rate, leaves, rows, seed, classes)
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def _trials(seed: int, classes: bool) -> Iterator[_Trial]:
 
 
 def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
-    """Grow by a quarter at a time until the validation rows stop gaining, or the clock strikes."""
+    """Grow by a quarter at a time until the validation error stagnates or the time is over."""
     fitted, kept = _split(data)
     weights = None if data.weights is None else data.weights[kept]
     iterations, best, worse = CHUNK, 0, 0
@@ -111,7 +111,7 @@ def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
 def _boost(
     data: Data, begun: float, seconds: float, seed: int, record: Callable[[_Trial], None]
 ) -> tuple[_Trial, int]:
-    """Return the winner, fitted to all training rows, and the number of settings tried."""
+    """Return the best trial, fitted to all training rows, and the number of settings tried."""
     classes = bool(data.targets.classes)
     trials, tried = _trials(seed, classes), 1
     best = next(trials)
@@ -139,19 +139,21 @@ def boosting(data: Data, seconds: float, seed: int) -> Trained:
     """Fit gradient-boosted trees: scikit-learn's HistGradientBoosting estimators.
 
     Learning rate, leaves, rows per leaf and iterations are chosen on a fifth of the training rows,
-    which also stops each trial; the winner is then fitted to all training rows.
+    which also stops each trial; the best is then fitted to all training rows.
 
     Parameters
     ----------
     data : Data
-        With one target.
+        Data with one target.
     seconds : float
+        Time limit.
     seed : int
+        Seed of the random choices.
 
     Returns
     -------
     Trained
-        Its parameters are the values of all leaves and the thresholds of all splits.
+        Trained trees; the parameters are the values of all leaves and the thresholds of all splits.
 
     Examples
     --------
@@ -168,7 +170,7 @@ def boosting(data: Data, seconds: float, seed: int) -> Trained:
         loss = data.loss(trial(data.x), data.y, data.weights)
         history.append((perf_counter() - begun, np.nan, loss, 0))
 
-    # On a short table threads mostly wait for each other, on a busy machine for ever.
+    # On a short table threads mostly wait for each other, on a busy machine extremely long.
     with threadpool_limits(limits=1 if len(data.y) < MANY_ROWS else None):
         final, tried = _boost(data, begun, seconds, seed, record)
     note = (

@@ -1,6 +1,7 @@
-"""The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
+"""The command `mgnet`: it parses arguments, prints and writes; other modules do the work.
 
-Exit codes: 0, 2 after bad input (one sentence on stderr), 128 + n after signal n (130: Ctrl-C).
+Exit codes: 0 after success, 2 after bad input (one sentence on stderr), 128 + n after signal n
+(130: Ctrl-C).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LEVELS = click.IntRange(1, 64)
 DECIMAL = click.option(
     "--decimal",
     type=click.Choice([".", ","]),
-    help="Decimal mark of a text, where it does not tell; the other mark may group digits.",
+    help="Decimal mark of a text file, if unclear; the other mark may group digits.",
 )
 NO_TEXT = {".npz", ".parquet", ".pq", ".xlsx", ".gz", ".bz2", ".xz"}
 
@@ -45,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Those of the process by default.
+        Arguments; those of the process by default.
 
     Returns
     -------
     int
-        Exit code.
+        Exit code of the command.
 
     Examples
     --------
@@ -67,20 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Run the command line as a process of its own, with a quick end."""
+    """Run the command line as its own process, which ends quickly."""
     noted = Noted()
     noted.__enter__()
-    atexit.register(noted.end_process)  # the first, so that it runs when all others have run
+    atexit.register(noted.end_process)  # registered first, so that it runs after all others
     code = _answer(sys.argv[1:], noted)
     noted.leave_to_system()
-    # As Python ends it searches all objects of torch and others for garbage, for seconds.
+    # At exit Python would search all objects of torch and others for garbage, which takes seconds.
     gc.freeze()
     sys.exit(code)
 
 
 @dataclass
 class Session:
-    """One call of the command: what was typed, when, and what there is by now."""
+    """One call of the command: its text, its start, and its current state."""
 
     typed: str = ""
     petsc: bool = False
@@ -92,7 +93,7 @@ def _answer(arguments: Sequence[str], noted: Noted) -> int:
     session, code = Session(), INTERRUPTED
     told = True
     try:
-        # Threads that wait must not spin: beside other work that slows torch tenfold.
+        # Waiting threads must not spin: on a busy machine that slows torch down tenfold.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         code = _run(*split_options(arguments), session, noted)
         told = code == INTERRUPTED
@@ -101,7 +102,7 @@ def _answer(arguments: Sequence[str], noted: Noted) -> int:
         noted.raising, told = False, False
     except Exception:
         noted.raising, told = False, False
-        if not noted.numbers:  # else a library has met a signal
+        if not noted.numbers:  # otherwise a library has caught a signal
             raise
     if code != INTERRUPTED and not noted.numbers:
         return code
@@ -134,7 +135,7 @@ def _run(own: list[str], petsc: list[str], session: Session, noted: Noted) -> in
 
 @contextmanager
 def _bad_input() -> Iterator[None]:
-    """Turn the library's refusals into one sentence."""
+    """Convert the library's refusals to one sentence."""
     try:
         yield
     except BrokenPipeError:
@@ -165,12 +166,12 @@ def cli(context: click.Context) -> None:
     "--target",
     required=True,
     callback=column_names,
-    help="Column to predict, numbers or labels; or several, of numbers.",
+    help="Column to predict, numbers or labels; or several numeric columns.",
 )
 @click.option(
     "--inputs", callback=column_names, help="Columns to predict it from; default: all others."
 )
-@click.option("--exclude", callback=column_names, help="Columns that are no inputs.")
+@click.option("--exclude", callback=column_names, help="Columns that are not inputs.")
 @click.option("--weights", help="Column with the weights of the rows.")
 @click.option(
     "--task",
@@ -180,14 +181,16 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--cyclic",
     callback=cycles,
-    help="What dates become besides days: some of hour,weekday,month.",
+    help="Cyclic inputs from dates, besides days: some of hour,weekday,month.",
 )
 @with_settings
 @click.option("--out", type=FILE, default="mgnet-fit", show_default=True, help="Output folder.")
-@click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier model in the output folder.")
 @DECIMAL
 @click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
-@click.option("--compare", is_flag=True, help="Train other methods for as long, and report them.")
+@click.option(
+    "--compare", is_flag=True, help="Train other methods for the same time and report them."
+)
 @click.pass_context
 def fit(
     context: click.Context,
@@ -206,10 +209,11 @@ def fit(
 ) -> int:
     """Train a network on the table DATA (text, .npz, Parquet, Excel; - is standard input).
 
-    PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
+    PETSc options control the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
     """
     settings = settings_of(context, context.obj.petsc)
-    # Signals wait for imports and folders: half of either must not be left.
+    # Signals are held back during imports and changes of folders, so that neither is left
+    # unfinished.
     with _bad_input(), Hold() as hold:
         from mgnet import parse
         from mgnet.app.output_folder import claimed
@@ -230,7 +234,7 @@ def fit(
                     cycles=cyclic,
                     decimal=decimal,
                 )
-            # Only now, since they load torch and scikit-learn: a bad table is answered at once.
+            # Imported late, since they load torch and scikit-learn: a bad table is refused at once.
             from mgnet.app.job import FitJob, run_job
 
             for remark in remarks:
@@ -300,10 +304,10 @@ cli.add_command(export)
     callback=finite,
     default=2.0,
     show_default=True,
-    help="Of cost, level to level.",
+    help="Ratio of the costs of adjacent levels.",
 )
 def schedule(text: str, levels: int, ratio: float) -> None:
-    """Draw the cycle TEXT, as "F(2,1)", and count its work."""
+    """Draw the cycle TEXT, such as "F(2,1)", and count its work."""
     with _bad_input():
         from mgnet import parse
         from mgnet.app.cost_model import cost_model
@@ -320,7 +324,7 @@ def schedule(text: str, levels: int, ratio: float) -> None:
 @cli.command()
 @click.argument("model", type=FILE)
 def info(model: Path) -> None:
-    """Say what MODEL (an output folder or its model.json) is."""
+    """Describe MODEL (an output folder or its model.json)."""
     with _bad_input():
         from mgnet.app.model import Model
 

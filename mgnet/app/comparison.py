@@ -1,4 +1,4 @@
-"""What `mgnet fit --compare` trains for as many seconds, the strongest form of each."""
+"""Methods that `mgnet fit --compare` trains for the same time, each in its strongest form."""
 
 from __future__ import annotations
 
@@ -33,13 +33,16 @@ MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
-    """The finest network alone, from the same initial function, which is prolonged to it.
+    """Train the finest network on one level, from the same initial function, prolonged to it.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     settings : Settings
+        Settings of the fit.
     optimizer : "lm" or "lbfgs"
+        Optimizer of the network.
 
     Examples
     --------
@@ -69,15 +72,18 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
 
 
 def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
-    """A tanh network with two hidden layers and about as many parameters, by second-order methods.
+    """Train a tanh network with two hidden layers and about as many parameters.
 
-    By Levenberg-Marquardt, and for classes by L-BFGS.
+    It is trained by Levenberg-Marquardt, or for classes by L-BFGS.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     settings : Settings
+        Settings of the fit.
     parameters : int
+        Approximate number of parameters.
 
     Examples
     --------
@@ -132,17 +138,17 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
         budget.work,
         *data.losses(predict),
         tuple(budget.history),
-        f"widths {widths}, PyTorch's initial weights, our {smoother.__class__.__name__}",
+        f"widths {widths}, PyTorch's initial weights, mgnet's {smoother.__class__.__name__}",
     )
 
 
 def logistic(data: Data) -> Trained:
-    """Logistic regression on standardised inputs, its penalty by cross-validation.
+    """Train logistic regression on standardized inputs; cross-validation chooses its penalty.
 
     Parameters
     ----------
     data : Data
-        With classes.
+        Data with classes.
 
     Examples
     --------
@@ -171,18 +177,19 @@ def logistic(data: Data) -> Trained:
         float("nan"),
         *losses,
         ((seconds, float("nan"), losses[0], 0),),
-        "standardised inputs, the penalty by cross-validation",
+        "standardized inputs, penalty chosen by cross-validation",
     )
 
 
 def each_target(data: Data, train: Callable[[Data], Trained]) -> Trained:
-    """A method for one target, trained for each of several.
+    """Train a method for one target separately for each of several targets.
 
     Parameters
     ----------
     data : Data
+        Data with several targets.
     train : callable
-        Of the data with one target.
+        Function that trains on data with one target.
 
     Examples
     --------
@@ -218,26 +225,28 @@ def each_target(data: Data, train: Callable[[Data], Trained]) -> Trained:
 
 
 def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Trained]:
-    """Train one method after the other; yield each when it is ready.
+    """Train one method after another; yield each when it is finished.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     settings : Settings
-        Seed, and the network that the single-level baselines train.
+        Seed, and the network for the single-level baselines.
     seconds : float
-        For each of them.
+        Time limit for each method.
 
     Yields
     ------
     Trained
+        A trained method.
 
     Raises
     ------
     KeyboardInterrupt
-        Ctrl-C ends the comparison; what was yielded before is complete.
+        After Ctrl-C; the methods that were yielded before are complete.
     """
-    # Gradient evaluations mean nothing to a spline: all get the same seconds.
+    # A spline has no gradient evaluations, so all methods get the same seconds.
     settings = replace(settings, seconds=seconds, evaluations=None, ensemble=1)
     classes, names = data.targets.classes, data.targets.names
     for optimizer in ("lbfgs",) if classes else ("lm", "lbfgs"):

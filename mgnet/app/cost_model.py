@@ -1,4 +1,4 @@
-"""A hierarchy that only knows what its levels cost."""
+"""A hierarchy that contains only the costs of its levels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TINY = float(np.finfo(float).tiny)
 
 
 def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
-    """Levels of which each costs `1 / ratio` of the next finer one; to count work, not to solve.
+    """Levels that each cost `1 / ratio` of the next finer one; for counting work, not for solving.
 
     Sweeps, coarse solves and residuals cost one evaluation each; coarse levels solve for the
     correction.
@@ -24,13 +24,19 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     Parameters
     ----------
     levels : int
-        At most 1000.
+        Number of levels, at most 1000.
     ratio : float
-        At least 1.
+        Ratio of the costs of adjacent levels, at least 1.
 
     Returns
     -------
     Hierarchy
+        Levels without matrices.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
 
     Examples
     --------
@@ -51,7 +57,7 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
                 one,
                 Jacobi(),
                 down if number < levels - 1 else None,
-                cost=max(float(ratio) ** -number, TINY),  # 0 would stand for no cost given
+                cost=max(float(ratio) ** -number, TINY),  # 0 would mean that no cost is given
             )
             for number in range(levels)
         ]

@@ -1,4 +1,4 @@
-"""What a fit starts from and ends with: the rows of a table, the settings, a trained model."""
+"""Input and output of a fit: the rows of a table, the settings, a trained model."""
 
 from __future__ import annotations
 
@@ -15,48 +15,52 @@ from mgnet.limits import doubled
 
 __all__ = ["Data", "Settings", "Trained", "intervals_on", "parameters"]
 
-EPS = float(np.finfo(float).eps)  # the least probability that a log loss takes, as scikit-learn's
+EPS = float(np.finfo(float).eps)  # smallest probability in a log loss, as in scikit-learn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `fit` may be told.
+    """Settings of `fit`.
 
     Parameters
     ----------
     hidden : tuple of int
         Widths of the hidden layers.
     intervals : int or tuple of int
-        Spline intervals per edge on the coarsest level, of all layers or of each; each level above
+        Spline intervals per edge on the coarsest level, of all layers or of each; each finer level
         has twice as many.
     degree : int
-        Of the splines, 1 to 5.
+        Degree of the splines, 1 to 5.
     levels : int
+        Number of levels.
     cycle : str
-        A schedule as text; empty: a cascade whose sweeps per level follow from the budget.
+        Schedule as text; empty means a cascade whose sweeps per level follow from the budget.
     optimizer : "auto", "lm", "lbfgs" or "adam"
-        "auto": Levenberg-Marquardt for numbers, L-BFGS for classes, which "lm" does not train.
+        "auto" means Levenberg-Marquardt for numbers and L-BFGS for classes, for which "lm" does
+        not work.
     seconds : float
         Training time; the budget unless `evaluations` is given.
     evaluations : int or None
-        Gradient evaluations of the finest network.
+        Limit on the gradient evaluations of the finest network.
     seed : int
+        Seed of the split and of the initial network.
     held_out : float
-        Fraction of the rows that is kept from training, between 0 and 1.
+        Fraction of the rows that is excluded from training, between 0 and 1.
     roughness : float
-        Weight of the integral of phi''^2 over the edges, for standardised data. The default holds
-        the splines where rows are few, and costs nothing where they are many and without noise.
+        Weight of the integral of phi''^2 over the edges, for standardized data. The default
+        stabilizes the splines if there are few rows, and has no effect for many rows without noise.
     validation : float
-        Fraction of the training rows that decides when to stop, and which network is best; 0 for
-        none.
+        Fraction of the training rows that determines when to stop and which network is best; 0
+        means none.
     most_intervals : tuple of int
-        That a layer is refined to: one for each layer, or one for all; empty for no limit.
+        Largest number of intervals of the layers: one for each layer, or one for all; empty means
+        no limit.
     starts : int or None
-        On the coarsest level; the best go on. None: eight where that level sees at most an eighth
-        of the rows, else one.
+        Number of starts on the coarsest level; the best ones continue. None means eight if that
+        level uses at most an eighth of the rows, else one.
     ensemble : int
-        Members of an ensemble, which chooses hidden layer, knots and penalties itself: of all else
-        only `degree`, `seconds` (as a limit), `seed` and `held_out` count. 1: a single network.
+        Number of members of an ensemble, which chooses hidden layer, knots and penalties itself; it
+        uses only `degree`, `seconds` (as a limit), `seed` and `held_out`. 1 means a single network.
 
     Examples
     --------
@@ -83,23 +87,25 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a table, split, inputs as numbers and targets as they are in the file.
+    """The rows of a table, split; inputs as numbers, and targets as they are in the file.
 
     Attributes
     ----------
     names : tuple of str
-        Of the inputs.
+        Names of the inputs.
     targets : Targets
+        Names of the targets, and classes.
     x, y : array of shape (rows, inputs), (rows,)
-        Training rows. Several targets: y of shape (rows, targets); classes: their numbers.
+        Training rows. For several targets, y has the shape (rows, targets); for classes it contains
+        their numbers.
     x_held, y_held : array
         Held-out rows.
     weights, weights_held : array of shape (rows,), optional
-        Of the rows, in training and in all means over rows.
+        Weights of the rows, in training and in all means over rows.
     encoding : Encoding, optional
-        From the columns of the file to the inputs; by default they are its columns.
+        Encoding from the columns of the file to the inputs; by default inputs are columns.
     units : mapping of str to str
-        Of columns of numbers, where the file tells them.
+        Units of numeric columns, if the file has them.
 
     Examples
     --------
@@ -122,33 +128,35 @@ class Data:
 
     @property
     def loss_name(self) -> str:
-        """What `loss` is, for tables."""
+        """Name of the loss in tables."""
         return "log loss" if self.targets.classes else "MSE"
 
     def loss(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> float:
-        """Of classes the log loss, else the standardised mean squared error, the mean of targets.
+        """The log loss for classes, else the standardized mean squared error, averaged.
 
-        Standardised: over the variance of the training rows.
+        Standardized means divided by the variance of the training rows.
 
         Parameters
         ----------
         predicted : array of shape (rows,), (rows, targets) or (rows, classes)
-            Values, or probabilities.
+            Predicted values, or probabilities.
         true : array of shape (rows,) or (rows, targets)
+            True targets.
         weights : array of shape (rows,), optional
+            Weights of the rows.
         """
         if self.targets.classes:
             own = predicted[np.arange(len(true)), true]
             return float(np.average(-np.log(np.clip(own, EPS, 1.0)), weights=weights))
-        # At the size of the target: squares of tiny and huge numbers are no doubles.
+        # Scaled by the size of the target: squares of tiny and huge numbers overflow or underflow.
         predicted, true, y = (np.ldexp(part, -self._size) for part in (predicted, true, self.y))
         errors = np.average((predicted - true) ** 2, axis=0, weights=weights)
         return float(np.mean(errors / _variance(y, self.weights)))
 
     def losses(self, predict: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        """The losses of a model over training and held-out rows; NaN without rows held out."""
+        """The losses of a model on training and held-out rows; NaN without held-out rows."""
         train = self.loss(predict(self.x), self.y, self.weights)
         if not len(self.y_held):
             return train, nan
@@ -157,7 +165,7 @@ class Data:
     def root_mean_squares(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """RMSE of each target, in its unit; of numbers only."""
+        """The RMSE of each numeric target, in its unit."""
         error = np.ldexp(predicted, -self._size) - np.ldexp(true, -self._size)
         squares = np.average(error**2, axis=0, weights=weights)
         return np.atleast_1d(np.ldexp(np.sqrt(squares), self._size))
@@ -165,7 +173,7 @@ class Data:
     def accuracy(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> float:
-        """The share of rows whose class has the largest probability."""
+        """The fraction of rows whose class has the largest probability."""
         return float(np.average(predicted.argmax(1) == true, weights=weights))
 
     @property
@@ -176,7 +184,7 @@ class Data:
 
     @property
     def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-        """Rows on which errors are measured, x, y and weights, and their name."""
+        """Rows on which errors are measured: x, y, weights, and their name."""
         if len(self.y_held):
             return self.x_held, self.y_held, self.weights_held, "held-out"
         return self.x, self.y, self.weights, "training"
@@ -192,23 +200,26 @@ def _variance(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, mgnet's or a baseline's, with what it cost.
+    """A trained model, mgnet's or a baseline, with its cost.
 
     Attributes
     ----------
     name : str
+        Name of the method.
     predict : callable
-        (rows, inputs) -> (rows,), (rows, targets) or probabilities of shape (rows, classes).
+        Function from (rows, inputs) to (rows,), (rows, targets) or probabilities (rows, classes).
     parameters : int
+        Number of parameters.
     seconds : float
         Training time.
     work : float
-        Gradient evaluations of the finest network; nan where that means nothing.
+        Gradient evaluations of the finest network; nan if there are none.
     train_loss, held_loss : float
-        As `Data.loss` counts it.
+        Losses as computed by `Data.loss`.
     history : tuple of (seconds, work, training loss, level)
+        Progress of the training.
     note : str
-        What a reader should know besides the figures.
+        Further information for the reader.
     """
 
     name: str
@@ -223,7 +234,7 @@ class Trained:
 
 
 def intervals_on(settings: Settings, doublings: int) -> tuple[int, ...]:
-    """Spline intervals per edge of each layer, so many levels above the coarsest.
+    """Spline intervals per edge of each layer, this number of levels above the coarsest.
 
     Raises
     ------
@@ -253,8 +264,11 @@ def parameters(inputs: int, settings: Settings, outputs: int = 1) -> int:
     Parameters
     ----------
     inputs : int
+        Number of inputs.
     settings : Settings
+        Settings with the sizes of the network.
     outputs : int
+        Number of outputs.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Picture of what a fit makes of each input: its mean prediction as the input is moved."""
+"""Picture of the effect of each input: the mean prediction as a function of the input."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mgnet.plot.plots import BLUE, GREY, LINES
 __all__ = ["plot_dependence"]
 
 PANELS, ACROSS, LINES_SHOWN, LEVELS_SHOWN = 12, 4, 6, 12
-GRID, FEW = 33, 12  # places of a curve; values that are drawn one by one
-WORK, MOST_ROWS, LEAST_ROWS = 2_000_000, 200, 20  # cells that are predicted from, and rows
+GRID, FEW = 33, 12  # points of a curve; number of values that are drawn separately
+WORK, MOST_ROWS, LEAST_ROWS = 2_000_000, 200, 20  # limits on predicted cells and rows
 BINS, HEIGHT = 32, 0.15  # of the histogram, as a part of the panel
-WIDTH = 0.8  # of a bar, over the least distance of values that are drawn one by one
-ROUNDING = 1e-9  # of a full hour, which belongs to the hour that begins
-TICKS = 6  # at most, of values that are drawn one by one
+WIDTH = 0.8  # width of a bar, relative to the smallest distance of separate values
+ROUNDING = 1e-9  # tolerance at a full hour, which belongs to the hour that begins
+TICKS = 6  # largest number of ticks for separate values
 SEED = 0
-# What a cycle goes round in: places, and their names where there are few.
+# Periods of the cycles: number of positions, and their names if there are few.
 ROUNDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "hour": (24, ()),
     "weekday": (7, ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")),
@@ -40,34 +40,36 @@ Predict = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True, eq=False)
 class _Panel:
     name: str
-    columns: list[int]  # of the inputs that move
+    columns: list[int]  # of the inputs that change
     places: np.ndarray  # (places, columns)
     axis: np.ndarray  # (places,), where they are drawn
     bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # places, rows there, widths
     levels: tuple[str, ...] = ()  # names of the places
-    day: Callable[[float], str] | None = None  # names a place, of a column of dates
+    day: Callable[[float], str] | None = None  # names a position in a column of dates
 
 
 def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the partial dependence on each input, in the units of the table.
 
-    Each panel sets one column of the table to one value after the other in some of the training
-    rows, leaves their other columns as they are, and draws the mean of the predictions; bars count
-    the rows there. The cycles of a date have panels of their own. The panels share an axis, so the
-    steepest matters most. Of more than twelve columns those are drawn whose shuffling changes the
-    predictions most.
+    Each panel sets one column of the table to a sequence of values in some of the training rows,
+    leaves the other columns unchanged, and draws the mean of the predictions; bars count the rows
+    there. The cycles of a date have panels of their own. The panels share an axis, so the steepest
+    curve has the largest effect. If there are more than twelve columns, those are drawn whose
+    permutation changes the predictions most.
 
     Parameters
     ----------
     data : Data
+        Rows of the table.
     predict : callable
-        As `Trained.predict`.
+        Prediction function, as `Trained.predict`.
     order : sequence of int, optional
-        Of the inputs, as `influential` tells it.
+        Order of the inputs, from `influential`.
 
     Returns
     -------
     matplotlib Figure
+        Figure with one panel per column.
 
     Notes
     -----
@@ -105,7 +107,7 @@ def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = 
 
 
 def _chosen(data: Data, predict: Predict, order: Sequence[int] | None) -> tuple[list[_Panel], int]:
-    """The panels to draw, and of how many."""
+    """The panels to draw, and the number of all panels."""
     panels = _panels(data)
     if len(panels) <= PANELS:
         return panels, len(panels)
@@ -116,7 +118,7 @@ def _chosen(data: Data, predict: Predict, order: Sequence[int] | None) -> tuple[
 
 
 def _panels(data: Data) -> list[_Panel]:
-    """One for each column; of a date for the days, and for each cycle."""
+    """One panel for each column; for a date, one for the days and one for each cycle."""
     encoding = data.encoding or Encoding.of_numbers(data.names)
     number = {name: place for place, name in enumerate(encoding.names)}
     panels = []
@@ -149,7 +151,7 @@ def _dates(code: DateCode, number: dict[str, int], data: Data) -> list[_Panel]:
 
 
 def _cycle(name: str, cycle: str, own: list[int], data: Data) -> _Panel:
-    """Once round a circle, sine and cosine together."""
+    """One full cycle, with sine and cosine together."""
     count, names = ROUNDS[cycle]
     turns = np.arange(count + (not names)) / count
     places = np.stack([np.sin(2.0 * np.pi * turns), np.cos(2.0 * np.pi * turns)], 1)
@@ -164,14 +166,14 @@ def _cycle(name: str, cycle: str, own: list[int], data: Data) -> _Panel:
 def _named(
     name: str, own: list[int], places: np.ndarray, levels: tuple[str, ...], data: Data
 ) -> _Panel:
-    """Places side by side."""
+    """A panel with named positions side by side."""
     heights = np.array([(data.x[:, own] == place).all(1).sum() for place in places])
     axis = np.arange(len(places))
     return _Panel(name, own, places, axis, (axis, heights, np.full(len(axis), WIDTH)), levels)
 
 
 def _numbers(name: str, column: int, data: Data) -> _Panel:
-    """Along the range of an input, or at each of its values where they are few."""
+    """A panel over the range of an input, or at each of its values if there are few."""
     values, counts = np.unique(data.x[:, column], return_counts=True)
     if len(values) > FEW:
         axis = np.linspace(values[0], values[-1], GRID)
@@ -189,21 +191,21 @@ def _histogram(
 
 
 def _levels(code: CategoryCode, own: list[int], data: Data) -> _Panel:
-    """The most frequent levels that have an input, in the order of their names."""
+    """The most frequent levels that have an input, sorted by name."""
     most = np.sort(np.argsort(-data.x[:, own].sum(0), kind="stable")[:LEVELS_SHOWN])
     names = tuple(data.names[own[n]].removeprefix(f"{code.name}=") for n in most)
     return _named(code.name, own, np.eye(len(own))[most], names, data)
 
 
 def _background(data: Data) -> np.ndarray:
-    """Training rows in which a column is moved."""
+    """Training rows in which a column is changed."""
     most = int(np.clip(WORK // (PANELS * GRID * data.x.shape[1]), LEAST_ROWS, MOST_ROWS))
     order = np.random.default_rng(SEED).permutation(len(data.x))
     return data.x[order[:most]]
 
 
 def _outputs(data: Data) -> list[int]:
-    """Those that are drawn: the most frequent classes, the first targets."""
+    """The outputs that are drawn: the most frequent classes, the first targets."""
     classes = len(data.targets.classes)
     if not classes:
         return list(range(len(data.targets.names)))[:LINES_SHOWN]
@@ -212,7 +214,7 @@ def _outputs(data: Data) -> list[int]:
 
 
 def _means(panel: _Panel, rows: np.ndarray, predict: Predict, data: Data) -> np.ndarray:
-    """Mean predictions of shape (places, outputs); several targets in their deviations."""
+    """Mean predictions of shape (positions, outputs); several targets are standardized."""
     moved: np.ndarray = np.repeat(rows[None], len(panel.places), axis=0)
     moved[:, :, panel.columns] = panel.places[:, None]
     values = predict(moved.reshape(-1, rows.shape[1])).reshape(*moved.shape[:2], -1).mean(1)

@@ -1,4 +1,4 @@
-"""What an ensemble is, in words and a table of its levels."""
+"""Describe an ensemble in a text with a table of its levels."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["ensemble_text"]
 
 
 def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str], loss: str = "MSE") -> str:
-    """Members, shares of the kinds of models, and the loss on rows left out, level by level.
+    """Members, weights of the kinds of models, and the loss on rows left out, for each level.
 
     Parameters
     ----------
     ensembles : sequence of Ensemble
-        One for each target, or one for all classes.
+        One ensemble for each target, or one for all classes.
     outputs : sequence of str
         Names of the targets.
     loss : "MSE" or "log loss"
-        What the losses are, as `Data.loss_name`; half of the MSE is what a training minimizes.
+        Name of the losses, as `Data.loss_name`; training minimizes half of the MSE.
 
     Examples
     --------

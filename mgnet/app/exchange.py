@@ -1,4 +1,4 @@
-"""A folder, or a model in it, replaced by another at once: there is no moment between the two."""
+"""Replace a folder, or a model in it, by another in a single step."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ HERE, SWAP = -100, 2  # AT_FDCWD, and both systems' number for an exchange
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Give two folders the names of each other, by one call of the system (Linux, macOS).
+    """Exchange the names of two folders with one system call (Linux, macOS).
 
     Parameters
     ----------
     one, other : Path
-        On one file system, neither in the other.
+        Folders on one file system, neither inside the other.
 
     Raises
     ------
     OSError
-        If the system, the file system or the permissions do not allow it; then nothing happened.
+        If the system, the file system or the permissions do not allow it; nothing is changed then.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def kept_aside(digest: str) -> str:
-    """The name of weights while those of another model still have theirs.
+    """The name of weights while those of another model still have the usual name.
 
     Examples
     --------
@@ -73,17 +73,18 @@ def kept_aside(digest: str) -> str:
 
 
 def replace_pair(weights: Path, told: Path, folder: Path) -> None:
-    """Move new weights and their JSON file into a folder, over a former pair.
+    """Move new weights and their JSON file into a folder, replacing an earlier pair.
 
-    The JSON file holds the digest of its weights. They come under a name made of it, and get their
-    usual name when the JSON file is there: at every moment that file has its weights beside it, by
-    one of both names.
+    The JSON file contains the digest of its weights. They first get a name with this digest, and
+    their usual name when the JSON file is in place: at every moment that file has its weights next
+    to it, under one of the two names.
 
     Parameters
     ----------
     weights, told : Path
-        On the file system of the folder.
+        Files on the file system of the folder.
     folder : Path
+        Folder to move them to.
 
     Examples
     --------
@@ -101,27 +102,28 @@ def replace_pair(weights: Path, told: Path, folder: Path) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # the model is whole by the other name, too
+    with suppress(OSError):  # the model is complete under the other name, too
         aside.replace(folder / WEIGHTS)
 
 
 def put(stage: Path, target: Path) -> None:
-    """Let a folder take the place of another, or of none.
+    """Put a folder in the place of another, or in an empty place.
 
-    Files in the former folder that are not of `mgnet fit` are in the new one, too. If the system
+    Files in the old folder that `mgnet fit` did not write are moved to the new one. If the system
     cannot exchange folders here, or a folder in it cannot be moved, files are moved one by one: see
     `replace_pair`.
 
     Parameters
     ----------
     stage : Path
-        Beside the target, or in it. Afterwards it is gone, or holds a former output.
+        Folder next to the target, or in it. Afterwards it is removed, or holds an old output.
     target : Path
+        Folder to replace.
 
     Raises
     ------
     OSError
-        If nothing has changed; with `errno` None if the model has, and a report is missing.
+        If nothing has changed; with `errno` None if the model was replaced but a report is missing.
 
     Examples
     --------
@@ -151,7 +153,7 @@ def put(stage: Path, target: Path) -> None:
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    """What is in a folder and is not ours."""
+    """Entries of a folder that mgnet did not write."""
     for path in folder.iterdir():
         ours = path.name in (JSON, WEIGHTS, *SHOWN, FORMER) or ASIDE.fullmatch(path.name)
         if not ours and not (path.name.startswith(".") and MARK in path.name):
@@ -159,16 +161,16 @@ def _others(folder: Path) -> Iterator[Path]:
 
 
 def _can_move(path: Path) -> bool:
-    """Whether something of a user can get another folder above it."""
+    """Whether a user's entry can be moved to another folder."""
     if path.is_symlink() or not path.is_dir():
         return True
     return os.access(path, os.W_OK) and not os.path.ismount(path)
 
 
 def _link_others(target: Path, stage: Path) -> None:
-    """What a user has there gets its name in the stage, too, so that it never is away.
+    """Link the user's files into the stage, so that they never disappear.
 
-    A folder cannot have two names; a link stands for it that leads to where it will be.
+    A folder cannot have two names; it is represented by a link to its later position.
     """
     for path in _others(target):
         with suppress(OSError, NotImplementedError):  # a file system without links
@@ -183,13 +185,14 @@ def _stands_in(path: Path) -> bool:
 
 
 def bring_back(former: Path, target: Path, newer: bool = False) -> None:
-    """Move what is not ours from a former folder to the one in its place.
+    """Move entries that mgnet did not write from an old folder to its replacement.
 
     Parameters
     ----------
     former, target : Path
+        Old folder, and the folder in its place.
     newer : bool
-        Whether the former folder's file is the one to keep where both have one.
+        Whether to keep the old folder's file if both have one.
 
     Examples
     --------
@@ -204,7 +207,7 @@ def bring_back(former: Path, target: Path, newer: bool = False) -> None:
     """
     for path in _others(former) if former.is_dir() else ():
         there = target / path.name
-        with suppress(OSError):  # it stays where it is, and `discard` leaves it there
+        with suppress(OSError):  # it stays in place, and `discard` keeps it
             if _stands_in(path):
                 path.unlink()
             elif _stands_in(there):
@@ -219,11 +222,12 @@ def bring_back(former: Path, target: Path, newer: bool = False) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, or a folder, of ours; a folder that holds anything else stays.
+    """Remove a file or a folder that mgnet wrote; a folder with other files is kept.
 
     Parameters
     ----------
     path : Path
+        File or folder to remove.
 
     Examples
     --------
@@ -241,7 +245,7 @@ def discard(path: Path) -> None:
 
 
 def _put_inside(stage: Path, target: Path) -> None:
-    """The same file by file: the old report goes, the model is exchanged, the new report comes."""
+    """The same, file by file: remove the old report, exchange the model, move the new report."""
     inside = target / stage.name
     try:
         if stage.parent != target:
@@ -268,7 +272,7 @@ def _put_inside(stage: Path, target: Path) -> None:
 
 def _move_into(stage: Path, inside: Path) -> None:
     for path in _others(stage):
-        path.unlink()  # a link to what is in the target
+        path.unlink()  # a link to an entry of the target
     try:
         stage.rename(inside)
     except OSError:  # a mount point
@@ -279,7 +283,7 @@ def _move_into(stage: Path, inside: Path) -> None:
 
 
 def _put_aside(paths: list[Path], folder: Path) -> list[Path]:
-    """Move those of the files that are there; the new paths."""
+    """Move the existing ones of these files; return their new paths."""
     folder.mkdir()
     for path in paths:
         if path.exists():
@@ -300,7 +304,7 @@ def _put_model(inside: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, where a system can tell.
+    """Wait until a file, or the names in a folder, are on the disk, if the system supports this.
 
     Examples
     --------

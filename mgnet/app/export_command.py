@@ -22,7 +22,7 @@ FILE = click.Path(path_type=Path)
 def export(context: click.Context, model: Path, to: str, out: Path | None, overwrite: bool) -> None:
     """Write MODEL (an output folder or its model.json) as one file that predicts without mgnet.
 
-    Either form takes columns in the units of the table, and predicts what `mgnet predict` does.
+    Either form takes columns in the units of the table, and predicts the same as `mgnet predict`.
     """
     try:
         from mgnet.app.exports import default_name, export_model

@@ -1,4 +1,4 @@
-"""The job behind `mgnet fit`: train a KAN on a table by multigrid, and compare it if asked."""
+"""The job behind `mgnet fit`: train a KAN on a table by multigrid."""
 
 from __future__ import annotations
 
@@ -36,20 +36,22 @@ ENSEMBLE = "KAN ensemble"
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes
     ----------
     model : Model
-        The best that was met.
+        The best model found.
     trained : Trained
+        The model with its cost and errors.
     settings : Settings
-        As PETSc's options changed them.
+        Settings, including changes by PETSc's options.
     hierarchy : Hierarchy or None
+        Hierarchy of the training; None for an ensemble.
     schedule : Schedule or None
-        None for an ensemble.
+        Schedule of the training; None for an ensemble.
     ensembles : sequence of Ensemble
-        One for each target, or one for all classes; none for a single network.
+        One ensemble for each target, or one for all classes; empty for a single network.
     interrupted : bool
         Whether Ctrl-C ended the training.
     """
@@ -64,7 +66,7 @@ class Fitted:
 
     @property
     def summary(self) -> str:
-        """The hierarchy and the schedule, or what the ensemble is."""
+        """The hierarchy and the schedule, or a description of the ensemble."""
         if self.ensembles:
             targets = self.model.targets
             return ensemble_text(
@@ -84,35 +86,38 @@ def fit(
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
-    By `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single network. Without a
-    cycle in the settings the training of a single network is a cascade: every level until it
-    stagnates, the loss over the validation rows falls no longer, or its share of the budget is used
-    (30 % for all but the finest). Ctrl-C ends the training and keeps the best network so far.
+    The training uses `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single
+    network. Without a cycle in the settings the training of a single network is a cascade: every
+    level runs until it stagnates, its validation loss no longer decreases, or its share of the
+    budget is used (30 % for all but the finest). Ctrl-C ends the training and keeps the best
+    network so far.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     settings : Settings
+        Settings of the training.
     progress : callable, optional
-        `(seconds, fraction of the budget, training MSE, level)`, after every sweep.
+        `(seconds, fraction of the budget, training MSE, level)`, called after every sweep.
     announce : callable, optional
-        `(hierarchy, schedule)`, before the training; None of an ensemble.
+        `(hierarchy, schedule)`, called before the training; None for an ensemble.
     name : str
-        For the tables.
+        Name of the model in tables.
     prefix : str
-        Of the PETSc options that steer the training: see `mgnet.petsc.solver_from_options`.
+        Prefix of the PETSc options for the training: see `mgnet.petsc.solver_from_options`.
     interruptible : callable
-        As in `TrainingBudget`.
+        The same as for `TrainingBudget`.
 
     Returns
     -------
     Fitted
-        Its model has no inputs that did not vary.
+        The result; its model has no inputs that did not vary.
 
     Raises
     ------
     ValueError
-        For settings or options that do not fit, before anything is announced.
+        If settings or options do not fit, before anything is announced.
 
     Examples
     --------
@@ -169,12 +174,14 @@ def _of_columns(
 
 
 def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, ...]]:
-    """The rows without the inputs that do not vary where the network is trained; and their names.
+    """The rows without inputs that do not vary in the training rows, and the names of these inputs.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     settings : Settings
+        Settings of the training.
 
     Raises
     ------
@@ -195,7 +202,7 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
     while constant := _constant(data, settings):
         if len(constant) == len(data.names):
             raise ValueError(
-                "no input varies in the rows that are trained on "
+                "no input varies in the training rows "
                 f"({listed(encoding.columns)}); there is nothing to fit"
             )
         left |= {data.names[number] for number in constant}
@@ -210,7 +217,7 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
 
 
 def _constant(data: Data, settings: Settings) -> list[int]:
-    """As the estimators find them."""
+    """Numbers of the constant inputs, as found by the estimators."""
     x, y, weights = data.x, data.y, checked_weights("mgnet fit", data.weights, data.x)
     x, y, weights = distinct_rows(x, y, weights)
     if settings.ensemble > 1:
@@ -221,7 +228,7 @@ def _constant(data: Data, settings: Settings) -> list[int]:
 
 
 def limits(settings: Settings) -> tuple[float, float, float]:
-    """The budget as `TrainingBudget` takes it: sweeps, evaluations, seconds."""
+    """The limits for `TrainingBudget`: sweeps, evaluations, seconds."""
     if settings.evaluations is None:
         return math.inf, math.inf, settings.seconds
     return math.inf, settings.evaluations, math.inf
@@ -230,7 +237,7 @@ def limits(settings: Settings) -> tuple[float, float, float]:
 def trained_estimator(
     data: Data, settings: Settings, budget: TrainingBudget
 ) -> KANRegressor | KANClassifier:
-    """The estimator of these settings, fitted; its own limits are left to the budget."""
+    """The fitted estimator of these settings; the budget replaces its own limits."""
     kind = KANClassifier if data.targets.classes else KANRegressor
     most = settings.most_intervals
     if settings.ensemble > 1:
@@ -257,7 +264,7 @@ def trained_estimator(
 
 
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
-    """The solver that PETSc's options make of a hierarchy and a cycle."""
+    """The solver for a hierarchy and a cycle with PETSc's options."""
     values = OptionReader(prefix)
     budget = "a fit ends with its budget; set that"
     best = "a fit keeps the best network, and combines none; leave it out"
@@ -271,13 +278,13 @@ def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
         for smoother in filter(None, (level.smoother, level.post_smoother)):
             try:
                 smoother.start(level, level.operator.start())
-            except TypeError as error:  # an option brought one that needs a matrix, for example
+            except TypeError as error:  # for example, an option chose one that needs a matrix
                 raise ValueError(f"{smoother} cannot train this network: {error}") from None
     return solver
 
 
 def _in_effect(settings: Settings, prefix: str, hierarchy: Hierarchy) -> Settings:
-    """The settings as PETSc's options changed them."""
+    """The settings, including changes by PETSc's options."""
     values, levels = OptionReader(prefix), len(hierarchy)
     return replace(
         settings,

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP: noted, and held where they would lose something or leave half."""
+"""Hold back Ctrl-C, SIGTERM and SIGHUP where they would lose data or leave files unfinished."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 
 __all__ = ["Hold", "Noted"]
 
-NAMES = "SIGINT", "SIGTERM", "SIGHUP"  # the last one of a terminal that is closed, not on Windows
+NAMES = "SIGINT", "SIGTERM", "SIGHUP"  # the last one when a terminal is closed; not on Windows
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Hold:
-    """Within it a signal is noted; it raises KeyboardInterrupt in parts that may be interrupted.
+    """Inside it signals are noted; they raise KeyboardInterrupt in parts that may be interrupted.
 
-    What the signals did before tells what they mean: a signal without a Python handler is left as
-    it is. Threads but the main one have no handlers; there nothing is held.
+    The effect of a signal is that of its earlier handler: a signal without a Python handler is not
+    changed. Threads other than the main one have no handlers, so nothing is held back there.
 
     Attributes
     ----------
     pending : bool
-        Whether a signal waits.
+        Whether a signal is waiting.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Hold:
     def __init__(self) -> None:
         self.pending = False
         self._open = False
-        self._raised = False  # in the part that is open now
+        self._raised = False  # in the interruptible part that is active now
         self._former: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> Hold:
@@ -62,17 +62,18 @@ class Hold:
             self._former[number](number, frame)
         except KeyboardInterrupt:
             if self._open:
-                self._open = False  # whatever comes next, while that part ends, waits
+                self._open = False  # further signals wait while that part ends
                 self._raised = True
                 raise
             self.pending = True
 
     def check(self) -> None:
-        """Raise what is pending, or has been raised and caught by somebody.
+        """Raise a pending signal, or one that was raised but caught by other code.
 
         Raises
         ------
         KeyboardInterrupt
+            If there is such a signal.
         """
         if self.pending or self._raised:
             self.pending = self._raised = False
@@ -80,13 +81,14 @@ class Hold:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A part that a signal may interrupt at once; one that is pending does so first.
+        """A part that a signal may interrupt at once; a pending signal does so at its start.
 
-        Libraries may swallow the exception or make another one of it; it ends the part anyway.
+        Libraries may catch the exception or convert it to another one; it ends the part anyway.
 
         Raises
         ------
         KeyboardInterrupt
+            If a signal arrives or is pending.
         """
         try:
             self._open = True
@@ -103,16 +105,16 @@ class Hold:
 
 
 class Noted:
-    """Within it SIGTERM and SIGHUP do what Ctrl-C does; all are listed, whoever catches the error.
+    """Inside it SIGTERM and SIGHUP act like Ctrl-C; all are listed, even if the error is caught.
 
-    A signal that is ignored is left as it is, and Ctrl-C that somebody else handles.
+    A signal that is ignored is not changed, and neither is Ctrl-C that has another handler.
 
     Attributes
     ----------
     numbers : list of int
-        The signals that came.
+        The signals that arrived.
     raising : bool
-        Whether a signal raises KeyboardInterrupt, too.
+        Whether a signal also raises KeyboardInterrupt.
 
     Examples
     --------
@@ -129,7 +131,7 @@ class Noted:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Noted:
-        if threading.current_thread() is threading.main_thread():  # others have no handlers
+        if threading.current_thread() is threading.main_thread():  # other threads have no handlers
             for number in SIGNALS:
                 former = signal.getsignal(number)
                 plain = number != signal.SIGINT or former is signal.default_int_handler
@@ -143,15 +145,15 @@ class Noted:
             signal.signal(number, handler)
 
     def leave_to_system(self) -> None:
-        """From now on a signal ends the process at once."""
+        """From now on, let a signal end the process at once."""
         for number in self._former:
             signal.signal(number, signal.SIG_DFL)
 
     def end_process(self) -> None:
-        """If there was a signal, end with its code.
+        """End the process with the code of its signal, if there was one.
 
-        Python itself would end by SIGINT, whatever the code, where a KeyboardInterrupt that was
-        caught had passed through `exec` of a text.
+        Python itself would end by SIGINT, whatever the code, if a KeyboardInterrupt that was caught
+        had passed through `exec` of a text.
         """
         if self.numbers:
             for stream in (sys.stdout, sys.stderr):

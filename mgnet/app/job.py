@@ -1,4 +1,4 @@
-"""What `mgnet fit` does after parsing: train, show, compare, write."""
+"""The steps of `mgnet fit` after parsing: train, print, compare, write."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["FitJob", "run_job"]
 
 DPI = 150
 PART = ".part"
-LEAST_SECONDS = 2.0  # that other methods have to tune themselves in
-ENDING = 0.6  # seconds that predictions, report and pictures take, for each one before the training
-NO_TIME = 1e-3  # seconds: one member is trained, as shortly as can be
+LEAST_SECONDS = 2.0  # smallest time limit of the other methods
+ENDING = 0.6  # seconds for predictions, report and pictures, per second before the training
+NO_TIME = 1e-3  # seconds; one member is trained, as briefly as possible
 MOST_PARAMETERS = 1_000_000
 MEANING = {
     "MSE": "MSE: mean squared error over the variance of the target",
@@ -42,21 +42,23 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FitJob:
-    """What to fit, how, and where the result goes.
+    """Data, settings and output folder of a fit.
 
     Attributes
     ----------
     table : Table
+        Rows of the file.
     settings : Settings
+        Settings of the training.
     out : Path
-        Output folder, checked before.
+        Output folder, already checked.
     compare : bool
-        Whether other methods are trained for as long.
+        Whether other methods are trained for the same time.
     command : str
-        What was typed, for the report.
+        The typed command, for the report.
     began : float, optional
-        When, by `time.perf_counter`: the seconds of an ensemble limit all that is done from then on
-        but comparisons.
+        Start of the command, from `time.perf_counter`. The time limit of an ensemble then covers
+        all work after it except comparisons.
     """
 
     table: Table
@@ -68,25 +70,26 @@ class FitJob:
 
 
 def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
-    """Train, show and write; return whether Ctrl-C, or SIGTERM, ended it early.
+    """Train, print and write; return whether Ctrl-C or SIGTERM ended it early.
 
-    The best model so far is written then. Without a model nothing is written, and KeyboardInterrupt
-    goes on.
+    The best model so far is written in that case. Without a model nothing is written, and
+    KeyboardInterrupt is raised.
 
     Parameters
     ----------
     job : FitJob
+        Fit to run.
     say : callable
-        Takes remarks and warnings.
+        Function for remarks and warnings.
     show : callable
-        Takes results.
+        Function for results.
     hold : Hold, optional
-        One that is in effect already.
+        A `Hold` that is already active.
 
     Raises
     ------
     OSError
-        If files cannot be written; after they are, if `show` met one.
+        If files cannot be written; also if `show` failed, after they were written.
     ValueError
         If the settings do not fit the table.
     """
@@ -98,7 +101,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         say(sentence)
 
     def announce(hierarchy: Hierarchy | None, schedule: Schedule | None) -> None:
-        for sentence in remarks:  # not before: a refusal is one sentence
+        for sentence in remarks:  # printed only now, since a refusal must be one sentence
             say(sentence)
         if hierarchy is not None:
             show(f"{hierarchy}\n\n{schedule}\n")
@@ -122,14 +125,12 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
                     _add_baselines(trained, data, settings, say)
             except KeyboardInterrupt:
                 interrupted = True
-                remark(
-                    "interrupted while other methods were trained; the unfinished ones are left out"
-                )
+                remark("interrupted while other methods were trained; unfinished ones are omitted")
         show(result_table(trained, data))
         work = "" if settings.ensemble > 1 else "; work: gradient evaluations"
         show(f"({MEANING[data.loss_name]}{work})")
         if interrupted:
-            hold.pending = False  # launchers send a signal more than once
+            hold.pending = False  # launchers send a signal several times
         names, whole = _write(job, fitted, trained, data, remarks, hold)
         if not whole:
             say("interrupted while the report was written; only the model is complete")
@@ -139,7 +140,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
 
 
 def _limited(job: FitJob) -> Settings:
-    """The settings, where the whole command is limited with the seconds left to the training."""
+    """The settings with the remaining time for the training, if the whole command is limited."""
     settings = job.settings
     if settings.ensemble == 1 or job.began is None or math.isinf(settings.seconds):
         return settings
@@ -148,7 +149,7 @@ def _limited(job: FitJob) -> Settings:
 
 
 class _Shown:
-    """`show`, which may meet a full disk or a closed pipe: the model is written all the same."""
+    """`show` that tolerates a full disk or a closed pipe, so that the model is written anyway."""
 
     def __init__(self, show: Say):
         self.show = show
@@ -162,18 +163,17 @@ class _Shown:
                 self.lost = error
 
     def check(self, out: Path) -> None:
-        """Raise what was met."""
-        if isinstance(self.lost, BrokenPipeError):  # whoever read has seen enough
+        """Raise the error that occurred, if any."""
+        if isinstance(self.lost, BrokenPipeError):  # the reader closed the pipe
             raise self.lost
         if self.lost is not None:
             raise OSError(
-                f"the model is in {out}, but what there is to say cannot be printed "
-                f"({self.lost.strerror})"
+                f"the model is in {out}, but the results cannot be printed ({self.lost.strerror})"
             )
 
 
 def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:
-    """The same, where an interrupt that other code has caught is not lost."""
+    """`progress` that does not lose an interrupt caught by other code."""
 
     def checked(seconds: float, fraction: float, loss: float, level: int) -> None:
         progress(seconds, fraction, loss, level)
@@ -190,7 +190,7 @@ def _write(
     remarks: Sequence[str],
     hold: Hold,
 ) -> tuple[list[str], bool]:
-    """Fill the folder; the names of the files, and whether the report is among them."""
+    """Fill the folder; return the names of the files, and whether the report is among them."""
     whole = True
     with filled(job.out) as stage:
         fitted.model.save(stage)
@@ -205,7 +205,7 @@ def _write(
 
 
 def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
-    """The rows without inputs that do not vary; what a reader must know is said."""
+    """The rows without inputs that do not vary; the user is notified."""
     if table.dropped:
         one = table.dropped == 1
         what = "row with missing values was" if one else "rows with missing values were"
@@ -222,10 +222,10 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     if constant:
         say(
             f"warning: {'input' if len(constant) == 1 else 'inputs'} {listed(constant)} left "
-            "out: the same value in all rows that are trained on, so predictions cannot depend on "
+            "out: the same value in all training rows, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
-    if settings.ensemble > 1:  # it is planned by the work that it takes
+    if settings.ensemble > 1:  # its size follows from its work
         return data
     count = parameters(len(data.names), settings, len(data.targets.outputs))
     if count > MOST_PARAMETERS:
@@ -261,7 +261,7 @@ def _report(
     from mgnet.app.report import write_report
 
     pictures = _pictures(stage, fitted, trained, data)
-    part = stage / f"report{PART}"  # an interrupt leaves no half of it
+    part = stage / f"report{PART}"  # an interrupt must not leave an incomplete report
     part.mkdir()
     write_report(
         part,
@@ -280,14 +280,15 @@ def _report(
 def _pictures(
     stage: Path, fitted: Fitted, trained: Sequence[Trained], data: Data
 ) -> list[tuple[str, str]]:
-    """Draw them; names and captions. An ensemble alone has no history, and edges by the hundred."""
+    """Draw pictures; return names and captions. An ensemble has no history and too many edges."""
     from mgnet.app.dependence import plot_dependence
     from mgnet.app.pictures import as_label, influential, plot_fit, plot_training
     from mgnet.plot.edges import plot_edges
 
     units, single = Units.of(data), fitted.hierarchy is not None
     drawn, predict = labelled(units.data(data)), units.of_units(trained[0].predict)
-    order = influential(drawn, predict) if len(data.names) > 2 else None  # seconds for wide tables
+    # This takes seconds for wide tables.
+    order = influential(drawn, predict) if len(data.names) > 2 else None
     made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict, order))]
     caption = "Mean prediction as one column changes"
     made.append(("inputs.png", caption, plot_dependence(drawn, predict, order)))
@@ -307,7 +308,7 @@ def _pictures(
 def _save(figure: Any, path: Path) -> None:
     part = path.with_name(f"{path.stem}{PART}{path.suffix}")
     with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; nobody who reads a table can help that.
+        # A character that the font lacks is drawn as a box; a warning would not help the user.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(part, dpi=DPI)
     part.rename(path)

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on the output folder, which the system takes back from the dead."""
+"""A lock on the output folder, so that only one process writes; the system frees it at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _held: dict[tuple[int, Path], bool] = {}  # by thread
 
 
 def lock_file(folder: Path, place: Path) -> Path:
-    """Where the lock of a folder stands.
+    """The path of the lock file of a folder.
 
     Examples
     --------
@@ -32,30 +32,30 @@ def lock_file(folder: Path, place: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path, place: Path) -> Iterator[bool]:
-    """Keep other processes and threads from writing to a folder meanwhile.
+    """Prevent other processes and threads from writing to a folder.
 
-    The lock is `flock`'s: it ends with the process, however that ends. Its file says who holds it,
-    and is removed at the end; one that a killed process has left does not matter. A thread that has
+    The lock is an `flock`: it ends with the process, however that ends. Its file names the holder
+    and is removed at the end; a file that a killed process left has no effect. A thread that has
     the lock may take it again.
 
     Parameters
     ----------
     folder : Path
-        Without symbolic links. It need not exist.
+        Folder without symbolic links in its path. It need not exist.
     place : Path
-        An existing folder that can be written, for the file of the lock.
+        An existing, writable folder for the lock file.
 
     Yields
     ------
     bool
-        Whether nobody else can have it: file systems without locks, and Windows, lock nothing.
+        Whether the lock is exclusive: file systems without locks, and Windows, lock nothing.
 
     Raises
     ------
     BlockingIOError
-        If somebody else has it.
+        If another process has it.
     OSError
-        If the file cannot be made.
+        If the file cannot be created.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def locked(folder: Path, place: Path) -> Iterator[bool]:
     finally:
         del _held[own]
         with suppress(OSError):
-            if alone:  # before somebody else has it
+            if alone:  # before another process takes it
                 file.unlink()
         os.close(stream)
         with suppress(OSError):
@@ -85,7 +85,7 @@ def locked(folder: Path, place: Path) -> Iterator[bool]:
 
 
 def _take(folder: Path, file: Path) -> tuple[int, bool]:
-    """A descriptor of the file, locked if the file system can."""
+    """A descriptor of the file, locked if the file system supports it."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
         stream = os.open(file, flags, 0o666)
@@ -99,7 +99,7 @@ def _take(folder: Path, file: Path) -> tuple[int, bool]:
                 f"{folder} is being written by another mgnet"
                 f"{f' ({holder})' if holder else ''}; wait for it, or choose another --out"
             ) from None
-        except FileNotFoundError:  # who had it has removed the file
+        except FileNotFoundError:  # the previous holder has removed the file
             os.close(stream)
             continue
         if os.path.samestat(there, os.fstat(stream)):
@@ -117,6 +117,6 @@ def _lock(stream: int) -> bool:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # a file system that knows no locks
+    except OSError:  # a file system without locks
         return False
     return True

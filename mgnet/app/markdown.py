@@ -1,4 +1,4 @@
-"""Tables and numbers in Markdown that also reads well in a terminal."""
+"""Tables and numbers in Markdown that is also readable in a terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Parameters
     ----------
     header : sequence of str
+        Titles of the columns.
     rows : sequence of sequences of str
+        Cells of each row.
 
     Returns
     -------
     str
+        The table.
 
     Examples
     --------
@@ -36,7 +39,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits; a dash where there is none.
+    """A number with three digits; a dash for NaN.
 
     Examples
     --------
@@ -47,7 +50,7 @@ def number(value: float) -> str:
 
 
 def exact(value: float) -> str:
-    """Six digits.
+    """A number with six digits.
 
     Examples
     --------

@@ -25,17 +25,18 @@ __all__ = ["Model"]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A KAN on scaled data, with the way that leads from and to the columns of the table.
+    """A KAN on scaled data, with the conversion from and to the columns of the table.
 
     Attributes
     ----------
     network : KAN
-        On inputs mapped to its domain, for standardised targets, or for the logits of classes.
+        Network on inputs mapped to its domain, for standardized targets or the logits of classes.
     encoding : Encoding
-        From the columns of a table to the inputs.
+        Encoding from the columns of a table to the inputs.
     targets : Targets
+        Names of the targets, and classes.
     scales : Scales
-        The ranges of the inputs in the training rows, means and deviations of the targets.
+        Ranges of the inputs in the training rows, means and deviations of the targets.
 
     Examples
     --------
@@ -52,18 +53,18 @@ class Model:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the inputs of the network."""
+        """Names of the inputs of the network."""
         return self.encoding.names
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
-        """Rows of inputs as in the table, mapped to the domain of the network."""
+        """Rows of inputs in the units of the table, mapped to the domain of the network."""
         return self.scales.inputs(x).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(rows, inputs) -> (rows,) or (rows, targets) in the units of the table, or probabilities.
+        """Predictions (rows,) or (rows, targets) in the units of the table, or probabilities.
 
-        Beyond the ranges the tangent at the nearest point of the box continues the network; of
-        probabilities, shape (rows, classes), those of the nearest point are told.
+        Beyond the ranges the network is extended by its tangent at the nearest point of the box;
+        probabilities, of shape (rows, classes), are those of the nearest point.
         """
         z = self.inputs(x)
         if self.targets.classes:
@@ -73,16 +74,16 @@ class Model:
         return values[:, 0] if len(self.targets.names) == 1 else values
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors and model.json into an existing folder, over a former pair.
+        """Write model.safetensors and model.json into a folder, replacing an earlier pair.
 
-        At every moment the folder has one whole model.
+        At every moment the folder has one complete model.
 
         Raises
         ------
         ValueError
-            For numbers that are not finite, and names that are no line of text.
+            If a number is not finite, or a name is not one line of text.
         OSError
-            If the files cannot be written; a former pair is as it was.
+            If the files cannot be written; an earlier pair is not changed.
         """
         told = {
             **to_config(self.network),
@@ -145,7 +146,7 @@ class Model:
 
 
 def _network(told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> KAN:
-    """The KAN of a description and its tensors; no random start is drawn only to be lost."""
+    """Build the KAN of a description and its tensors, without drawing a random start."""
     widths, intervals, linear = told["widths"], told["intervals"], told["linear"]
     network = KAN(
         [1] * len(widths),

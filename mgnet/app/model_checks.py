@@ -1,4 +1,4 @@
-"""What the description of a model must be, so that a network and its scales can be made of it."""
+"""Checks of the description of a model, before a network and its scales are built from it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ def check_names(names: Any, targets: Any) -> None:
     Parameters
     ----------
     names, targets : sequence of str
+        Names of inputs and targets.
 
     Raises
     ------
     ValueError
+        If a name is not allowed.
 
     Examples
     --------
@@ -67,13 +69,13 @@ def check_names(names: Any, targets: Any) -> None:
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # half of a pair, as "\ud800" in JSON
+    except UnicodeEncodeError:  # a lone surrogate, such as "\ud800" in JSON
         return False
     return "\0" not in name
 
 
 def short(value: Any) -> str:
-    """A value in a sentence.
+    """A value as text for a sentence.
 
     Examples
     --------
@@ -85,7 +87,7 @@ def short(value: Any) -> str:
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Whether something that JSON had is a positive integer.
+    """Whether a value from JSON is a positive integer.
 
     Examples
     --------
@@ -103,16 +105,17 @@ def _is_finite(value: Any) -> bool:
 
 
 def check_description(told: Mapping[str, Any]) -> None:
-    """Refuse what no KAN and no scales can be made of.
+    """Refuse a description from which no KAN and scales can be built.
 
     Parameters
     ----------
     told : mapping
-        As JSON has it: lists, not tuples.
+        Description from JSON: lists, not tuples.
 
     Raises
     ------
     ValueError
+        If an entry is missing or invalid.
 
     Examples
     --------
@@ -181,7 +184,7 @@ def check_description(told: Mapping[str, Any]) -> None:
 
 
 def _is_new(told: Mapping[str, Any]) -> bool:
-    """Whether columns are more than numbers: from format 3 on."""
+    """Whether columns may be other than numbers: from format 3 on."""
     return told.get("format", 1) >= 3
 
 
@@ -193,7 +196,7 @@ def _are_classes(classes: Any, targets: int) -> bool:
 
 
 def as_list(value: Any) -> list[Any]:
-    """What format 3 has as a list, and others have alone.
+    """A value that format 3 stores as a list, and earlier formats alone.
 
     Examples
     --------
@@ -209,6 +212,7 @@ def columns_of(told: Mapping[str, Any]) -> tuple[Targets, Encoding]:
     Raises
     ------
     ValueError
+        If the description of a column is invalid.
 
     Examples
     --------
@@ -223,7 +227,7 @@ def columns_of(told: Mapping[str, Any]) -> tuple[Targets, Encoding]:
 
 
 def are(values: Any, condition: Callable[[Any], bool]) -> TypeGuard[list[Any]]:
-    """Whether something is a list with entries, and all of them meet a condition.
+    """Whether a value is a nonempty list whose entries all meet a condition.
 
     Examples
     --------
@@ -255,6 +259,11 @@ def shapes_of(told: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def check_finite(state: Mapping[str, torch.Tensor]) -> None:
     """Refuse weights that are NaN or infinite.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The two files of a model: written together, and read as they were written or refused.
+"""The two files of a model: written together, and read completely or refused.
 
-`model.json` has the digest of the weights, and one of itself. What it says is checked before
-anything is made of it, also where digests are right or, in files of format 1, absent.
+`model.json` contains the digest of the weights and its own. Its contents are checked before
+anything is built from them, even if digests are correct or, in files of format 1, absent.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from mgnet.app.model_checks import (
 
 __all__ = ["read_model", "write_model"]
 
-FORMAT = 3  # 1 has no digests; up to 2 all columns are numbers, and one is predicted
+FORMAT = 3  # 1 has no digests; in 1 and 2 all columns are numbers, and one is predicted
 OWN, OF_WEIGHTS = "sha256", "weights_sha256"
-JSON_BYTES, HEADER_BYTES = 2**23, 2**20  # beside what grows with the weights
-TRIES = 100  # of a reader, while others replace the model
+JSON_BYTES, HEADER_BYTES = 2**23, 2**20  # in addition to a part that grows with the weights
+TRIES = 100  # tries of a reader while others replace the model
 
 
 class NewerFormatError(ValueError):
@@ -49,22 +49,23 @@ class NewerFormatError(ValueError):
 
 
 def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
-    """Write both files into an existing folder, over a former pair if there is one.
+    """Write both files into an existing folder, replacing an earlier pair.
 
-    At every moment the folder has one whole model, the former or the new one.
+    At every moment the folder has one complete model, the old or the new one.
 
     Parameters
     ----------
     folder : Path
+        Existing folder.
     told : mapping
-        What model.json says beside versions and digests.
+        Contents of model.json, without versions and digests.
     state : mapping
-        Of the network.
+        Tensors of the network.
 
     Raises
     ------
     ValueError
-        If the model could not be read again: numbers that are not finite, names of two lines.
+        If the model could not be read again: numbers that are not finite, names with two lines.
 
     Examples
     --------
@@ -85,13 +86,13 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
     with ExitStack() as stack:
         for path, content in zip(made, (weights, text.encode()), strict=True):
             stack.callback(path.unlink, True)
-            path.write_bytes(content)  # not `save_file`, of which the mode is not that of umask
+            path.write_bytes(content)  # not `save_file`, which ignores the umask
             sync(path)
         replace_pair(made[0], made[1], folder)
 
 
 def _digest(told: Mapping[str, Any]) -> str:
-    """Of what model.json says, however it is laid out."""
+    """The digest of the contents of model.json, whatever their layout."""
     content = {key: value for key, value in told.items() if key != OWN}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -100,7 +101,7 @@ def _digest(told: Mapping[str, Any]) -> str:
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What model.json says, checked, and the weights that belong to it.
+    """The checked contents of model.json, and the weights that belong to it.
 
     Parameters
     ----------
@@ -110,8 +111,9 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     Returns
     -------
     told : dict
+        Contents of model.json.
     state : dict
-        Tensors by name; of the sizes that `told` asks for, and finite.
+        Tensors by name, with the sizes that `told` requires, and finite.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         except FileNotFoundError:
             if text is None:
                 raise FileNotFoundError(
-                    f"{path} holds no model.json; give a folder that fit has written"
+                    f"{path} holds no model.json; give a folder written by mgnet fit"
                 ) from None
             sentence = FileNotFoundError(
                 f"{file.with_name(WEIGHTS)} is missing; it belongs to {file}"
@@ -147,7 +149,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             raise OSError(f"the model {path} cannot be read ({reason})") from None
         except (ValueError, RecursionError) as error:
             if text is None and file == path and path.is_dir():
-                continue  # it was not there a moment ago
+                continue  # it was missing a moment ago
             reason = " ".join(str(error).split())[:120]
             sentence = ValueError(f"the model {file} is damaged ({reason}); fit it again")
         if text is None or not _is_replaced(file, text):
@@ -156,7 +158,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _is_replaced(file: Path, text: bytearray) -> bool:
-    """Whether somebody has written another model meanwhile."""
+    """Whether another process has replaced the model in the meantime."""
     try:
         return _content(file, len(text)) != text
     except (OSError, ValueError):
@@ -171,15 +173,15 @@ def _size(path: Path) -> int:
 
 
 def _content(path: Path, most: int) -> bytearray:
-    """Of a regular file of at most so many bytes; nothing else is waited for, or read."""
+    """The content of a regular file with at most this number of bytes; others are refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     stream = os.open(path, flags)
     try:
         about = os.fstat(stream)
         if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path.name} is no regular file")
+            raise ValueError(f"{path.name} is not a regular file")
         if about.st_size > most:
-            raise ValueError(f"{path.name} has {about.st_size} bytes; {most} are the most here")
+            raise ValueError(f"{path.name} has {about.st_size} bytes; the limit is {most}")
         content = bytearray(about.st_size)
         with open(stream, "rb", buffering=0, closefd=False) as file:
             view, count = memoryview(content), 0
@@ -195,7 +197,7 @@ def _content(path: Path, most: int) -> bytearray:
 def _parsed(text: bytearray, file: Path) -> dict[str, Any]:
     told = _json(text, JSON)
     if not isinstance(told, dict) or "mgnet" not in told:
-        raise ValueError("it is no description of a model")
+        raise ValueError("it is not a description of a model")
     number = told.get("format")
     if not is_count(number):
         raise ValueError(f"format is {short(number)}")
@@ -209,7 +211,7 @@ def _parsed(text: bytearray, file: Path) -> dict[str, Any]:
         if not (isinstance(weights, str) and re.fullmatch("[0-9a-f]{64}", weights)):
             raise ValueError("the digest of its weights is missing")
         if told.get(OWN) != _digest(told):
-            raise ValueError("model.json is not what was written")
+            raise ValueError("model.json does not match its digest")
     check_description(told)
     return told
 
@@ -218,16 +220,16 @@ def _json(text: bytes | bytearray, name: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
-            raise ValueError("an entry is there twice")
+            raise ValueError("an entry occurs twice")
         return made
 
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no number")
+        raise ValueError(f"{constant} is not a number")
 
     try:
         return json.loads(text.decode(), object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON text: {error}") from None
+        raise ValueError(f"{name} is not a JSON text: {error}") from None
 
 
 # Weights
@@ -262,8 +264,8 @@ def _weights(file: Path, told: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _content_of(file: Path, digest: str, most: int) -> bytearray:
-    """Weights by their digest, under one of the names that `replace_pair` gives them."""
-    # Twice by the first name: they may have got it after the first look, before the second.
+    """Find weights by their digest, under one of the names that `replace_pair` gives them."""
+    # The first name is tried twice: the file may get it after the first try, before the second.
     for name in (WEIGHTS, kept_aside(digest), WEIGHTS):
         if name == WEIGHTS or file.with_name(name).exists():
             try:
@@ -274,11 +276,11 @@ def _content_of(file: Path, digest: str, most: int) -> bytearray:
                 return content
     if not file.with_name(WEIGHTS).exists():
         raise FileNotFoundError(WEIGHTS)
-    raise ValueError(f"{WEIGHTS} is not what was written with it")
+    raise ValueError(f"{WEIGHTS} does not match the digest in model.json")
 
 
 def _entries(content: bytearray) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-    """Name, type, shape and place of each tensor of a safetensors file."""
+    """Name, type, shape and position of each tensor of a safetensors file."""
     start = 8 + int.from_bytes(content[:8], "little")
     if not 8 < start <= len(content):
         raise ValueError(f"{WEIGHTS} is cut")
@@ -290,12 +292,12 @@ def _entries(content: bytearray) -> Iterator[tuple[str, str, tuple[int, ...], in
         if name == "__metadata__":
             continue
         if not isinstance(entry, dict):
-            raise ValueError(f"{WEIGHTS} says nothing of {short(name)}")
+            raise ValueError(f"{WEIGHTS} does not describe {short(name)}")
         kind, shape, place = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
         if not isinstance(kind, str) or not are(shape, is_count):
             raise ValueError(f"{WEIGHTS} has {short(name)} of {short(kind)} and {short(shape)}")
         if not are(place, lambda n: type(n) is int) or len(place) != 2:
-            raise ValueError(f"{WEIGHTS} does not tell where {short(name)} is")
+            raise ValueError(f"{WEIGHTS} has no position for {short(name)}")
         begin, end = start + place[0], start + place[1]
         places.append((begin, end))
         if not start <= begin < end <= len(content):

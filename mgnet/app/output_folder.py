@@ -1,4 +1,4 @@
-"""The output folder: claimed before the work, and filled at once after it."""
+"""The output folder: reserved before the work, and filled in one step after it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from mgnet.app.lock import lock_file, locked
 
 __all__ = ["check_folder", "claimed", "filled", "whole_file"]
 
-TRIES = 20  # to have a folder above while other runs make and remove it
-LARGEST = 2**26  # bytes of a model.json that is asked whose it is
+TRIES = 20  # tries to keep a parent folder while other runs create and remove it
+LARGEST = 2**26  # bytes of a model.json that is read to identify its origin
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that cannot be written, or that holds what we must not replace.
+    """Refuse a folder that cannot be written, or whose contents must not be replaced.
 
-    Leaves nothing behind.
+    The check leaves no files behind.
 
     Parameters
     ----------
     folder : Path
-        It need not exist, nor need the folders above it.
+        Folder; it and its parents need not exist.
     overwrite : bool
-        Accept a folder with a former model.
+        Whether to accept a folder with an earlier model.
 
     Raises
     ------
     OSError, ValueError
+        If the folder cannot be used.
 
     Examples
     --------
@@ -50,22 +51,24 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
-    """Check a folder as `check_folder` does, and keep it from other writers meanwhile.
+    """Check a folder like `check_folder`, and reserve it against other writers.
 
     Parameters
     ----------
     folder : Path
+        Output folder.
     overwrite : bool
+        Whether to accept a folder with an earlier model.
 
     Yields
     ------
     list of str
-        What runs that were killed have left, in sentences; `filled` will remove it.
+        Sentences on files left by killed runs, which `filled` will remove.
 
     Raises
     ------
     OSError, ValueError
-        BlockingIOError if another run has claimed it.
+        If the folder cannot be used; BlockingIOError if another run has reserved it.
 
     Examples
     --------
@@ -85,13 +88,14 @@ def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
     with _locked(folder, target) as alone:
         _check(folder, target, overwrite)
         yield [
-            f"found {path}, left by a run that was killed; it goes when this one has written"
+            f"found {path}, left by a run that was killed; it will be removed when this run has "
+            "written"
             for path in (_left(target) if alone else [])
         ]
 
 
 def _target(folder: Path) -> Path:
-    """Where a folder is, or will be; a link to it stays a link."""
+    """The position of a folder, which need not exist; a link to it remains a link."""
     return Path(os.path.realpath(folder))
 
 
@@ -103,9 +107,9 @@ def _refusal(folder: Path, error: OSError) -> OSError:
 
 @contextmanager
 def _locked(folder: Path, target: Path) -> Iterator[bool]:
-    """The lock of a folder, beside it, or in it where nothing can be written beside it.
+    """The lock of a folder, next to it, or inside it if its parent is not writable.
 
-    Folders above it are made, and removed again if they are still empty at the end.
+    Parent folders are created, and removed again if they are still empty at the end.
     """
     made: list[Path] = []
     with ExitStack() as stack:
@@ -118,14 +122,14 @@ def _locked(folder: Path, target: Path) -> Iterator[bool]:
             except BlockingIOError:
                 raise
             except OSError as error:
-                # Another run may have removed what it had made above.
+                # Another run may have removed a parent folder that it had created.
                 if not isinstance(error, FileNotFoundError) or tries == 1:
                     raise _refusal(folder, error) from None
         yield alone
 
 
 def _place(target: Path) -> Path:
-    """The folder above, or the folder itself where that cannot be written."""
+    """The parent folder, or the folder itself if the parent is not writable."""
     if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
         return target
     return target.parent
@@ -166,33 +170,33 @@ def _is_former_output(folder: Path) -> bool:
     )
 
 
-# What is made on the way
+# Files and folders that are created on the way
 
 
 def _make_above(target: Path, made: list[Path]) -> None:
     for path in [path for path in reversed(target.parents) if not path.exists()]:
-        path.mkdir(exist_ok=True)  # another run may make it, too
+        path.mkdir(exist_ok=True)  # another run may create it, too
         made.append(path)
 
 
 def _remove_empty(made: list[Path]) -> None:
-    with suppress(OSError):  # not empty: the output is there, or somebody else writes
+    with suppress(OSError):  # not empty: the output is there, or another run writes
         for path in reversed(made):
             path.rmdir()
 
 
 def _make_stage(target: Path) -> Path:
-    """A temporary folder where `_place` says, like the folder itself if that is there."""
+    """A temporary folder in `_place`, with the mode of the output folder if that exists."""
     start, number = f".{target.name or 'mgnet'}{MARK}{os.getpid()}", 1
     while True:
         stage = _place(target) / (start if number == 1 else f"{start}-{number}")
         try:
             stage.mkdir()
             break
-        except FileExistsError:  # a killed process had this number
+        except FileExistsError:  # a killed process had the same number
             number += 1
     if target.is_dir():
-        with suppress(OSError, AttributeError):  # Windows has no groups of this kind
+        with suppress(OSError, AttributeError):  # Windows has no such groups
             os.chown(stage, -1, target.stat().st_gid)
         with suppress(OSError):
             shutil.copystat(target, stage)
@@ -204,7 +208,7 @@ def _is_stage(name: str, target: Path) -> bool:
 
 
 def _left(target: Path) -> list[Path]:
-    """What killed runs have left; only the owner of the lock can tell it from a living run's."""
+    """Folders that killed runs have left; only the owner of the lock can identify them."""
     places = {target.parent, target} if target.is_dir() else {target.parent}
     found = [p for place in places for p in place.iterdir() if _is_stage(p.name, target)]
     if target.is_dir():
@@ -214,27 +218,29 @@ def _left(target: Path) -> list[Path]:
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends without an error.
+    """A temporary folder that replaces `folder` when the block ends without an error.
 
-    Files of a former output that are not written anew are removed, other files stay. Where the
-    system can exchange two folders, the former output is whole until the new one is, whatever ends
-    the process. Elsewhere (some network file systems, a folder above that cannot be written, the
-    working folder, a mount point) this holds for the model: report and pictures follow it at once.
+    Files of an earlier output that are not written again are removed; other files are kept. If the
+    system can exchange two folders, the old output is complete until the new one is, however the
+    process ends. Elsewhere (some network file systems, a parent folder that is not writable, the
+    working folder, a mount point) this holds for the model; report and pictures follow at once.
 
     Parameters
     ----------
     folder : Path
+        Output folder.
 
     Yields
     ------
     Path
+        Temporary folder to write to.
 
     Raises
     ------
     BlockingIOError
         If another process writes to it.
     OSError
-        If files cannot be written; then the former output is as it was.
+        If files cannot be written; an earlier output is not changed then.
 
     Examples
     --------
@@ -274,21 +280,22 @@ def filled(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside a file; what is written there takes its place when the block ends.
+    """A temporary name next to a file; the new file replaces it when the block ends.
 
     Parameters
     ----------
     path : Path
-        A link to a file stays a link.
+        File to write; a link to a file remains a link.
 
     Yields
     ------
     Path
+        Temporary path to write to.
 
     Raises
     ------
     OSError, ValueError
-        If it cannot be written; then a former file is as it was.
+        If it cannot be written; an existing file is not changed then.
 
     Examples
     --------
@@ -301,7 +308,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     target = _target(path)
     if target.exists() and not target.is_file():
-        raise ValueError(f"{path} is no file; name a file to write, or leave out --out for stdout")
+        raise ValueError(
+            f"{path} is not a file; name a file to write, or leave out --out for stdout"
+        )
     try:
         with locked(target, target.parent) as alone:
             unfinished = target.with_name(f".{target.name}{MARK}{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Pictures of a fit: data, fit and error; training error over time beside the baselines."""
+"""Pictures of a fit: data, fit and error; training error over time with the baselines."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 __all__ = ["as_label", "influential", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
-GRID = 160  # places per axis where a fit is drawn
-DECADES = 4.0  # of the error's colours
-WIDE = 0.09  # of the axis: a level whose name fits above it
+GRID = 160  # points per axis at which a fit is drawn
+DECADES = 4.0  # of the colors of the error
+WIDE = 0.09  # part of the axis; a level of this width has space for its name
 SEED = 0
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -33,24 +33,25 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the data, the fit and its error on the held-out rows.
 
-    One input: curves. Two: maps, with the rows themselves as points and the fit drawn inside
-    their convex hull. More: curves through the medians of the other inputs, for the two inputs
-    that matter most (shuffling them changes the predictions most), predicted against true, and the
-    residuals. Several targets: the last two for each; classes: which was taken for which.
+    With one input: curves. With two: maps, with the rows as points and the fit drawn inside their
+    convex hull. With more: curves through the medians of the other inputs for the two most
+    influential inputs (those whose permutation changes the predictions most), predicted against
+    true values, and residuals. For several targets: the last two pictures for each; for classes: a
+    confusion matrix.
 
     Parameters
     ----------
     data : Data
-        Without held-out rows the training rows take their place.
+        Data; without held-out rows the training rows are used.
     predict : callable
-        As `Trained.predict`.
+        Prediction function, as `Trained.predict`.
     order : sequence of int, optional
-        Of the inputs, as `influential` tells it.
+        Order of the inputs, from `influential`.
 
     Returns
     -------
     matplotlib Figure
-        `figure.savefig(path)` writes it.
+        The figure; save it with `figure.savefig(path)`.
 
     Examples
     --------
@@ -72,7 +73,7 @@ def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -
 
 
 def as_label(name: str) -> str:
-    r"""The name of a column as pictures take it: not long, and a dollar sign begins no formula.
+    r"""The name of a column for a picture: not long, and without formulas from dollar signs.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def _draw_maps(data: Data, predict: Predict) -> Figure:
     x_held, y_held, _, name = data.measured
     name = f"{name} rows"
     error = np.abs(predict(x_held) - y_held)
-    order = np.argsort(error)[-MOST_POINTS:]  # the largest on top
+    order = np.argsort(error)[-MOST_POINTS:]  # largest errors on top
     high = max(float(error.max()), 1e-15 * float(np.abs(y).max()), 1e-200)
     norm = LogNorm(high / 10.0**DECADES, high)
     shown = axes[2].scatter(
@@ -173,7 +174,7 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
     low, width = x.min(axis=0), np.ptp(x, axis=0)
     try:
         outside = Delaunay((x - low) / width).find_simplex((places - low) / width) < 0
-    except QhullError:  # all rows on one line
+    except QhullError:  # all rows are on one line
         outside = np.zeros(len(places), dtype=bool)
     values = np.ma.masked_array(predict(places), outside).reshape(GRID, GRID)
     return first, second, values
@@ -218,13 +219,14 @@ def _draw_slices(data: Data, predict: Predict, order: Sequence[int]) -> Figure:
 
 
 def influential(data: Data, predict: Predict) -> list[int]:
-    """Return the inputs, the one whose shuffling changes the predictions most first.
+    """Return the inputs, sorted by the effect of their permutation on the predictions.
 
     Parameters
     ----------
     data : Data
+        Rows of the table.
     predict : callable
-        As `Trained.predict`.
+        Prediction function, as `Trained.predict`.
 
     Examples
     --------
@@ -235,7 +237,8 @@ def influential(data: Data, predict: Predict) -> list[int]:
     """
     rng = np.random.default_rng(SEED)
     inputs = data.x.shape[1]
-    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 20)]  # the work is their product
+    # The work grows with the product of rows and inputs.
+    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 20)]
     x = data.x[rows]
     fit, change = predict(x), []
     for number in range(inputs):
@@ -246,20 +249,22 @@ def influential(data: Data, predict: Predict) -> list[int]:
 
 
 def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
-    """Draw the training error over the seconds, and the final held-out errors.
+    """Draw the training error against time, and the final held-out errors.
 
-    The first model is ours: bands mark its levels, discs the refinements. Hollow markers are the
+    The first model is mgnet's: bands mark its levels, discs the refinements. Hollow markers are the
     held-out errors at the end; the legend is sorted by them.
 
     Parameters
     ----------
     trained : sequence of Trained
+        Models, mgnet's first.
     loss : str
-        What `Data.loss` is.
+        Name of `Data.loss`.
 
     Returns
     -------
     matplotlib Figure
+        The figure.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A trained model applied to a file of columns."""
+"""Apply a trained model to a file of columns."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["predict_file"]
 
-BATCH = 2**14  # rows that the network sees at once: its splines take many times their memory
-NAMED = 8  # inputs that a remark names
+BATCH = 2**14  # rows per call of the network, whose splines need many times the memory of the rows
+NAMED = 8  # inputs named in a remark
 
 
 def predict_file(
     model: str | Path, data: str | Path, decimal: str | None = None
 ) -> tuple[Iterator[str], list[str]]:
-    """The lines of a table with the prediction as columns more, and remarks on its rows.
+    """The lines of a table with additional columns for the prediction, and remarks on its rows.
 
-    One column for each target; for classes the likeliest one, and a probability for each.
+    There is one column for each target; for classes, the most likely one and a probability for
+    each.
 
     Parameters
     ----------
@@ -37,19 +38,19 @@ def predict_file(
     data : str or Path
         A file of columns with the inputs of the model.
     decimal : "." or ",", optional
-        Decimal mark of a text file that does not tell it.
+        Decimal mark of a text file that does not show it.
 
     Returns
     -------
     lines : iterator of str
         The text in its own dialect, or CSV. Rows with a missing input have an empty prediction.
     remarks : list of str
-        How many rows lie out of the training range, have new levels, or are incomplete.
+        Numbers of rows that are outside the training range, have new levels, or are incomplete.
 
     Raises
     ------
     OSError, ValueError
-        If the model or the table is not there, damaged, or does not fit the other.
+        If the model or the table is missing, damaged, or does not fit the other.
     """
     from mgnet.app.model import Model
 
@@ -81,12 +82,12 @@ def predict_file(
 
 
 def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The inputs of every row, NaN where missing, and rows with a level that is new."""
+    """The inputs of every row, NaN if missing, and rows with a new level."""
     require(file, encoding.columns)
     there = read_columns(file, encoding.columns)
     text = [name for name in encoding.numeric if there[name].kind not in ("number", "boolean")]
     if text:
-        file.numbers(text)  # refuses them, and tells where their cells are
+        file.numbers(text)  # refuses them with the positions of their cells
     try:
         return encoding.encode(there)
     except ValueError as error:
@@ -94,7 +95,7 @@ def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, n
 
 
 def _columns(trained: Model, values: np.ndarray) -> list[np.ndarray]:
-    """What a prediction adds: values; or the class, empty where there is none, and all shares."""
+    """Additional columns: values; or the class, empty if there is none, and all probabilities."""
     if not trained.targets.classes:
         return list(values.T)
     known = np.logical_and.reduce(np.isfinite(values), axis=1)
@@ -123,10 +124,10 @@ def _out_of_range(trained: Model, x: np.ndarray, complete: np.ndarray) -> list[s
     parts = [f"{shown(n)}: {k} outside {told(n, a)} to {told(n, b)}" for n, k, a, b in counts if k]
     if len(parts) > NAMED:
         parts[NAMED:] = [f"and {len(parts) - NAMED} inputs more"]
-    how = "the nearest point of it answers" if trained.targets.classes else (
+    how = "the nearest point of it is used" if trained.targets.classes else (
         "the model is extrapolated linearly"
     )  # fmt: skip
     return [
-        f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
+        f"{outside.any(axis=1).sum()} of {len(x)} rows are outside the range of the training "
         f"data ({'; '.join(parts)}); there {how}"
     ]

@@ -1,4 +1,4 @@
-"""The written result of a fit: report.md, plain Markdown that also reads well in a terminal."""
+"""The written result of a fit: report.md, plain Markdown that is also readable in a terminal."""
 
 from __future__ import annotations
 
@@ -38,30 +38,32 @@ def write_report(
     Parameters
     ----------
     folder : path
-        Must exist.
+        Existing folder.
     data : Data
+        Training and held-out rows.
     settings : Settings
+        Settings of the fit.
     trained : sequence of Trained
-        Ours first; the others make the comparison, sorted by the held-out error.
+        mgnet's model first; the others form the comparison, sorted by held-out error.
     summary : str
-        Of the hierarchy and the schedule, or of the ensemble; shown as it is.
+        Description of hierarchy and schedule, or of the ensemble; shown unchanged.
     pictures : sequence of (file name, caption)
-        In the same folder.
+        Pictures in the same folder.
     command : str
-        What was typed.
+        The typed command.
     remarks : sequence of str
-        Sentences for the top, such as how many rows were dropped, or that the run was
+        Sentences for the top, such as the number of dropped rows, or that the run was
         interrupted.
 
     Returns
     -------
     Path
-        Of the report.
+        Path of the report.
 
     Raises
     ------
     ValueError
-        Without a trained model.
+        If there is no trained model.
 
     Examples
     --------
@@ -76,7 +78,7 @@ def write_report(
     '# Fit of b over a'
     """
     if not trained:
-        raise ValueError("write_report got no trained model; pass at least ours")
+        raise ValueError("write_report got no trained model; give at least mgnet's")
     ours = trained[0]
     columns = data.names if data.encoding is None else data.encoding.columns
     parts = [f"# Fit of {data.targets.title} over {listed(columns)}", *remarks]
@@ -85,7 +87,7 @@ def write_report(
         parts.append(f"![{caption}]({name})")
     if len(trained) > 1:
         parts += ["## Comparison", *_comparison(data, trained)]
-    parts += ["## Where the error sits", *where_errors(data, ours)]
+    parts += ["## Where the error is", *where_errors(data, ours)]
     parts += ["## Data", _ranges(data)]
     parts += ["## Network and hierarchy", _network(data, settings, ours)]
     parts += [f"```text\n{text}\n```" for text in summary.split("\n\n") if text]
@@ -96,7 +98,7 @@ def write_report(
 
 
 def _comparison(data: Data, trained: Sequence[Trained]) -> list[str]:
-    """Return the table, the best first whoever it is, and the notes."""
+    """Return the table, sorted by error, and the notes."""
     ranked = sorted(trained, key=lambda one: (np.isnan(one.held_loss), one.held_loss))
     x, y, weights, kind = data.measured
     classes, rows = data.targets.classes, []
@@ -116,7 +118,7 @@ def _comparison(data: Data, trained: Sequence[Trained]) -> list[str]:
     header = ("model", f"held-out {loss}", f"training {loss}", *measures, "parameters", "seconds")
     table = markdown_table((*header, "work"), rows)
     notes = "\n".join(f"- {one.name}: {one.note}." for one in ranked if one.note)
-    told = "Work: gradient evaluations of the finest network, where it has one."
+    told = "Work: gradient evaluations of the finest network, if there is one."
     told = told if classes else f"MSE: standardised. {told}"
     return [
         f"Best first, by the held-out error. {told}",
@@ -130,9 +132,9 @@ def _verdict(ranked: Sequence[Trained], ours: Trained) -> str:
     best = ranked[0]
     if best is ours:
         ratio = ranked[1].held_loss / max(best.held_loss, 1e-300)
-        return f"{ranked[1].name} comes next, with {ratio:.3g} times our held-out error."
+        return f"{ranked[1].name} comes next, with {ratio:.3g} times the held-out error of mgnet."
     ratio = ours.held_loss / max(best.held_loss, 1e-300)
-    return f"{best.name} wins: our held-out error is {ratio:.3g} times as large."
+    return f"{best.name} wins: the held-out error of mgnet is {ratio:.3g} times as large."
 
 
 def _work(work: float) -> str:

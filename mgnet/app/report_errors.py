@@ -1,4 +1,4 @@
-"""What a report says of errors: how large, and where."""
+"""The part of a report on errors: their size and location."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mgnet.estimators.scales import exponents
 __all__ = ["result", "where_errors"]
 
 WORST = 8  # rows shown
-PARTS = 5  # of an input's range, where the error is counted
-MOST_CLASSES = 12  # in a table of all pairs
+PARTS = 5  # of an input's range in which errors are summed
+MOST_CLASSES = 12  # limit for a table of all pairs
 
 
 def result(data: Data, ours: Trained) -> str:
-    """What was trained, what it cost, and its errors.
+    """The trained model, its cost, and its errors.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def result(data: Data, ours: Trained) -> str:
 
 def _measures(data: Data) -> list[str]:
     if data.targets.classes:
-        return ["accuracy", "share of the class most frequent in training"]
+        return ["accuracy", "share of the most frequent class in training"]
     names = data.targets.names
     return [f"{what} ({name})" for name in names for what in ("RMSE", "largest error")]
 
@@ -72,7 +72,7 @@ def _standardised(data: Data) -> str:
 
 
 def _confusion(data: Data, ours: Trained) -> list[str]:
-    """How many rows of each class were taken for which."""
+    """A table of how many rows of each class were predicted as each class."""
     classes = data.targets.classes
     x, y, _, kind = data.measured
     found = ours.predict(x).argmax(1)
@@ -133,7 +133,7 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
 
 
 def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
-    """The part of each row in the loss, in a unit of its own, and its name."""
+    """The contribution of each row to the loss, in its own unit, and its name."""
     if data.targets.classes:
         own = predicted[np.arange(len(y)), y]
         return -np.log(np.maximum(own, np.finfo(float).tiny)), "log loss"
@@ -144,7 +144,7 @@ def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.nd
 
 
 def _row_cells(data: Data, predicted: np.ndarray, y: np.ndarray):  # noqa: ANN202
-    """Headers, and a function from a row to its cells, beside the inputs."""
+    """Headers, and a function from a row to its cells, without the inputs."""
     targets, classes = data.targets, data.targets.classes
     if classes:
         found = predicted.argmax(1)

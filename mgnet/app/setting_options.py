@@ -1,4 +1,4 @@
-"""The values of command-line options: names, counts and numbers, and fields of `Settings`."""
+"""Values of command-line options: names, counts and numbers, and fields of `Settings`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mgnet.app.files.columns import shown
 __all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept"]
 __all__ += ["settings_of", "with_settings"]
 
-SETTINGS = "mgnet.settings"  # where click keeps them while it parses
+SETTINGS = "mgnet.settings"  # key under which click keeps them while it parses
 MEMBERS = 5  # of an ensemble
-# What steers the training of a single network.
+# Options for the training of a single network.
 SINGLE = ("hidden", "intervals", "levels", "most_intervals", "starts", "cycle", "optimizer")
 SINGLE += ("evaluations", "validation", "roughness")
 AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
@@ -32,7 +32,7 @@ def column_names(_context: object, _option: object, text: str | None) -> list[st
         return None
     try:
         names = [name.strip() for name in next(csv.reader([text], strict=True), [])]
-    except csv.Error:  # a line end, a quote that is not closed, or a name without end
+    except csv.Error:  # a line end, a quote that is not closed, or an unfinished name
         names = [""]
     if not all(names) or not names:
         raise click.BadParameter(f"got '{shown(text)}'; expected column names with commas between")
@@ -40,7 +40,7 @@ def column_names(_context: object, _option: object, text: str | None) -> list[st
 
 
 def cycles(_context: object, _option: object, text: str | None) -> list[str]:
-    """Names of cycles of a date, each once."""
+    """Names of cycles of a date, without duplicates."""
     names = [] if text is None else [name.strip() for name in text.split(",")]
     if not set(names) <= set(CYCLES) or len(set(names)) < len(names):
         raise click.BadParameter(f"got '{shown(str(text))}'; expected some of {','.join(CYCLES)}")
@@ -48,7 +48,7 @@ def cycles(_context: object, _option: object, text: str | None) -> list[str]:
 
 
 def finite(_context: object, _option: object, number: float | None) -> float | None:
-    """A number that is not infinite, nor NaN."""
+    """Check that a number is neither infinite nor NaN."""
     if number is not None and not math.isfinite(number):
         raise click.BadParameter(f"got {number}; expected a finite number")
     return number
@@ -58,7 +58,7 @@ Check = Callable[[click.Context, click.Parameter, Any], Any]
 
 
 def kept(check: Check | None = None) -> Check:
-    """A callback for an option that is a field of `Settings`: checked, and kept for it."""
+    """A callback for an option that is a field of `Settings`: the value is checked and stored."""
 
     def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
         value = value if check is None else check(context, option, value)
@@ -69,7 +69,7 @@ def kept(check: Check | None = None) -> Check:
 
 
 def counts(_context: object, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """Positive integers with commas between."""
+    """Read positive integers separated by commas."""
     if text is None:
         return None
     try:
@@ -78,7 +78,7 @@ def counts(_context: object, option: click.Parameter, text: str | None) -> tuple
         found = (0,)
     if min(found) < 1:
         what = "widths" if option.name == "hidden" else "one number, or one for each layer,"
-        raise click.BadParameter(f"got '{text}'; expected {what} of at least 1, as 8 or 8,8")
+        raise click.BadParameter(f"got '{text}'; expected {what} of at least 1, such as 8 or 8,8")
     return found
 
 
@@ -88,7 +88,7 @@ OPTIONS = [
     _option(
         "--ensemble",
         type=AT_LEAST_1,
-        help="Members that are trained and averaged; 1: a single network, steered by the options "
+        help="Members that are trained and averaged; 1: a single network, set by the options "
         f"below. Default: {MEMBERS}, or 1 where one of them is given.",
     ),
     _option(
@@ -103,7 +103,7 @@ OPTIONS = [
         type=AT_LEAST_1,
         default=Settings.intervals,
         show_default=True,
-        help="Of the splines, coarsest level.",
+        help="Spline intervals on the coarsest level.",
     ),
     _option(
         "--degree",
@@ -117,35 +117,35 @@ OPTIONS = [
         type=LEVELS,
         default=Settings.levels,
         show_default=True,
-        help="Each doubles the intervals.",
+        help="Levels; each doubles the intervals.",
     ),
     _option(
         "--most-intervals",
         callback=kept(counts),
-        help="That each layer is refined to, as '256,16'; default: no limit.",
+        help="Largest intervals of each layer, such as '256,16'; default: no limit.",
     ),
     _option(
         "--starts",
         type=AT_LEAST_1,
-        help="Networks on the coarsest level, the best go on; default: 8 for many rows, else 1.",
+        help="Networks on the coarsest level; the best continue. Default: 8 for many rows, else 1.",
     ),
     _option(
         "--cycle",
         default=Settings.cycle,
-        help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
+        help="Schedule, such as 'cascade 32,16,8,4'; default: by budget.",
     ),
     _option(
         "--optimizer",
         type=click.Choice(["auto", "lm", "lbfgs", "adam"]),
         default=Settings.optimizer,
         show_default=True,
-        help="What a sweep is; auto: lm for numbers, lbfgs for labels.",
+        help="Method of a sweep; auto: lm for numbers, lbfgs for labels.",
     ),
     _option(
         "--seconds",
         type=click.FloatRange(0.0, min_open=True),
         callback=kept(finite),
-        help="Of an ensemble a limit of the whole command but --compare; of a single network its "
+        help="Time limit, for an ensemble of all but --compare; for a single network of its "
         f"training, by default {Settings.seconds:g}.",
     ),
     _option(
@@ -158,7 +158,7 @@ OPTIONS = [
         type=click.IntRange(min=0),
         default=Settings.seed,
         show_default=True,
-        help="Of the split and of the initial network.",
+        help="Seed of the split and of the initial network.",
     ),
     _option(
         "--held-out",
@@ -180,24 +180,25 @@ OPTIONS = [
         callback=kept(finite),
         default=Settings.roughness,
         show_default=True,
-        help="Penalty on bending splines; the more noise, the larger.",
+        help="Penalty on the curvature of splines; use more for noisy data.",
     ),
 ]
 
 
 def settings_of(context: click.Context, petsc: bool) -> Settings:
-    """The settings of a command line.
+    """The settings from a command line.
 
     Parameters
     ----------
     context : click.Context
+        Context of the command.
     petsc : bool
-        Whether options of PETSc steer the training.
+        Whether PETSc options control the training.
 
     Raises
     ------
     click.UsageError
-        For options that exclude one another.
+        If options exclude each other.
     """
     told: dict[str, Any] = dict(context.meta[SETTINGS])
     if {"seconds", "evaluations"} <= told.keys():
@@ -208,8 +209,8 @@ def settings_of(context: click.Context, petsc: bool) -> Settings:
     if members > 1 and (single or petsc):
         what = f"--{single[0].replace('_', '-')}" if single else "an option -mgnet_..."
         raise click.UsageError(
-            f"--ensemble {members} and {what} exclude one another: that option steers the training "
-            "of a single network; leave one of them out"
+            f"--ensemble {members} and {what} exclude each other: that option controls the "
+            "training of a single network; leave one of them out"
         )
     if members > 1:
         told.setdefault("seconds", math.inf)

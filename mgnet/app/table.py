@@ -1,4 +1,4 @@
-"""A file of columns as inputs and targets, checked; and its split into training and held-out."""
+"""Read a file of columns as inputs and targets, check it, and split its rows."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Inputs and targets of every row, all of them there and finite.
+    """Inputs and targets of every row, all of them present and finite.
 
-    Neither a target nor all inputs are constant.
+    At least one input varies, and so does every target.
 
     Attributes
     ----------
     inputs : tuple of Column
-        As `columns.meant` gives them; text may be missing, which is a level.
+        Columns from `columns.meant`; text may be missing, which is a level.
     targets : Targets
+        Names of the targets, and classes.
     y : array of shape (rows,) or (rows, targets)
-        float64, or the numbers of classes.
+        Targets as float64, or the numbers of classes.
     weights : array of shape (rows,), optional
+        Weights of the rows.
     layouts : mapping of str to str
-        Of inputs that were dates in text.
+        Layouts of inputs that were dates in text.
     cycles : tuple of str
-        What dates become besides days, as for `DateCode`.
+        Cyclic features of dates besides days, as for `DateCode`.
     dropped : int
-        Rows of the file that had a missing value.
+        Number of rows of the file that had a missing value.
     remarks : tuple of str
-        On columns that were left out.
+        Remarks on columns that were omitted.
     units : mapping of str to str
-        Of inputs and targets that are numbers, where the file tells them.
+        Units of numeric inputs and targets, if the file has them.
 
     Examples
     --------
@@ -70,7 +72,7 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns that are inputs."""
+        """Names of the columns that are inputs."""
         return tuple(column.name for column in self.inputs)
 
 
@@ -86,39 +88,41 @@ def read_table(
     cycles: Sequence[str] = (),
     decimal: str | None = None,
 ) -> Table:
-    r"""The inputs and the targets of a file of columns.
+    r"""Read the inputs and the targets of a file of columns.
 
     Parameters
     ----------
     path : str or Path
+        File to read.
     target : str or sequence of str
         Names of the columns to predict.
     inputs : sequence of str, optional
         Names of the columns to predict it from; all others by default.
     drop_missing : bool
-        Leave out rows with an empty, NaN or infinite cell, instead of refusing them. Cells without
-        text are no reason, but in a target.
+        Whether to omit rows with an empty, NaN or infinite cell, instead of refusing them. Missing
+        texts are not a reason, except in a target.
     exclude : sequence of str
-        Columns that are no inputs.
+        Columns that are not inputs.
     weights : str, optional
-        The column with the weights of the rows.
+        Name of the column with the weights of the rows.
     task : "", "regression" or "classification"
-        As for `targets.coded`.
+        Task, as for `targets.coded`.
     cycles : sequence of str
-        What dates become besides days, as for `DateCode`.
+        Cyclic features of dates besides days, as for `DateCode`.
     decimal : "." or ",", optional
-        Decimal mark of a text file that does not tell it.
+        Decimal mark of a text file that does not show it.
 
     Returns
     -------
     Table
+        The rows of the file.
 
     Raises
     ------
     OSError
         If there is no such file, or if it cannot be read.
     ValueError
-        If the file is no table with these columns; the sentence tells all that are wrong.
+        If the file is not a table with these columns; the message lists all errors.
 
     Examples
     --------
@@ -183,7 +187,7 @@ def _rows(column: Column, rows: np.ndarray) -> Column:
 
 
 def _numbers_alone(file: DataFile, others: Sequence[Column], found: Chosen) -> list[Column]:
-    """Targets and weights as they are; numbers with mistakes among them are wrong."""
+    """Targets and weights unchanged; numeric columns with mistakes are errors."""
     mixed = [column.name for column in others if looks_like_numbers(column)]
     if mixed:
         try:
@@ -205,7 +209,7 @@ def _numbers_alone(file: DataFile, others: Sequence[Column], found: Chosen) -> l
 def _complete(
     file: DataFile, every: Sequence[Column], drop_missing: bool, found: Chosen
 ) -> np.ndarray:
-    """A mask of the rows that lack nothing; what they lack is wrong unless they may be dropped."""
+    """A mask of the complete rows; missing values are errors unless such rows may be dropped."""
     inputs = {column.name for column in found.columns}
     missing = {
         column.name: _missing(column)
@@ -237,7 +241,7 @@ def _missing(column: Column) -> np.ndarray:
 
 
 def _wrong_weights(kind: str, values: np.ndarray | None) -> str:
-    """Why a column cannot be weights; empty if it can."""
+    """The reason why a column cannot be weights; empty if it can."""
     why = ""
     if values is None or kind != "number":
         why = f"holds {kind}"
@@ -245,7 +249,7 @@ def _wrong_weights(kind: str, values: np.ndarray | None) -> str:
         why = "has negative numbers"
     elif len(values) and not values.any():
         why = "is 0 in all rows"
-    return why and f"{why}; expected numbers from 0 on, some of them positive"
+    return why and f"{why}; expected numbers of at least 0, some of them positive"
 
 
 def _refuse_constants(source: str, table: Table) -> None:
@@ -278,26 +282,29 @@ def _refuse_constant_targets(source: str, targets: Targets, y: np.ndarray) -> No
 
 
 def split(table: Table, held_out: float, seed: int) -> Data:
-    """Training and held-out rows, drawn at random; of classes, the same part of each.
+    """Draw training and held-out rows at random; for classes, the same fraction of each.
 
-    What the inputs become is fixed by the training rows alone.
+    The encoding of the inputs follows from the training rows only.
 
     Parameters
     ----------
     table : Table
+        Rows to split.
     held_out : float
-        Fraction of the rows that is kept from training, between 0 and 1.
+        Fraction of the rows that is excluded from training, between 0 and 1.
     seed : int
+        Seed of the random order.
 
     Returns
     -------
     Data
+        Training and held-out rows.
 
     Raises
     ------
     ValueError
-        If the fraction leaves no row to train on or none to hold out, or only training rows that
-        agree in the target, or in all inputs.
+        If the fraction leaves no row for training or none to hold out, or if the training rows have
+        the same target, or the same inputs.
 
     Examples
     --------
@@ -338,13 +345,13 @@ def split(table: Table, held_out: float, seed: int) -> Data:
 
 
 def _by_classes(order: np.ndarray, y: np.ndarray, held: int) -> tuple[np.ndarray, int]:
-    """The rows to hold out first, and their number: of each class its part, but never all."""
+    """The rows in an order with those to hold out first, and their number: a part of each class."""
     counts = np.bincount(y)
     exact = held * counts / len(y)
     parts = np.minimum(np.floor(exact).astype(int), counts - 1)
     for number in np.argsort(parts - exact, kind="stable")[: held - parts.sum()]:
         parts[number] += parts[number] < counts[number] - 1
-    rank = np.empty(len(y), dtype=int)  # of each row within its class, in this order
+    rank = np.empty(len(y), dtype=int)  # rank of each row in its class, in this order
     for number in range(len(counts)):
         members = order[y[order] == number]
         rank[members] = np.arange(len(members))
@@ -353,7 +360,7 @@ def _by_classes(order: np.ndarray, y: np.ndarray, held: int) -> tuple[np.ndarray
 
 
 def _refuse_poor(source: str, table: Table, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> None:
-    """Refuse training rows that agree, or of which none counts."""
+    """Refuse training rows that are all equal, or that all have weight 0."""
     _refuse_constant_targets(source, table.targets, y)
     if not np.ptp(x, axis=0).any():
         raise ValueError(
@@ -367,4 +374,4 @@ def _refuse_poor(source: str, table: Table, x: np.ndarray, y: np.ndarray, rows: 
     lost = [kind for n, kind in enumerate(classes) if not counted[y == n].any()]
     if lost or not counted.any():
         what = f"of class {listed(lost)} have" if lost else "have"
-        raise ValueError(f"{source} {what} weights of 0 alone; give some of them a weight")
+        raise ValueError(f"{source} {what} only weights of 0; give some of them a weight")

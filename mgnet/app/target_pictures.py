@@ -1,4 +1,4 @@
-"""Pictures of a fit where there are several targets, or classes."""
+"""Pictures of a fit with several targets, or classes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ __all__ = ["draw_classes", "draw_pairs", "draw_residuals", "draw_targets"]
 MOST_POINTS, MOST_TARGETS, MOST_CLASSES = 20_000, 9, 30
 MOST_LARGE = 12  # classes with large letters
 ACROSS = 3  # panels of targets
-LONGEST, TOGETHER = 20, 40  # letters of the name of a class, and of all that lie side by side
+LONGEST, TOGETHER = 20, 40  # letters of the name of a class, and of all names side by side
 LETTER = 0.09  # inches
 BINS = 10  # of probabilities
-FEWEST = 5  # rows in a bin that is drawn
+FEWEST = 5  # smallest number of rows in a bin that is drawn
 
 
 def draw_targets(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str) -> Figure:
-    """Predicted against true, and the residuals below, for each target.
+    """Draw predicted against true values, and the residuals below, for each target.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     predicted, true : array of shape (rows, targets)
+        Predicted and true targets.
     rows : str
-        Which they are, for the titles.
+        Name of the rows, for the titles.
 
     Returns
     -------
     matplotlib Figure
+        The figure.
 
     Examples
     --------
@@ -66,14 +69,16 @@ def draw_targets(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
 
 
 def draw_pairs(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: float) -> None:
-    """Predicted against true, a dot for each row.
+    """Draw predicted against true values, with a dot for each row.
 
     Parameters
     ----------
     ax : Axes
+        Axes to draw on.
     true, predicted : array of shape (rows,)
+        True and predicted values.
     size : float
-        Of a dot.
+        Size of a dot.
 
     Examples
     --------
@@ -91,12 +96,12 @@ def draw_pairs(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: float) -
 
 
 def draw_residuals(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: float) -> None:
-    """What is left, over the prediction: it should lie around 0, alike everywhere.
+    """Draw residuals against predictions; they should be evenly distributed around 0.
 
     Parameters
     ----------
     ax, true, predicted, size
-        As for `draw_pairs`.
+        The same as for `draw_pairs`.
 
     Examples
     --------
@@ -114,21 +119,23 @@ def draw_residuals(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: floa
 
 
 def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str) -> Figure:
-    """Which class was taken for which, and how often a probability holds.
+    """Draw the confusion matrix and the reliability of the probabilities.
 
     Parameters
     ----------
     data : Data
+        Training and held-out rows.
     predicted : array of shape (rows, classes)
-        Probabilities.
+        Predicted probabilities.
     true : array of shape (rows,)
-        Numbers of classes.
+        Numbers of the true classes.
     rows : str
-        Which they are, for the titles.
+        Name of the rows, for the titles.
 
     Returns
     -------
     matplotlib Figure
+        The figure.
 
     Examples
     --------
@@ -146,12 +153,12 @@ def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
     figure = Figure(figsize=(11.0, height), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_matrix(left, names, predicted, true, 90 if upright else 0)
-    left.set_anchor("N")  # room for long names below
+    left.set_anchor("N")  # space for long names below
     left.set_title(f"{data.targets.title}: true and predicted, {rows}", fontsize=10)
     told, held = _reliability(predicted, true)
     right.plot([0.0, 1.0], [0.0, 1.0], color=BLUE, linewidth=1.0)
     right.plot(told, held, "o-", color=ORANGE, markersize=5, linewidth=1.2)
-    right.set_title("how often a probability holds", fontsize=10)
+    right.set_title("reliability of probabilities", fontsize=10)
     right.set_xlabel("predicted probability of a class")
     right.set_ylabel("share of rows that have it")
     _tidy(right)
@@ -180,7 +187,7 @@ def _draw_matrix(
 
 
 def _reliability(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probability and share of true ones, in bins of the probabilities of all classes."""
+    """Mean probability and share of true cases, in bins of the probabilities of all classes."""
     hit = np.arange(predicted.shape[1]) == true[:, None]
     part = np.minimum((predicted * BINS).astype(int), BINS - 1).ravel()
     counts = np.bincount(part, minlength=BINS)

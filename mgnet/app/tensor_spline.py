@@ -1,4 +1,4 @@
-"""Tensor-product cubic splines by penalised least squares, for tables of up to three inputs."""
+"""Tensor-product cubic splines by penalized least squares, for tables of up to three inputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy.sparse import csr_array, eye_array, kron, tril
 
 __all__ = ["Axis", "Fit", "Splines", "equal_error_grid", "jumps", "least_squares"]
 
-ORDER = 4  # of the splines: cubic
+ORDER = 4  # order of the splines: cubic
 
 
 @dataclass(frozen=True)
 class Axis:
     """Knots of one input: a change of variable, then an increasing map of [0, 1] for the knots.
 
-    `scale` is "linear" or "log"; `grid` holds the places, in [0, 1], that cut the interval into
+    `scale` is "linear" or "log"; `grid` contains the points in [0, 1] that divide the interval into
     pieces of equal weight, and the knots interpolate them.
     """
 
@@ -68,8 +68,8 @@ def _basis(t: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def jumps(knots: np.ndarray) -> np.ndarray:
     """Return the matrix from coefficients to the jumps of the third derivative, times h^3.
 
-    They vanish exactly for one cubic (Dierckx, Curve and Surface Fitting with Splines, 1993); the
-    factor makes the penalty blind to how finely the knots lie.
+    They vanish exactly for a single cubic (Dierckx, Curve and Surface Fitting with Splines, 1993);
+    the factor makes the penalty independent of the spacing of the knots.
     """
     matrix, t = np.eye(len(knots) - ORDER), knots
     for degree in range(ORDER - 1, 0, -1):
@@ -86,7 +86,7 @@ def jumps(knots: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Splines:
-    """What a spline fit has to choose: the axes, their penalties (as log10), the scale of y."""
+    """The choices of a spline fit: the axes, their penalties (as log10), the scale of y."""
 
     axes: tuple[Axis, ...]
     penalties: tuple[float, ...]
@@ -94,16 +94,16 @@ class Splines:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Splines per axis."""
+        """Number of splines per axis."""
         return tuple(axis.intervals + ORDER - 1 for axis in self.axes)
 
     @property
     def storage(self) -> float:
-        """Floats in the banded matrix."""
+        """Number of floats in the banded matrix."""
         return float(np.prod(self.shape)) * (_bandwidth(self.shape) + 1)
 
     def design(self, x: np.ndarray) -> csr_array:
-        """Return the sparse matrix of the products of the splines, a row per row of x."""
+        """Return the sparse matrix of the products of the splines, with one row per row of x."""
         rows = len(x)
         columns, values = np.zeros((rows, 1), dtype=np.int64), np.ones((rows, 1))
         for axis, number, column in zip(self.axes, self.shape, x.T, strict=True):
@@ -141,16 +141,16 @@ class Fit:
 
 
 def _bandwidth(shape: tuple[int, ...]) -> int:
-    """Return how far from the diagonal the normal equations reach."""
+    """Return the bandwidth of the normal equations."""
     strides = np.cumprod([1, *shape[:0:-1]])
     return int(max((ORDER - 1) * strides.sum(), ORDER * strides[-1]))
 
 
 def least_squares(choice: Splines, x: np.ndarray, y: np.ndarray) -> Fit:
-    """Minimise the squared error plus penalty.
+    """Minimize the squared error plus penalty.
 
     With logarithms of y the rows are weighted by y, so that to first order the same error is
-    minimised.
+    minimized.
     """
     design, target = choice.design(x), y
     if choice.scale == "log":
@@ -165,15 +165,15 @@ def least_squares(choice: Splines, x: np.ndarray, y: np.ndarray) -> Fit:
     factor = cholesky_banded(bands, overwrite_ab=True, lower=True, check_finite=False)
     right = design.T @ target
     coefficients = np.zeros(len(right))
-    for _ in range(3):  # refinement wins back what the squared condition number loses
+    for _ in range(3):  # refinement recovers the digits lost by the squared condition number
         coefficients += cho_solve_banded((factor, True), right - matrix @ coefficients)
     return Fit(choice, coefficients)
 
 
 def equal_error_grid(fit: Fit, number: int) -> tuple[float, ...]:
-    """Return a grid where one axis' intervals all hold the same share of |fourth derivative|^(1/4).
+    """Return a grid of one axis whose intervals have equal shares of |fourth derivative|^(1/4).
 
-    That is de Boor's rule for knots (A Practical Guide to Splines, chapter XII), taken from the
+    This is de Boor's rule for knots (A Practical Guide to Splines, chapter XII), applied to the
     largest part of the fit across the other axes.
     """
     knots = fit.choice.axes[number].knots()

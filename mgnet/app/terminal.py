@@ -1,4 +1,4 @@
-"""What `mgnet fit` shows on a terminal: a progress bar, and the result as a table."""
+"""Terminal output of `mgnet fit`: a progress bar, and the result as a table."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_bar", "result_table"]
 
-EVERY = 10.0  # seconds between lines where there is no terminal
-WIDTH = 120  # where the output is no terminal
+EVERY = 10.0  # seconds between lines if there is no terminal
+WIDTH = 120  # if the output is not a terminal
 MOST_WIDTH = 10_000
-MOST_TARGETS = 3  # with a column of their own
+MOST_TARGETS = 3  # targets with a column of their own
 
 
 @contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr with seconds, level and loss; a line now and then where it is no terminal.
+    """A bar on stderr with seconds, level and loss; occasional lines if it is not a terminal.
 
     Parameters
     ----------
     console : rich Console, optional
+        Console to write to; stderr by default.
 
     Yields
     ------
     callable
-        `(seconds, budget_fraction, training_loss, level)`.
+        Function of `(seconds, budget_fraction, training_loss, level)`.
 
     Examples
     --------
@@ -75,12 +76,14 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
 
 
 def result_table(results: Sequence[Trained], data: Data) -> str:
-    """The trained models as a table, the best held-out error marked by a star.
+    """The trained models as a table, the best held-out error marked with a star.
 
     Parameters
     ----------
     results : sequence of Trained
+        Models to list.
     data : Data
+        Training and held-out rows.
 
     Examples
     --------
@@ -114,9 +117,10 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
             f"{r.held_loss:{digits}}{star}",
             *_measures(r, data),
         )
-    text = io.StringIO()  # no terminal, so no escape codes
+    text = io.StringIO()  # not a terminal, so no escape codes
     console = Console(file=text, width=MOST_WIDTH, force_terminal=False)
-    console.width = max(WIDTH, Console().width, console.measure(grid).maximum)  # all of it
+    # Wide enough for the whole table.
+    console.width = max(WIDTH, Console().width, console.measure(grid).maximum)
     console.print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 

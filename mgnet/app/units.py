@@ -1,4 +1,4 @@
-"""Columns of tiny and huge numbers in units in which one can draw them and square them."""
+"""Rescale columns of tiny and huge numbers, so that they can be drawn and squared."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from mgnet.app.data import Data
 
 __all__ = ["Units", "labelled"]
 
-LEAST, MOST = 1e-30, 1e30  # single precision, which boosted trees add up in, goes a little further
+# The range of single precision, in which boosted trees sum, is slightly larger.
+LEAST, MOST = 1e-30, 1e30
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Powers of ten over which the columns of a table are ordinary numbers; mostly 1.
+    """Powers of ten that divide the columns of a table to give ordinary numbers; mostly 1.
 
     Attributes
     ----------
     inputs : array of shape (inputs,)
+        Powers of the inputs.
     targets : float or array of shape (targets,)
+        Powers of the targets.
 
     Examples
     --------
@@ -38,7 +41,7 @@ class Units:
 
     @classmethod
     def of(cls, data: Data) -> Units:
-        """Those of a table."""
+        """The units of a table."""
         x, y = np.concatenate([data.x, data.x_held]), np.concatenate([data.y, data.y_held])
         units = np.array([_unit(column) for column in x.T])
         if data.targets.classes:
@@ -46,7 +49,7 @@ class Units:
         return cls(units, _unit(y) if y.ndim == 1 else np.array([_unit(one) for one in y.T]))
 
     def data(self, data: Data) -> Data:
-        """The table in these units, which its names tell."""
+        """The table in these units, which are added to its names."""
         if np.all(self.targets == 1.0) and np.all(self.inputs == 1.0):
             return data
         targets, classes = np.ravel(self.targets).tolist(), data.targets.classes
@@ -62,11 +65,11 @@ class Units:
         )
 
     def of_units(self, predict: Predict) -> Predict:
-        """What a model of the table predicts in these units."""
+        """The prediction function in these units of a model of the table."""
         return lambda x: predict(x * self.inputs) / self.targets
 
     def of_table(self, predict: Predict) -> Predict:
-        """What a model in these units predicts for the table."""
+        """The prediction function for the table of a model in these units."""
         return lambda x: predict(x / self.inputs) * self.targets
 
 
@@ -82,7 +85,7 @@ def _named(name: str, unit: float) -> str:
 
 
 def labelled(data: Data) -> Data:
-    """The table with the units that its file tells in its names, for pictures.
+    """The table with the units from its file in its names, for pictures.
 
     Examples
     --------

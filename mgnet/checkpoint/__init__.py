@@ -1,7 +1,7 @@
-"""Checkpoints: a run in a file, from which it goes on with the same bits.
+"""Checkpoints: files that store a run, which then continues with bitwise the same results.
 
 Reading order: `checkpoint`, `content`, `values`, `storage`; `architecture`, `generators`, `former`.
-`mgnet.petsc.resumable_steps` writes its file by `values` and `storage`, too.
+`mgnet.petsc.resumable_steps` writes its file with `values` and `storage`, too.
 """
 
 from mgnet.checkpoint.checkpoint import Checkpoint, Checkpoints

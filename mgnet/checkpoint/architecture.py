@@ -1,4 +1,4 @@
-"""What must be known to build a network again, besides its tensors."""
+"""Descriptions of networks: all that is needed, besides the tensors, to build a network again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ OPTIONAL = {"hidden", "dtype", "domain"}
 
 
 def to_config(network: torch.nn.Module) -> dict[str, Any]:
-    """The arguments of a KAN, or the shapes of another module, as JSON can hold them.
+    """The arguments of a KAN, or the shapes of another module, as values for JSON.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network to describe.
 
     Examples
     --------
@@ -34,7 +35,7 @@ def to_config(network: torch.nn.Module) -> dict[str, Any]:
     kind = type(network)
     name = kind.__name__
     if name in ("KAN", "FreeKnotKAN") and kind not in (KAN, FreeKnotKAN):
-        name = f"{kind.__module__}.{name}"  # another class, of which only the name is the same
+        name = f"{kind.__module__}.{name}"  # another class with the same name
     if not isinstance(network, KAN | FreeKnotKAN):
         every = network.state_dict().items()
         shapes = {n: list(t.shape) for n, t in every if not n.endswith("_extra_state")}
@@ -48,12 +49,12 @@ def to_config(network: torch.nn.Module) -> dict[str, Any]:
         "hidden": network.hidden,
         "dtype": str(network.coefficients[0].dtype).removeprefix("torch."),
     }
-    # Free knots keep the ends of their domains, one pair per input, among their tensors.
+    # Free knots store the ends of their domains, one pair per input, with their tensors.
     return told | ({"domain": list(network.domain)} if isinstance(network, KAN) else {})
 
 
 def without_extra_state(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """A description as it is written now: older ones list extra states among the shapes.
+    """Convert a description to the current form: older ones list extra states among the shapes.
 
     Examples
     --------
@@ -78,16 +79,17 @@ def is_kan(told: Mapping[str, Any]) -> bool:
 
 
 def check_config(told: Mapping[str, Any]) -> None:
-    """Refuse a description of a KAN that has not the form of those by `to_config`.
+    """Refuse a description of a KAN that does not have the form of those from `to_config`.
 
     Parameters
     ----------
     told : mapping
-        As JSON gives it.
+        Description read from JSON.
 
     Raises
     ------
     ValueError
+        If an entry is missing, unknown or malformed.
 
     Examples
     --------
@@ -106,11 +108,11 @@ def check_config(told: Mapping[str, Any]) -> None:
             )
     hidden, dtype = told.get("hidden", "tanh"), told.get("dtype", "float64")
     if type(told["degree"]) is not int or type(told["linear"]) is not bool:
-        raise ValueError("the degree of the network is no integer, or linear is no bool")
+        raise ValueError("the degree of the network is not an integer, or linear is not a bool")
     if not isinstance(hidden, str) or not isinstance(dtype, str):
-        raise ValueError("hidden and dtype of the network are no texts")
+        raise ValueError("hidden and dtype of the network are not strings")
     if dtype not in ("float64", "float32", "float16", "bfloat16"):
-        raise ValueError(f"the network has the dtype {dtype[:80]!r}, which is none of weights")
+        raise ValueError(f"the network has the dtype {dtype[:80]!r}, which is not one of weights")
     domain = told.get("domain", [-1.0, 1.0])
     if not isinstance(domain, list) or not all(type(end) in (int, float) for end in domain):
         raise ValueError(f"the network has the domain {repr(domain)[:80]}; give two numbers")
@@ -119,20 +121,21 @@ def check_config(told: Mapping[str, Any]) -> None:
 
 
 def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a description of a KAN whose splines are not those of the tensors.
+    """Refuse a description of a KAN whose splines do not match the tensors.
 
-    To be called before the network is built, which may be larger than any memory.
+    Call this before building the network, whose described size may exceed any memory.
 
     Parameters
     ----------
     told : mapping
-        That `check_config` accepts.
+        Description that `check_config` accepts.
     tensors : mapping
-        By the names in the network.
+        Tensors by their names in the network.
 
     Raises
     ------
     ValueError
+        If a shape differs.
 
     Examples
     --------
@@ -158,18 +161,18 @@ def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
 
 
 def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
-    """The untrained network of a description.
+    """Build the untrained network of a description.
 
     Parameters
     ----------
     told : mapping
-        From `to_config`, of a KAN or a FreeKnotKAN. Without "hidden" and "dtype" these are tanh and
-        float64.
+        Description of a KAN or a FreeKnotKAN from `to_config`. Without "hidden" and "dtype" these
+        are tanh and float64.
 
     Raises
     ------
     ValueError
-        If it is no such description.
+        If this is not such a description.
 
     Examples
     --------

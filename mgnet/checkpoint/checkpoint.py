@@ -1,7 +1,7 @@
-"""Checkpoints: a run in a file, from which it goes on with the same bits.
+"""Checkpoints: files that store a run, which then continues with bitwise the same results.
 
-A folder with `checkpoint.safetensors`: `docs/training.md`, "Files of checkpoints", tells what is in
-it.
+A checkpoint is a folder with the file `checkpoint.safetensors`. `docs/training.md`, "Files of
+checkpoints", describes its contents.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class Checkpoint:
     Attributes
     ----------
     progress : Progress
-        Without what later steps do not need.
+        State of the run, without data that later steps do not need.
     level : int
-        Of the finest network that the next steps change; 0 is the finest of the hierarchy.
+        Number of the finest level whose network the next steps change; 0 is the finest of all.
     networks : tuple of (dict or None)
-        Of each level: arguments or shapes, and the shapes of the trained parameters. None on levels
-        whose operator is no `Objective`.
+        For each level, the arguments or shapes of its network, and the shapes of the trained
+        parameters. None on levels whose operator is not an `Objective`.
     smoothers : tuple of str
-        Their classes.
+        Classes of the smoothers.
     fixed : dict
-        By level: what networks hold besides trained parameters, by name.
+        For each level, the tensors of its network besides trained parameters, by name.
     generators : dict
-        Their states, by name.
+        States of the random generators, by name.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Checkpoint:
     >>> bool((saved.network()(x) == hierarchy(2).network(0, u)(x)).all())
     True
 
-    The run goes on, one level finer:
+    The run continues, one level finer:
 
     >>> longer = cascade([5, 5, 5])
     >>> resume = saved.resume_on(longer, hierarchy(3))
@@ -90,16 +90,18 @@ class Checkpoint:
         hierarchy: Hierarchy,
         generators: Mapping[str, Generator] | None = None,
     ) -> Checkpoint:
-        """Take down a run, from the `progress` that `run` tells its recorder.
+        """Record a run, from the `progress` that `run` passes to its recorder.
 
         Parameters
         ----------
         progress : Progress
+            State of the run.
         hierarchy : Hierarchy
+            Hierarchy of the run.
         generators : mapping, optional
-            All random generators that the run draws from, by names of your choice. Where gradients
+            All random generators that the run draws from, by names of your choice. If gradients
             themselves draw (a new batch each), resume outside of descents only: a coarse level
-            that was made around a fine state is made again, and would draw again.
+            that was built around a fine state is built again, and would draw again.
         """
         schedule, position, us, fs, vs, rs, memory = progress
         last = schedule[position - 1]
@@ -107,7 +109,7 @@ class Checkpoint:
         under_way = [l for l, r in enumerate(rs) if r is not None]
         us = _only(us, (current, *under_way))
         fs, vs = _only(fs, range(current + 1)), _only(vs, [l + 1 for l in under_way])
-        # Below a recentred descent states are corrections, not parameters.
+        # Below a recentered descent states are corrections, not parameters.
         recentred = [l for l in under_way if hierarchy[l].recenter is not None]
         level = min([current, *recentred])
         fixed = {}
@@ -129,14 +131,15 @@ class Checkpoint:
     def save(self, folder: str | Path) -> None:
         """Write the folder, or replace the checkpoint in it.
 
-        At every moment the folder holds a complete checkpoint, the former or the new one.
+        At every moment the folder holds a complete checkpoint, either the old or the new one.
 
         Raises
         ------
         OSError
-            If it cannot be written; the former one is then whole.
+            If it cannot be written; the old checkpoint is then intact.
         TypeError
-            If a smoother remembers what cannot be stored, as factors of matrices.
+            If the memory of a smoother contains objects that cannot be stored, such as factors of
+            matrices.
         """
         told, tensors = written(vars(self))
         write_file(Path(folder) / FILE, "Checkpoint", told, tensors)
@@ -148,7 +151,7 @@ class Checkpoint:
         Raises
         ------
         OSError, ValueError
-            If there is none, it is damaged, or a newer version wrote it.
+            If there is no checkpoint, it is damaged, or a newer version wrote it.
         """
         file, former = Path(folder) / FILE, Path(folder) / FORMER
         if file.exists():
@@ -166,11 +169,17 @@ class Checkpoint:
             raise refusal(file, error) from None
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """What `load_state_dict` of the network on `level` takes."""
+        """The tensors of the network on `level`, for its `load_state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If that level has no network.
+        """
         told, u = self.networks[self.level], self.progress.us[self.level]
         if told is None or u is None:
             raise ValueError(
-                "this checkpoint has no network: the operator of its level is no Objective"
+                "this checkpoint has no network: the operator of its level is not an Objective"
             )
         parts = u.split([int(np.prod(shape)) for shape in told["trained"].values()])
         named = zip(told["trained"].items(), parts, strict=True)
@@ -179,7 +188,13 @@ class Checkpoint:
         return state | tied | self.fixed.get(self.level, {})
 
     def network(self) -> KAN | FreeKnotKAN:
-        """The KAN on `level`, as it was then; for other networks use `state_dict`."""
+        """The KAN on `level` at the time of the checkpoint; for other networks use `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If the network is not a KAN or does not fit its tensors.
+        """
         told, state = self.networks[self.level] or {"kind": "unknown"}, self.state_dict()
         if "widths" in told:
             check_shapes(told, state)
@@ -191,7 +206,13 @@ class Checkpoint:
         return network
 
     def restore(self, generators: Mapping[str, Generator]) -> None:
-        """Set random generators to where they were, by the names given to `of`."""
+        """Restore the states of random generators, by the names given to `of`.
+
+        Raises
+        ------
+        ValueError
+            If the names or kinds of the generators differ.
+        """
         if set(generators) != set(self.generators):
             raise ValueError(
                 f"Checkpoint.restore got generators {sorted(generators)}; the checkpoint has "
@@ -201,20 +222,21 @@ class Checkpoint:
             restore_state(generator, self.generators[name], name)
 
     def resume_on(self, schedule: Schedule, hierarchy: Hierarchy) -> Progress:
-        """What `run(schedule, hierarchy, None, None, resume=...)` needs to go on.
+        """The `Progress` with which `run(schedule, hierarchy, None, None, resume=...)` continues.
 
         Parameters
         ----------
         schedule : Schedule
-            It begins with the steps that were done; later ones may differ from those planned.
+            Schedule that begins with the steps that were done; later steps may differ from the
+            plan.
         hierarchy : Hierarchy
-            As the one that was saved, made by the same program. Where no descent is under way, as
-            in a cascade, it may have more (or fewer) levels above the one that was reached.
+            Hierarchy like the saved one, built by the same program. If no descent is in progress,
+            as in a cascade, it may have more (or fewer) levels above the current one.
 
         Raises
         ------
         ValueError
-            Names what does not fit.
+            If a part does not fit; the message names it.
         """
         progress, shift = self.progress, len(hierarchy) - len(self.networks)
         done = [Step(a, l + shift, n) for a, l, n in progress.schedule[: progress.position]]
@@ -268,13 +290,20 @@ class Checkpoints:
     Parameters
     ----------
     folder : str or Path
-        Made if need be.
+        Folder to write to; created if necessary.
     hierarchy : Hierarchy
+        Hierarchy of the run.
     every : int
-        Steps. `schedule.split()` has a step for every sweep; `len(cycle)` saves once a cycle, which
-        `Solver` with batches needs, since a batch is not saved.
+        Number of steps between checkpoints. `schedule.split()` has a step for every sweep;
+        `len(cycle)` saves once per cycle, as `Solver` with batches requires, because a batch is
+        not saved.
     generators : mapping, optional
-        As in `Checkpoint.of`.
+        Random generators, as for `Checkpoint.of`.
+
+    Raises
+    ------
+    ValueError
+        If `every` is not a positive integer.
 
     Examples
     --------
@@ -302,7 +331,7 @@ class Checkpoints:
         self.steps: int = 0
 
     def __call__(self, step: Step, data: StepData) -> None:
-        """Count a step, and save after it if its turn has come."""
+        """Count a step, and save a checkpoint after every `every` steps."""
         self.steps += 1
         if self.steps % self.every == 0:
             Checkpoint.of(data.progress, self.hierarchy, self.generators).save(self.folder)
@@ -323,7 +352,7 @@ def _told(level: Any) -> dict[str, Any] | None:
 
 
 def _differing(saved: Any, there: Any) -> list[str]:
-    """Two descriptions in short: of dicts the entries that differ."""
+    """A short text of two descriptions; for dicts, only the entries that differ."""
     if isinstance(saved, dict) and isinstance(there, dict):
         keys = [k for k in {**saved, **there} if saved.get(k) != there.get(k)]
         saved, there = ({k: each.get(k) for k in keys} for each in (saved, there))
@@ -341,7 +370,7 @@ def _same(value: torch.Tensor, own: torch.Tensor) -> bool:
 
 
 def _flat(state: torch.Tensor) -> dict[str, Any]:
-    # Of an ODENet the seed stands beside its options; in older versions there was nothing else.
+    # An ODENet has the seed beside its options; older versions stored nothing else.
     told = {} if state.numel() == 2 else decode(state)
     options = told.pop("options", {})
     if not isinstance(options, dict):
@@ -359,5 +388,5 @@ def _only(states: tuple[Any, ...], needed: Collection[int]) -> tuple[Any, ...]:
 
 
 def _moved(states: tuple[Any, ...], shift: int) -> tuple[Any, ...]:
-    """The same states, the coarsest of which stays the coarsest, on more or fewer levels."""
+    """The states on more or fewer levels, with the coarsest state on the coarsest level."""
     return (None,) * shift + states if shift >= 0 else states[-shift:]

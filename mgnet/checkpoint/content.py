@@ -1,7 +1,7 @@
-"""What a `Checkpoint` writes into its file, and what it accepts from one.
+"""The file contents that a `Checkpoint` writes, and the checks of what it reads.
 
-`docs/training.md`, "Files of checkpoints", tells its entries and the names of its tensors. Of what
-is read nothing is believed: a right digest says that it was not changed by accident, no more.
+`docs/training.md`, "Files of checkpoints", describes its entries and the names of its tensors. The
+contents are not trusted: a correct digest shows only that a file was not changed by accident.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Fields = dict[str, Any]
 
 
 def written(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The JSON and the tensors of a checkpoint.
+    """Build the JSON and the tensors of a checkpoint.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def written(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.
     Raises
     ------
     TypeError
-        If a smoother remembers what cannot be stored, as factors of matrices.
+        If the memory of a smoother contains objects that cannot be stored, such as factors of
+        matrices.
     """
     writer, progress, networks = Writer(), fields["progress"], fields["networks"]
     us: list[Any] = []
@@ -69,19 +70,21 @@ def written(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.
 
 
 def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fields:
-    """The attributes of a `Checkpoint` from what `written` made.
+    """Read the attributes of a `Checkpoint` from the results of `written`.
 
     Parameters
     ----------
     told : mapping
-        The value of the JSON, of which nothing is believed.
+        Value of the JSON, which is not trusted.
     tensors : dict
+        Tensors by name.
 
     Raises
     ------
     ValueError
-        Says what is missing or makes no sense.
+        If an entry is missing or invalid; the message names it.
     RecursionError
+        If the values are nested too deeply.
     """
     if set(told) != KEYS:
         raise ValueError(f"its entries differ in {', '.join(sorted(set(told) ^ KEYS))[:100]}")
@@ -92,7 +95,7 @@ def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fi
     if not is_count(level) or level >= levels:
         raise ValueError(f"the level {level!r} is not one of {levels}")
     if not all(isinstance(each, str) for each in told["smoothers"]):
-        raise ValueError("the names of smoothers are no texts")
+        raise ValueError("the names of smoothers are not strings")
     for l, network in enumerate(networks):
         _check_network(l, network)
     schedule = _schedule(told["schedule"], levels)
@@ -120,10 +123,10 @@ def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fi
         if not _are(entries, torch.Tensor) or {*network["trained"], *network["tied"]} & set(
             entries
         ):
-            raise ValueError("what networks hold besides trained parameters must be other tensors")
+            raise ValueError("the other tensors of networks must not be trained parameters")
     generators = reader.decode(told["generators"])
     if not _are(generators, dict) or any(set(g) != {"kind", "state"} for g in generators.values()):
-        raise ValueError("the states of generators are no dicts of kind and state")
+        raise ValueError("the states of generators are not dicts of kind and state")
     reader.finish()
     return {
         "progress": progress,
@@ -136,14 +139,14 @@ def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fi
 
 
 def _schedule(text: Any, levels: int) -> Schedule:
-    """From a list of steps: a short text as "W(1,1)" may stand for very many."""
+    """Read the schedule from a list of steps; short texts such as "W(1,1)" may mean very many."""
     if not isinstance(text, str) or len(text) > LONGEST_SCHEDULE:
-        raise ValueError("the schedule is no text, or too long a one")
+        raise ValueError("the schedule is not a string, or it is too long")
     if "(" in text or "cascade" in text:
-        raise ValueError(f"the schedule {text[:40]!r} is no list of steps")
+        raise ValueError(f"the schedule {text[:40]!r} is not a list of steps")
     schedule = parse(text, levels)
     if schedule.text != text:
-        raise ValueError(f"the schedule {text[:40]!r} has its steps in another form")
+        raise ValueError(f"the schedule {text[:40]!r} has a step in another form")
     return schedule
 
 
@@ -169,7 +172,7 @@ def _check_network(l: int, told: Any) -> None:
 
 
 def _check_states(progress: Progress, level: int, packed: Mapping[str, Any]) -> None:
-    """Whether there is what the next steps begin with: see `Progress`."""
+    """Check that the states exist with which the next steps begin: see `Progress`."""
     schedule, position, us, _, _, rs, _ = progress
     under_way: list[int] = []
     for action, l, _ in schedule[:position]:
@@ -185,7 +188,7 @@ def _check_states(progress: Progress, level: int, packed: Mapping[str, Any]) -> 
         raise ValueError(f"it has no state of level {[*missing, level][0]} after {position} steps")
     for state in (state for states in progress[2:6] for state in states):
         if state is not None and not isinstance(state, torch.Tensor | np.ndarray):
-            raise ValueError(f"a state is of type {type(state).__name__}, which is no array")
+            raise ValueError(f"a state is of type {type(state).__name__}, which is not an array")
     for name in packed:
         u = us[int(name.removeprefix("level"))]
         if not isinstance(u, torch.Tensor) or u.dim() != 1 or not bool(u.isfinite().all()):
@@ -200,15 +203,15 @@ def _by_key(entries: Any, parts: int, levels: int, reader: Reader) -> dict[Any, 
             raise ValueError(f"{parts} parts, of which the first is a level, are expected")
         key = entry[0] if parts == 2 else (entry[0], entry[1])
         if parts == 3 and not isinstance(entry[1], str):
-            raise ValueError(f"{entry[1]!r} is no role of a smoother")
+            raise ValueError(f"{entry[1]!r} is not a role of a smoother")
         if entry[0] >= levels or key in found:
-            raise ValueError(f"the level {entry[0]} is not one of {levels}, or comes twice")
+            raise ValueError(f"the level {entry[0]} is not one of {levels}, or occurs twice")
         found[key] = reader.decode(entry[-1])
     return found
 
 
 def _are(entries: Any, kind: type) -> bool:
-    """Whether these are values of a kind by name."""
+    """Whether these are values of a kind, by name."""
     return isinstance(entries, dict) and all(
         isinstance(name, str) and isinstance(value, kind) for name, value in entries.items()
     )

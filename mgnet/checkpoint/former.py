@@ -1,4 +1,4 @@
-"""Checkpoints as they were first: `checkpoint.json`, and a file of tensors that it names."""
+"""The first format of checkpoints: `checkpoint.json`, and a file of tensors that it names."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ __all__ = ["read_pair"]
 
 
 def read_pair(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What `checkpoint.json` tells, and the tensors beside it.
+    """Read the values of `checkpoint.json`, and the tensors of its second file.
 
-    A digest stands over the tensors only: damage of `checkpoint.json` itself is seen where it makes
-    no sense.
+    Only the tensors have a digest. Damage of `checkpoint.json` itself is found where its values are
+    invalid.
 
     Parameters
     ----------
     file : Path
+        Path of `checkpoint.json`.
 
     Raises
     ------
     OSError, ValueError
-        If they are not there, or damaged.
+        If a file is missing or damaged.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def read_pair(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         check_ordinary(path)
         content = bytearray(path.read_bytes())
         if hashlib.sha256(content).hexdigest() != told.get("sha256"):
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} is not the file that was written")
         length = int.from_bytes(content[:8], "little")
         if length > min(LONGEST_HEADER, len(content) - 8):
             raise ValueError(f"{name} is shorter than its header")

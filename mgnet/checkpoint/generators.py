@@ -1,4 +1,4 @@
-"""States of random generators: taken down, checked, and given back."""
+"""States of random generators: stored, checked, and restored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ import torch
 __all__ = ["Generator", "check_torch_state", "restore_state", "state_of"]
 
 Generator = torch.Generator | np.random.Generator
-BOUNDS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": 2**32 - 1}  # of NumPy's
+# Bounds of the entries in the states of NumPy's generators.
+BOUNDS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": 2**32 - 1}
 
 
 def state_of(generator: Generator, name: str) -> dict[str, Any]:
-    """The state of a generator, and whose it is.
+    """The state and the kind of a generator.
 
     Parameters
     ----------
     generator : torch.Generator or numpy.random.Generator
+        Generator whose state is read.
     name : str
-        For errors.
+        Name of the generator in errors.
+
+    Raises
+    ------
+    TypeError
+        If the object is not a generator of torch or NumPy.
 
     Examples
     --------
@@ -39,22 +46,23 @@ def state_of(generator: Generator, name: str) -> dict[str, Any]:
 
 
 def restore_state(generator: Generator, told: dict[str, Any], name: str) -> None:
-    """Set a generator to where one of its kind was.
+    """Set a generator to the state of another one of its kind.
 
     Parameters
     ----------
     generator : torch.Generator or numpy.random.Generator
+        Generator to set.
     told : dict
-        From `state_of`.
+        Result of `state_of`.
     name : str
-        For errors.
+        Name of the generator in errors.
 
     Raises
     ------
     TypeError
-        If it is one of another library.
+        If the generator belongs to another library than the state.
     ValueError
-        If the state is none of such a generator, which then stays as it is.
+        If the state does not fit the generator, which then remains unchanged.
 
     Examples
     --------
@@ -77,23 +85,25 @@ def restore_state(generator: Generator, told: dict[str, Any], name: str) -> None
     if not _fits(told["state"], dict(bits.state)):
         raise ValueError(
             f"Checkpoint.restore got a {type(bits).__name__} generator for '{name}', and the "
-            "checkpoint has no state of such a one; give the generator that was saved"
+            "checkpoint has no state of this kind; give the generator that was saved"
         )
     bits.state = told["state"]
 
 
 def check_torch_state(state: Any, device: torch.device | str = "cpu") -> None:
-    """Refuse what is no state of torch's generators, before it is set.
+    """Refuse a value that is not a state of torch's generators, before it is set.
 
     Parameters
     ----------
     state : tensor
+        State to check.
     device : torch.device, optional
-        Of the generator.
+        Device of the generator.
 
     Raises
     ------
     ValueError
+        If the state is damaged or of another kind.
 
     Examples
     --------
@@ -121,16 +131,16 @@ def check_torch_state(state: Any, device: torch.device | str = "cpu") -> None:
 
 
 def _place(state: torch.Tensor) -> int:
-    """Numbers left of 624 and the place of the next one: 625 in all, or 1 where none was drawn.
+    """Numbers left of 624 plus the index of the next: 625 in all, or 1 before the first draw.
 
-    torch checks each of them alone, and would read beyond its memory where they do not fit.
+    torch checks each of them separately, and reads beyond its memory if they do not fit together.
     """
     left, place = struct.unpack_from("<8xi4xQ", bytes(state[:24].tolist()))
     return left + place
 
 
 def _fits(state: Any, own: Any) -> bool:
-    """Whether a state has the form of the own one, and numbers within their bounds."""
+    """Whether a state has the same form as another, and numbers within their bounds."""
     if isinstance(own, dict):
         same = isinstance(state, dict) and set(state) == set(own)
         return same and all(

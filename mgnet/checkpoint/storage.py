@@ -1,9 +1,9 @@
-"""Files of JSON and tensors under one digest, read whole or refused: `write_file`, `read_file`.
+"""Files of JSON and tensors with one digest, read completely or refused.
 
-A file is one in the safetensors format, so that its tools read the tensors. Its metadata begin
-with `sha256`, the digest of all bytes but its own 64, which stand at a fixed place: it is compared
-before anything else of the file is believed. `docs/training.md`, "Files of checkpoints", tells the
-format.
+The files have the safetensors format, whose tools can read the tensors. The metadata begin with
+`sha256`, the digest of all bytes but its own 64, which have a fixed position. The digest is
+compared before anything else in the file is used. `docs/training.md`, "Files of checkpoints",
+describes the format.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BEFORE = b'{"__metadata__":{"sha256":"'
 DIGEST = slice(8 + len(BEFORE), 8 + len(BEFORE) + 64)
 LONGEST_HEADER = 10**8  # bytes
 MOST_AXES = 64
-LEFT_OVER = 3600.0  # seconds after which nobody goes on with an unfinished file
+LEFT_OVER = 3600.0  # seconds after which an unfinished file counts as abandoned
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -59,28 +59,29 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class _RemediedError(ValueError):
-    """A refusal that says what to do."""
+    """A refusal whose message contains a remedy."""
 
 
 def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor]):
-    """Write a file, or replace the one that is there as if at once.
+    """Write a file, or replace an existing one in one step.
 
     Parameters
     ----------
     path : Path
-        Folders above it are made if need be.
+        Path of the file; missing folders above it are created.
     kind : str
+        Kind of the contents.
     told : mapping
-        What JSON can hold; `kind`, `format` and `mgnet` are added.
+        Values that JSON can hold; `kind`, `format` and `mgnet` are added.
     tensors : mapping
-        Contiguous, on the CPU, of the kinds in `DTYPES`.
+        Contiguous tensors on the CPU with the types in `DTYPES`.
 
     Raises
     ------
     OSError
-        If it cannot be written; a file that was there is then whole.
+        If the file cannot be written; an existing file is then intact.
     ValueError
-        If there is so much besides the tensors that the header is longer than 100 MB.
+        If the header would be longer than 100 MB, since there are too many values besides tensors.
 
     Examples
     --------
@@ -94,7 +95,8 @@ def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[
     told = {"kind": kind, "format": FORMAT, "mgnet": __version__, **told}
     metadata = {"sha256": "0" * 64, "mgnet": json.dumps(told, allow_nan=False)}
     entries: dict[str, Any] = {"__metadata__": metadata}
-    order, end = sorted(tensors, key=lambda name: -tensors[name].itemsize), 0  # so all are aligned
+    # So that all are aligned.
+    order, end = sorted(tensors, key=lambda name: -tensors[name].itemsize), 0
     for name in order:
         tensor, begin = tensors[name], end
         end += tensor.nbytes
@@ -117,27 +119,28 @@ def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[
 
 
 def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `write_file` wrote: the told, and the tensors in memory of their own.
+    """Read the values and the tensors of a file that `write_file` wrote.
 
     Parameters
     ----------
     path : Path
+        Path of the file.
     kind : str
-        As it was written.
+        Kind with which it was written.
 
     Raises
     ------
     OSError
         If there is no file, or it cannot be read.
     ValueError
-        If it is damaged, of another kind, or a newer version wrote it.
+        If it is damaged, has another kind, or a newer version wrote it.
 
     Examples
     --------
     >>> import os
     >>> read_file(Path(os.devnull), "example")
     Traceback (most recent call last):
-    ValueError: the checkpoint /dev/null cannot be read: it is no ordinary file; use another one
+    ValueError: the checkpoint /dev/null cannot be read: it is not an ordinary file; use another one
     """
     check_ordinary(path)
     try:
@@ -150,7 +153,7 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         told = strict_json(metadata["mgnet"])
         known = isinstance(told, dict) and isinstance(told.get("mgnet"), str)
         if not known or not is_count(told.get("format"), 1):
-            raise ValueError("it does not say of which version and format it is")
+            raise ValueError("its version and format are missing")
         if told["format"] > FORMAT:
             raise _RemediedError(
                 f"it has format {told['format']}, of mgnet {told['mgnet'][:20]}, and this mgnet "
@@ -164,16 +167,16 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def check_ordinary(path: Path) -> None:
-    """Refuse what is no ordinary file: a pipe would be waited for.
+    """Refuse a path that is not an ordinary file; reading a pipe would block.
 
     Examples
     --------
     >>> check_ordinary(Path("."))
     Traceback (most recent call last):
-    ValueError: the checkpoint . cannot be read: it is no ordinary file; use another one
+    ValueError: the checkpoint . cannot be read: it is not an ordinary file; use another one
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise refusal(path, "it is no ordinary file")
+        raise refusal(path, "it is not an ordinary file")
 
 
 def refusal(path: Path, why: Exception | str) -> ValueError:
@@ -192,7 +195,7 @@ def refusal(path: Path, why: Exception | str) -> ValueError:
 
 
 def is_count(value: Any, least: int = 0) -> bool:
-    """Whether a value from JSON is an integer of at least `least`, and no bool.
+    """Whether a value from JSON is an integer of at least `least`, and not a bool.
 
     Examples
     --------
@@ -203,16 +206,17 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 
 def strict_json(text: str | bytes | bytearray) -> Any:
-    """The value of a JSON text, which is refused where others read something else from it.
+    """The value of a JSON text, which is refused if other readers would read another value.
 
     Parameters
     ----------
     text : str or bytes
+        Text to read.
 
     Raises
     ------
     ValueError, RecursionError
-        If it is no JSON, a key occurs twice, or a number is not finite.
+        If it is not JSON, a key occurs twice, or a number is not finite.
 
     Examples
     --------
@@ -227,18 +231,19 @@ def strict_json(text: str | bytes | bytearray) -> Any:
 
 
 def tensors_in(header: Mapping[str, Any], data: Tensor) -> dict[str, Tensor]:
-    """The tensors that a header describes, each in memory of its own.
+    """The tensors that a header describes, each with its own memory.
 
     Parameters
     ----------
     header : mapping
-        Without metadata.
+        Header without metadata.
     data : uint8 tensor (bytes,)
+        Bytes after the header.
 
     Raises
     ------
     ValueError
-        If they are not described as safetensors does, or do not fill the data.
+        If they are not described as in the safetensors format, or do not fill the data.
 
     Examples
     --------
@@ -265,7 +270,7 @@ def tensors_in(header: Mapping[str, Any], data: Tensor) -> dict[str, Tensor]:
             raise ValueError(f"the tensor '{name}' of shape {shape} is not at the bytes {begin} on")
         own = data[begin:stop].clone()
         if dtype is torch.bool and (own > 1).any():
-            raise ValueError(f"the tensor '{name}' of bools holds other numbers than 0 and 1")
+            raise ValueError(f"the tensor '{name}' of bools contains numbers other than 0 and 1")
         found[name], end = own.view(dtype).view(shape), stop
     if end != len(data):
         raise ValueError(f"it has {len(data)} bytes for tensors, of which {end} are described")
@@ -273,20 +278,23 @@ def tensors_in(header: Mapping[str, Any], data: Tensor) -> dict[str, Tensor]:
 
 
 def replace_file(path: Path, parts: Iterable[Any]) -> None:
-    """Write bytes to a file, so that at every moment the former or the new one is there, whole.
+    """Write bytes to a file, so that at every moment the old or the new file is there, complete.
 
-    The new one is complete on the disk before it takes the name. Of several writers the last one
-    wins. A writer that was killed leaves an unfinished file, which later ones remove after an hour.
+    The new file is complete on the disk before it gets the name. If several processes write, the
+    last one wins. A process that is killed leaves an unfinished file, which later ones remove after
+    an hour.
 
     Parameters
     ----------
     path : Path
-        Folders above it are made if need be. A link stays one; a file keeps its mode.
+        Path of the file; missing folders are created. Links and the mode of a file are kept.
     parts : iterable of bytes
+        Contents of the file.
 
     Raises
     ------
     OSError
+        If the file cannot be written; an existing file is then intact.
 
     Examples
     --------
@@ -306,7 +314,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
                     stream.write(part)
                 stream.flush()
                 os.fsync(stream.fileno())
-            with suppress(OSError):  # there is none yet
+            with suppress(OSError):  # there is no file yet
                 shutil.copymode(path, unfinished)
             unfinished.replace(path)
         finally:
@@ -315,25 +323,25 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         way = f"a file is in the way of the folder {path.parent}"
         why = way if blocked else error.strerror or str(error)
-        former = "; the former one is whole" if os.path.isfile(path) else ""
+        former = "; the old one is intact" if os.path.isfile(path) else ""
         why = f"the checkpoint was not saved ({why}); give another folder{former}"
         raise OSError(error.errno or 0, why, str(path)) from None
     _sync(path.parent)
     for old in path.parent.glob(f"{escape(begun)}????????"):
-        with suppress(OSError):  # another one may remove it, or own it
+        with suppress(OSError):  # another process may remove it, or own it
             if time.time() - old.stat().st_mtime > LEFT_OVER:
                 old.unlink()
 
 
 def _content(path: Path) -> bytearray:
-    """The whole file, if its digest is right."""
+    """Read the whole file, if its digest is correct."""
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         head = stream.read(DIGEST.stop)
         if head[:4] == b"PK\x03\x04":
             raise _RemediedError(
-                "it is a file of torch.save, as an older mgnet wrote it, without a digest, and "
-                "damage would not be seen; go on with that version, or start anew elsewhere"
+                "it is a file of torch.save, written by an older mgnet without a digest, so "
+                "damage cannot be detected; use that version, or start again in another folder"
             )
         if head[8 : DIGEST.start] != BEFORE or len(head) < DIGEST.stop:
             raise ValueError("mgnet has not written it, or its beginning is damaged")
@@ -346,7 +354,7 @@ def _content(path: Path) -> bytearray:
         if len(head) + more != size:
             raise ValueError("it was changed while it was read")
     if _digest(content, []) != content[DIGEST]:
-        raise ValueError("it is damaged: its digest is that of other bytes")
+        raise ValueError("it is damaged: its digest does not match")
     return content
 
 
@@ -359,14 +367,14 @@ def _digest(content: bytearray, parts: Iterable[Any]) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Let the new name in the folder be on the disk, too."""
+    """Flush the new name in the folder to the disk, too."""
     if sys.platform == "win32":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != EINVAL:  # of file systems that cannot do that
+        if error.errno != EINVAL:  # from file systems that cannot do that
             raise
     finally:
         os.close(descriptor)
@@ -382,11 +390,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _not_json(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value

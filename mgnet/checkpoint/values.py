@@ -1,8 +1,8 @@
-"""Nested values as JSON beside named tensors, without pickle: `Writer`, `Reader`.
+"""Nested values as JSON and named tensors, without pickle: `Writer`, `Reader`.
 
-Numbers, strings, lists, tuples, named tuples, dicts, sets, NumPy arrays and tensors come back as
-they were, bit for bit. A tensor that occurs twice is stored once and comes back as one object.
-`docs/training.md`, "Files of checkpoints", tells how each is encoded.
+Numbers, strings, lists, tuples, named tuples, dicts, sets, NumPy arrays and tensors are restored
+bit for bit. A tensor that occurs twice is stored once and restored as one object.
+`docs/training.md`, "Files of checkpoints", describes the encoding of each.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ BYTES = {
 }
 NOT_OF_NUMPY = torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2
 ACCELERATORS = "cuda", "mps", "xpu"
-DEEPEST = 100  # lists in lists; JSON can be read some hundreds deep
+DEEPEST = 100  # depth of nested lists; JSON can be read to a depth of some hundreds
 NOT_FINITE = "nan", "inf", "-inf"
 
 Pieces = list[tuple[str, list[int], bool]]
 
 
 class Writer:
-    """Turns values into JSON, and collects their tensors.
+    """Converts values to JSON, and collects their tensors.
 
     Attributes
     ----------
     tensors : dict
-        By name, contiguous and on the CPU. They may share memory with what was given.
+        Tensors by name, contiguous and on the CPU; they may share memory with the given ones.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class Writer:
     def __init__(self):
         self.tensors: dict[str, torch.Tensor] = {}
         self._nodes: dict[int, dict[str, str]] = {}
-        self._seen: list[torch.Tensor] = []  # alive, so that no id is used twice
+        self._seen: list[torch.Tensor] = []  # kept alive, so that no id is used twice
         self._depth = 0
 
     def encode(self, value: Any, name: str) -> Any:
@@ -66,13 +66,14 @@ class Writer:
         Parameters
         ----------
         value : object
+            Value to encode.
         name : str
-            Begins the names of its tensors, and tells what it is in errors.
+            Beginning of the names of its tensors, and its name in errors.
 
         Raises
         ------
         TypeError
-            If something in it cannot be stored.
+            If a part of the value cannot be stored.
         """
         kind = type(value)
         if value is None or kind in (bool, int, str):
@@ -96,21 +97,23 @@ class Writer:
         if isinstance(value, torch.Tensor) and kind in (torch.Tensor, torch.nn.Parameter):
             return self._keep(value, name)
         if isinstance(value, np.ndarray | np.generic) and kind in (np.ndarray, value.dtype.type):
-            sizes = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}  # torch has no longer ones
+            sizes = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}  # torch has no longer types
             if value.dtype.isnative and value.dtype.itemsize <= sizes.get(value.dtype.kind, 0):
                 node = self._keep(torch.from_numpy(np.array(value)), name)
                 return {"array" if kind is np.ndarray else "scalar": node.pop("tensor"), **node}
         raise self._refusal(name, value)
 
     def pack(self, vector: torch.Tensor, name: str, parts: Pieces) -> dict[str, str]:
-        """A flat vector as JSON, cut into the parameters of a network.
+        """Encode a flat vector as JSON, cut into the parameters of a network.
 
         Parameters
         ----------
         vector : tensor
+            Flat vector of all parameters.
         name : str
+            Name of the vector.
         parts : list
-            From `pieces`.
+            Result of `pieces`.
         """
         sizes = [math.prod(shape) for _, shape, _ in parts]
         for (own, shape, by_edge), part in zip(parts, vector.split(sizes), strict=True):
@@ -121,7 +124,7 @@ class Writer:
 
     def _entries(self, values: Any, name: str, keys: Any = None) -> list[Any]:
         self._depth += 1
-        if self._depth > DEEPEST:  # as a list that holds itself
+        if self._depth > DEEPEST:  # such as a list that contains itself
             raise TypeError(f"a checkpoint got {name[:100]}, of values nested too deeply")
         keys = range(len(values)) if keys is None else keys
         found = [self.encode(value, f"{name}.{k}") for k, value in zip(keys, values, strict=True)]
@@ -131,7 +134,7 @@ class Writer:
     def _keep(self, value: torch.Tensor, name: str) -> dict[str, str]:
         if id(value) in self._nodes:
             return dict(self._nodes[id(value)])
-        name = name.encode("utf-8", "backslashreplace").decode()  # halves of characters
+        name = name.encode("utf-8", "backslashreplace").decode()  # lone surrogates
         while name in self.tensors:  # {"a": {"b": ...}, "a.b": ...}
             name += "_"
         if value.layout is not torch.strided or value.device.type == "meta" or value.is_quantized:
@@ -162,13 +165,14 @@ class Writer:
 
 
 class Reader:
-    """Turns JSON and named tensors into the values that a `Writer` was given.
+    """Converts JSON and named tensors back to the values that a `Writer` was given.
 
     Parameters
     ----------
     tensors : mapping
+        Tensors by name.
     packed : mapping
-        By name, the `pieces` of flat vectors.
+        The `pieces` of flat vectors, by name.
 
     Examples
     --------
@@ -178,17 +182,18 @@ class Reader:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], packed: Mapping[str, Pieces]):
         self.packed = packed
-        self._left = dict(tensors)  # each is used once: a small file stays a small value
+        self._left = dict(tensors)  # each is used once, so that a small file gives a small value
         self._made: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def decode(self, told: Any) -> Any:
-        """The value.
+        """Decode a value.
 
         Raises
         ------
         ValueError
-            If this is not what a `Writer` makes, or tensors or their devices are missing.
+            If a `Writer` does not write such values, or tensors or their devices are missing.
         RecursionError
+            If the values are nested too deeply.
         """
         if isinstance(told, list):
             return [self.decode(entry) for entry in told]
@@ -198,7 +203,7 @@ class Reader:
         if kind in ("tensor", "array", "scalar"):
             return self._tensor_or_array(kind, told)
         if set(told) - {"named tuple", "values"} and len(told) != 1:
-            raise ValueError(f"{_shown(told)} is no kind of value")
+            raise ValueError(f"{_shown(told)} is not a kind of value")
         if kind == "float" and entry in NOT_FINITE:
             return float(entry)
         if kind == "bytes" and isinstance(entry, str):
@@ -210,16 +215,17 @@ class Reader:
         if kind == "named tuple" and isinstance(told.get("values"), list):
             found, values = _named_tuple(entry), self.decode(told["values"])
             if found is None or len(values) != len(found._fields):
-                raise ValueError(f"{_shown(entry)} is no named tuple that this program knows")
+                raise ValueError(f"{_shown(entry)} is not a named tuple of this program")
             return found._make(values)
-        raise ValueError(f"{_shown(told)} is no kind of value")
+        raise ValueError(f"{_shown(told)} is not a kind of value")
 
     def finish(self) -> None:
-        """Refuse tensors that nothing has referred to.
+        """Refuse a file with tensors that no value refers to.
 
         Raises
         ------
         ValueError
+            If there is such a tensor.
         """
         if self._left:
             raise ValueError(f"nothing refers to its tensor '{next(iter(self._left))}'")
@@ -231,28 +237,28 @@ class Reader:
             return complex(*entries)
         if kind == "set" and all(map(_is_key, entries)) and len(set(entries)) == len(entries):
             return set(entries)
-        raise ValueError(f"{_shown(entries)} are no entries of a {kind}")
+        raise ValueError(f"{_shown(entries)} are not entries of a {kind}")
 
     def _dict(self, kind: str, pairs: Any) -> Any:
         found = next(each for each, name in DICTS.items() if name == kind)()
         for pair in pairs if isinstance(pairs, list) else [None]:
             if not isinstance(pair, list) or len(pair) != 2:
-                raise ValueError(f"{_shown(pair)} is no key with its value")
+                raise ValueError(f"{_shown(pair)} is not a key with its value")
             key = self.decode(pair[0])
             if not _is_key(key) or key in found:
-                raise ValueError(f"{_shown(key)} is no key, or it occurs twice")
+                raise ValueError(f"{_shown(key)} is not a key, or it occurs twice")
             found[key] = self.decode(pair[1])
         return found
 
     def _tensor_or_array(self, kind: str, told: dict[str, Any]) -> Any:
         name, dtype, device = (told.get(key) for key in (kind, "dtype", "device"))
         if set(told) - {kind, "dtype", "device"} or not isinstance(name, str):
-            raise ValueError(f"{_shown(told)} is no kind of value")
+            raise ValueError(f"{_shown(told)} is not a kind of value")
         if kind != "tensor":
             value = _of_dtype(self._taken(name), dtype)
             known = value.dtype not in NOT_OF_NUMPY and value.dtype != torch.complex32
             if device is not None or not known or value.dim() > (32 if kind == "array" else 0):
-                raise ValueError(f"{name} of shape {list(value.shape)} is no {kind}")
+                raise ValueError(f"{name} of shape {list(value.shape)} is not a {kind}")
             array = value.numpy()
             return array if kind == "array" else array[()]
         key = name, _shown(dtype), _shown(device)
@@ -287,16 +293,16 @@ class Reader:
 
 
 def pieces(name: str, shapes: Mapping[str, list[int]], edges: bool) -> Pieces:
-    """How a flat vector is cut into the parameters of a network: name, shape, whether by edge.
+    """Cut a flat vector into the parameters of a network: name, shape, and whether by edge.
 
     Parameters
     ----------
     name : str
-        Of the vector.
+        Name of the vector.
     shapes : mapping
-        Of the parameters, by name, in their order.
+        Shapes of the parameters by name, in order.
     edges : bool
-        Whether "coefficients.<k>" are those of a KAN, to be cut into edges.
+        Whether "coefficients.<k>" belong to a KAN and are cut into edges.
 
     Examples
     --------
@@ -313,13 +319,13 @@ def pieces(name: str, shapes: Mapping[str, list[int]], edges: bool) -> Pieces:
 
 
 def _edges(name: str, shape: Any) -> list[tuple[str, Any]]:
-    """The tensors of all edges of a layer, and where they are in (inputs, splines, outputs)."""
+    """The tensors of all edges of a layer, and their positions in (inputs, splines, outputs)."""
     inputs, _, outputs = shape
     return [(f"{name}.{p}.{q}", (p, slice(None), q)) for p in range(inputs) for q in range(outputs)]
 
 
 def _stored(value: torch.Tensor) -> tuple[torch.Tensor, str | None]:
-    """The tensor as the file has it and, where that says less, the name of its dtype."""
+    """The tensor in the form of the file, and the name of its dtype if that form is ambiguous."""
     value = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
     name = str(value.dtype).removeprefix("torch.")
     if value.dtype in DTYPES.values():
@@ -332,14 +338,14 @@ def _stored(value: torch.Tensor) -> tuple[torch.Tensor, str | None]:
 
 
 def _of_dtype(value: torch.Tensor, name: Any) -> torch.Tensor:
-    """The reverse of `_stored`."""
+    """The inverse of `_stored`."""
     if name is None:
         return value
     if isinstance(name, str) and value.dtype == PAIRS.get(name) and value.shape[-1:] == (2,):
         return torch.view_as_complex(value)
     if isinstance(name, str) and value.dtype == torch.uint8 and name in BYTES:
         return value.view(BYTES[name])
-    raise ValueError(f"a tensor of {value.dtype} cannot stand for the dtype {_shown(name)}")
+    raise ValueError(f"a tensor of {value.dtype} cannot represent the dtype {_shown(name)}")
 
 
 def _on_device(value: torch.Tensor, name: str, device: Any) -> torch.Tensor:
@@ -350,7 +356,7 @@ def _on_device(value: torch.Tensor, name: str, device: Any) -> torch.Tensor:
         there = getattr(torch, kind, None)
         if there is not None and there.is_available() and int(number or 0) < there.device_count():
             return value.to(device)
-    raise ValueError(f"{name} was on {_shown(device)}, which is not here")
+    raise ValueError(f"{name} was on {_shown(device)}, which is not available")
 
 
 def _is_key(value: Any) -> bool:
@@ -369,7 +375,7 @@ def _path_of(kind: type) -> str:
 
 
 def _named_tuple(name: Any) -> Any:
-    """The named tuple of this name, among the modules that are loaded; nothing is imported."""
+    """The named tuple with this name in the loaded modules; nothing is imported."""
     module, _, path = name.partition(":") if isinstance(name, str) else ("", "", "")
     found: Any = sys.modules.get(module)
     for part in path.split("."):

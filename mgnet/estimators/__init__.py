@@ -1,6 +1,6 @@
 """Kolmogorov-Arnold networks as scikit-learn estimators, trained by multigrid over their knots.
 
-They go into pipelines, grid searches and whatever else takes an estimator. Needs scikit-learn.
+They work in pipelines, grid searches and other tools for estimators. scikit-learn is required.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""One thread for the products of small matrices, whichever fits run at once."""
+"""One BLAS thread for products of small matrices, also if several fits run at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["one_blas_thread"]
 
 
 class _Shared:
-    """How many fits want it, and the pools of the process as the first of them met them."""
+    """Number of fits that need it, and the pools of the process as the first fit found them."""
 
     lock = Lock()
     users = 0
@@ -22,11 +22,11 @@ class _Shared:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """While any thread of the process is within, BLAS uses one; then as many as before.
+    """While any thread of the process is inside, BLAS uses one thread; then as many as before.
 
-    Threads of BLAS would wait for one another over small matrices, and sums depend on how many
-    there are. `threadpoolctl.threadpool_limits` alone, of two fits at once, would give the second
-    all threads back when the first ends, and leave the process with one in the end.
+    BLAS threads would wait for one another over small matrices, and sums depend on their number.
+    `threadpoolctl.threadpool_limits` alone, with two fits at once, would give the second fit all
+    threads back when the first ends, and leave the process with one thread in the end.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def one_blas_thread() -> Iterator[None]:
     ...     max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
     1
     """
-    own: list[tuple[Any, int]] = []  # pools that each thread has for itself
+    own: list[tuple[Any, int]] = []  # pools that each thread has of its own
     with _Shared.lock:
         for pool in ThreadpoolController().select(user_api="blas").lib_controllers:
             threads = pool.num_threads
@@ -58,7 +58,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _set(pool: Any, threads: int) -> None:
-    """From this thread, too: threadpoolctl 3.8 leaves a pool to the thread that was first."""
+    """Set it from this thread too: threadpoolctl 3.8 leaves a pool to the first thread."""
     release = getattr(pool, "clear_controlling_thread", lambda force: None)
     release(force=True)
     pool.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Training within a budget: cycles, or a cascade of levels with one or several starts."""
+"""Training within a budget, by cycles, or by a cascade of levels with one or several starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mgnet.training.tournament import (
 
 __all__ = ["train_within"]
 
-# The part of the budget that the levels below the finest have together, with one start and several.
+# Part of the budget for all levels below the finest together, with one start and with several.
 SHARE, SHARES = 0.3, 0.5
 STARTS = 8
 
@@ -37,36 +37,39 @@ def train_within(
     starts: int | None = 1,
     seed: int = 0,
 ) -> tuple[int, torch.Tensor]:
-    """Train until the budget is used; return level and state of the best network met.
+    """Train until the budget is used up; return level and state of the best network found.
 
-    A cycle is repeated, but for what only goes upward, which is done once. Without one this is a
-    cascade: coarse levels see as many rows as they can use (`coarse_rows`), and every level is left
-    when it stagnates or has used its share of the budget. With several starts all of them are
-    trained on the coarsest level, and half of them go on each time, one to the finest. Unlike
-    `Solver.solve` it takes no gradients between the cycles, unless there is a monitor. Ctrl-C ends
-    the training and keeps the best, if there is any.
+    A cycle is repeated, except for its opening, which is done once. Without a cycle, the training
+    is a cascade: coarse levels have as many rows as they can use (`coarse_rows`), and every level
+    is left when it stagnates or has used its share of the budget. With several starts, all are
+    trained on the coarsest level, and half of them continue each time, one on the finest. Unlike
+    `Solver.solve` it computes no gradients between the cycles, unless there is a monitor. Ctrl-C
+    ends the training and keeps the best network, if there is any.
 
     Parameters
     ----------
     budget : TrainingBudget
+        Limits and history of the training.
     hierarchy : Hierarchy
+        Levels of the network.
     cycle : str
-        Empty for a cascade.
+        Cycle as text; empty for a cascade.
     steps : mapping
-        As for `budgeted`.
+        Sweeps that count as one, as for `budgeted`.
     held_out : Objective, optional
-        The loss over other rows: it decides which state and which start is best, and ends a level
-        on which it no longer falls.
+        The loss on other rows. It determines the best state and the best start, and ends a level on
+        which it no longer decreases.
     starts : int or None
-        Of a cascade; the first is that of the hierarchy. None: eight where the coarsest level sees
-        at most an eighth of the rows, so that eight cost no more than one with all rows, else one.
+        Number of starts of a cascade; the first is that of the hierarchy. None means eight if the
+        coarsest level has at most an eighth of the rows, so that eight cost no more than one with
+        all rows, and else one.
     seed : int
-        Of the starts that are drawn.
+        Seed of the random starts.
 
     Raises
     ------
     KeyboardInterrupt
-        If there is nothing to keep.
+        If there is no network to keep.
     """
     budget.claim()
     solver = budget.solver(hierarchy, cycle)
@@ -74,7 +77,7 @@ def train_within(
     budget.by_share = solver.schedule == cascade([UNLIMITED] * len(whole))
     thinned = coarse_rows(whole) if budget.by_share else whole
     budget.judge = held_out
-    if held_out is None and thinned is not whole:  # levels that see other rows do not compare
+    if held_out is None and thinned is not whole:  # losses on different rows are not comparable
         budget.judge = whole[0].operator
     budget.hierarchy = hierarchy = budgeted(thinned, steps, budget, held_out)
     if budget.announce is not None:
@@ -106,7 +109,8 @@ def _by_cycles(
         sweeps = len(budget.history)
         u, memory = run(schedule, hierarchy, u, None, memory)
         _tell(solver, budget, number, u)
-        if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
+        # The budget ended, or the cycle has no sweeps.
+        if budget.exhausted or len(budget.history) == sweeps:
             break
         schedule = Schedule(solver.schedule[solver.schedule.opening :])
 
@@ -114,7 +118,7 @@ def _by_cycles(
 def _by_levels(
     budget: TrainingBudget, hierarchy: Hierarchy, u: torch.Tensor, starts: int, seed: int
 ) -> torch.Tensor:
-    """The state of the finest level in the end."""
+    """Train level by level; returns the final state of the finest level."""
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
     last, numbers = len(hierarchy) - 1, members_on_levels(starts, None, len(hierarchy))
@@ -134,7 +138,7 @@ def _by_levels(
 
 
 def _on_level(hierarchy: Hierarchy, number: int, member: Member) -> None:
-    """Train a member on a level until that ends."""
+    """Train a member on a level until the level ends."""
     own = hierarchy.with_levels(lambda levels: levels[number:], first=number)
     action = "solve" if len(own) == 1 else "post"
     memory: dict[Any, Any] = {(l - number, role): m for (l, role), m in member.memory.items()}

@@ -1,4 +1,4 @@
-"""`KANClassifier`: labels, and their probabilities."""
+"""`KANClassifier`: predicts labels and their probabilities."""
 
 from __future__ import annotations
 
@@ -26,39 +26,44 @@ __all__ = ["KANClassifier"]
 class KANClassifier(ClassifierMixin, KANEstimator):
     """Classification by Kolmogorov-Arnold networks: softmax of their outputs, one per class.
 
-    An ensemble as `KANRegressor` trains it, by cross entropy; with `ensemble=1` a single network,
-    whose cross entropy and penalty are minimised by L-BFGS (or Adam), coarse knots first. Out of
-    the range of the training rows the nearest point of the range answers. Columns that do not vary
-    are left out of the network.
+    By default it trains an ensemble like that of `KANRegressor`, with cross entropy. With
+    `ensemble=1` it trains a single network: L-BFGS (or Adam) minimizes cross entropy plus penalty,
+    coarse knots first. Outside the range of the training rows, the prediction is that of the
+    nearest point of the range. Columns that do not vary are omitted from the network.
 
     Parameters
     ----------
     hidden, ensemble, intervals, levels, most_intervals, degree, roughness
-        As for `KANRegressor`.
+        The same as for `KANRegressor`.
     optimizer : "auto", "lbfgs" or "adam"
-        By default L-BFGS.
+        Optimizer of a single network; L-BFGS by default.
     cycle, n_init, max_iter, seconds, tol
-        As for `KANRegressor`.
+        The same as for `KANRegressor`.
     early_stopping, validation_fraction, n_iter_no_change
-        The same, with the same part of every class.
+        The same as for `KANRegressor`, with the same fraction of every class.
     class_weight : dict or "balanced", optional
-        Weights of classes, by which those of their rows are multiplied; "balanced": so that all
-        classes have the same weight in all. A class of weight 0 is none.
+        Weights of classes, which multiply those of their rows. With "balanced" all classes have the
+        same total weight. A class of weight 0 is ignored.
     random_state : int, RandomState instance or None
+        Seed or source of random numbers.
     verbose : bool
+        Whether to print the progress.
 
     Attributes
     ----------
     classes_ : array of shape (classes,)
+        Labels of the classes, sorted.
     network_ : KAN
-        From scaled inputs to logits.
+        Network from scaled inputs to logits.
     scales_ : Scales
+        Scaling of the inputs.
     ensembles_ : list of Ensemble
-        One, for all classes; none with `ensemble=1`.
+        One ensemble for all classes; empty with `ensemble=1`.
     n_iter_, loss_curve_
-        As for `KANRegressor`; the loss is the mean cross entropy, of a single network the
-        objective, penalty included.
+        The same as for `KANRegressor`. The loss is the mean cross entropy; for a single network,
+        the objective with the penalty.
     n_features_in_, feature_names_in_
+        Number and names of the columns given to `fit`.
 
     Examples
     --------
@@ -131,16 +136,27 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         Parameters
         ----------
         X, y : array-like
+            Inputs and labels.
         sample_weight : array-like of shape (rows,), optional
-            Weights of the rows' cross entropy, as in `KANRegressor.fit`. A class whose rows all
-            have weight 0 is none.
+            Weights of the rows' cross entropy, as for `KANRegressor.fit`. A class whose rows all
+            have weight 0 is ignored.
         budget : TrainingBudget, optional
-            As in `KANRegressor.fit`.
+            The same as for `KANRegressor.fit`.
+
+        Returns
+        -------
+        KANClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If parameters or data are not valid, or there is only one class.
 
         Warns
         -----
         UserWarning
-            As in `KANRegressor.fit`.
+            The same as for `KANRegressor.fit`.
         """
         self._forget()
         check_arrays("KANClassifier", X=X, y=y, sample_weight=sample_weight)
@@ -167,7 +183,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
+        """Probabilities of shape (rows, classes), in the order of `classes_`."""
         check_is_fitted(self, "network_")
         check_arrays("KANClassifier", X=X)
         with as_doubles("KANClassifier"):
@@ -177,18 +193,21 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             return torch.softmax(self.network_(z), 1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """(rows, inputs) -> (rows,), the most probable class."""
+        """The most probable class of each row, of shape (rows,), for X of shape (rows, inputs)."""
         likeliest = self.predict_proba(X).argmax(1)
         return self.classes_[likeliest]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows, or of their weight, whose class is predicted.
+        """The fraction of rows, or of their weight, whose class is predicted correctly.
 
         Parameters
         ----------
         X : array-like of shape (rows, inputs)
+            Inputs.
         y : array-like of shape (rows,)
+            True labels.
         sample_weight : array-like of shape (rows,), optional
+            Weights of the rows.
         """
         check_arrays("KANClassifier", y=y, sample_weight=sample_weight)
         weights = checked_weights("KANClassifier", sample_weight, X)

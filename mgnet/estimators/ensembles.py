@@ -1,4 +1,4 @@
-"""The default training of the estimators: an ensemble whose penalties come from the data."""
+"""The default training of the estimators: an ensemble whose penalties follow from the data."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mgnet.limits import is_count, shown, written
 __all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 
 MOST_PARAMETERS = 1_000_000
-MOST_NUMBERS = 100_000_000  # of a matrix
-SAMPLE = 1000  # rows that tell how far members differ
-# What belongs to the training of a single network, and what leaves it to the ensemble. So does
-# n_iter_no_change, but scikit-learn's checks set it.
+MOST_NUMBERS = 100_000_000  # limit on the entries of a matrix
+SAMPLE = 1000  # rows on which the differences of members are measured
+# Parameters for the training of a single network, and the values that leave it to the ensemble.
+# n_iter_no_change is another one, but scikit-learn's checks set it.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
     "most_intervals": None,
@@ -50,9 +50,11 @@ class Trained:
     Attributes
     ----------
     ensembles : list of Ensemble
+        The ensembles.
     network : KAN
-        Of all of them: its outputs are their means.
+        Network of all of them, whose outputs are their means.
     interrupted : bool
+        Whether Ctrl-C ended the training.
     """
 
     ensembles: list[Ensemble]
@@ -66,6 +68,7 @@ def check_ensemble(estimator: Any) -> None:
     Raises
     ------
     ValueError
+        If a parameter does not fit an ensemble.
     """
     kind, ensemble = type(estimator).__name__, estimator.ensemble
     if not is_count(ensemble):
@@ -105,20 +108,20 @@ def trained_ensembles(
     times: np.ndarray,
     budget: TrainingBudget | None,
 ) -> Trained:
-    """An ensemble for each target, or one for all classes.
+    """Train an ensemble for each target, or one for all classes.
 
     Parameters
     ----------
     estimator : KANEstimator
-        Its parameters.
+        Estimator with the parameters.
     x : array of shape (rows, inputs)
-        Scaled to [-1, 1], rows that differ.
+        Distinct rows, scaled to [-1, 1].
     y : array of shape (rows, targets) or int of shape (rows,)
-        Standardised targets, or labels.
+        Standardized targets, or labels.
     counts, times : array of shape (rows,)
-        As `counted_rows` gives them.
+        Results of `counted_rows`.
     budget : TrainingBudget, optional
-        Of which the seconds and the listeners are used.
+        Budget whose seconds and listeners are used.
     """
     if budget is not None:
         _check_budget(estimator, budget)
@@ -166,7 +169,7 @@ def trained_ensembles(
 
 
 def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outputs: int) -> None:
-    """Raise unless the networks of the coarsest level and their systems fit into memory."""
+    """Check that the networks of the coarsest level and their systems fit into memory."""
     parameters, numbers = plan.parameters(values, outputs), plan.numbers(values, rows, outputs)
     if parameters > MOST_PARAMETERS or numbers > MOST_NUMBERS:
         raise ValueError(
@@ -180,12 +183,12 @@ def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outpu
 
 
 def _check_budget(estimator: Any, budget: TrainingBudget) -> None:
-    """Raise for limits that mean nothing to an ensemble."""
+    """Refuse limits that have no meaning for an ensemble."""
     sweeps, evaluations, _ = budget.limits
     if min(sweeps, evaluations) < math.inf:
         raise ValueError(
             f"{type(estimator).__name__} got a budget of {sweeps} sweeps and {evaluations} "
-            f"evaluations and ensemble {shown(estimator.ensemble)}; these count the training of a "
+            f"evaluations and ensemble {shown(estimator.ensemble)}; these limit the training of a "
             "single network: limit the seconds alone, or give ensemble=1"
         )
 

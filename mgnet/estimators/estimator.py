@@ -1,4 +1,4 @@
-"""What both estimators share: parameters, the checks of a table, the training on scaled rows."""
+"""The common part of both estimators: parameters, checks of tables, training on scaled rows."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from mgnet.training import LBFGS, LevenbergMarquardt, NewtonKrylov, Objective, T
 
 __all__ = ["KANEstimator"]
 
-DIRECT = 5000  # parameters: above, systems of Levenberg-Marquardt are solved iteratively
-MOST_PARAMETERS = 1_000_000  # L-BFGS then keeps 1.6 GB
+DIRECT = 5000  # parameters; above it, systems of Levenberg-Marquardt are solved iteratively
+MOST_PARAMETERS = 1_000_000  # for this number L-BFGS stores 1.6 GB
 
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
@@ -37,18 +37,18 @@ OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
     "lbfgs": (LBFGS(), 10),
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }
-# What "auto" stands for where a single network is trained.
+# Meaning of "auto" for the training of a single network.
 SINGLE = {"hidden": (8,), "intervals": 4, "levels": 3, "roughness": 1e-3}
-NAMED = 8  # columns that a warning names
+NAMED = 8  # columns listed in a warning
 
 
 class KANEstimator(BaseEstimator, ABC):
-    """What both estimators share: the parameters, and the training on scaled rows."""
+    """The common part of both estimators: parameters, and the training on scaled rows."""
 
     network_: KAN
     scales_: Scales
     ensembles_: list[Ensemble]
-    _single = False  # whether the training rows came in single precision
+    _single = False  # whether the training rows were in single precision
 
     def __init__(
         self,
@@ -94,10 +94,10 @@ class KANEstimator(BaseEstimator, ABC):
     @property
     @abstractmethod
     def _optimizers(self) -> tuple[str, ...]:
-        """Names of the optimizers that suit the loss, the default first."""
+        """Names of the optimizers for this loss, the default first."""
 
     def _forget(self) -> None:
-        """Drop what a former fit found: one that fails leaves no scales of another table."""
+        """Remove the results of an earlier fit, so that a failed fit leaves none of them."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
 
@@ -110,10 +110,10 @@ class KANEstimator(BaseEstimator, ABC):
         budget: TrainingBudget | None,
         factors: np.ndarray | None = None,
     ) -> None:
-        """Train a network on scaled rows; `objective(network, rows, roughness)` is minimised.
+        """Train a network on scaled rows; `objective(network, rows, roughness)` is minimized.
 
-        `y` holds targets, of shape (rows, outputs), or labels, of shape (rows,); weights of the
-        latter are multiplied by the factors of their classes.
+        `y` contains targets, of shape (rows, outputs), or labels, of shape (rows,). With labels,
+        weights are multiplied by the factors of their classes.
         """
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
@@ -204,7 +204,7 @@ class KANEstimator(BaseEstimator, ABC):
     def _scaled(
         self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
     ) -> tuple[tuple[Any, ...], np.ndarray]:
-        """Rows as the network takes them, and a mask of those kept from training."""
+        """Rows in the units of the network, and a mask of those excluded from training."""
         kept = np.zeros(len(x), dtype=bool)
         if self.early_stopping:
             strata = kept if y.ndim > 1 else y
@@ -219,7 +219,7 @@ class KANEstimator(BaseEstimator, ABC):
         if len(constant) > NAMED:
             shown += f" and {len(constant) - NAMED} more"
         warnings.warn(
-            f"{type(self).__name__} got the same value in all rows that are trained on in "
+            f"{type(self).__name__} got the same value in all training rows in "
             f"{'column' if len(constant) == 1 else 'columns'} {shown}; predictions do not depend "
             f"on {'it' if len(constant) == 1 else 'them'}",
             UserWarning,
@@ -227,7 +227,7 @@ class KANEstimator(BaseEstimator, ABC):
         )
 
     def _own(self, name: str) -> Any:
-        """A parameter; for "auto" what a single network has."""
+        """A parameter; for "auto" its value for a single network."""
         value = getattr(self, name)
         return SINGLE.get(name, value) if isinstance(value, str) and value == "auto" else value
 
@@ -244,7 +244,7 @@ class KANEstimator(BaseEstimator, ABC):
         return [int(width) for width in widths]
 
     def _check_size(self, widths: Sequence[int]) -> None:
-        """Raise unless the finest network is one to train, before the coarsest is made."""
+        """Check the size of the finest network before the coarsest is built."""
         kind, per_layer, levels = type(self).__name__, self._own("intervals"), self._own("levels")
         if not isinstance(per_layer, Sequence):
             per_layer = [per_layer] * (len(widths) - 1)

@@ -1,4 +1,4 @@
-"""Arrays whose values would be taken for others: refused before scikit-learn converts them."""
+"""Refuse arrays whose values scikit-learn would convert to other values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ __all__ = ["check_arrays", "check_labels"]
 
 
 def check_arrays(owner: str, X: Any = None, y: Any = None, sample_weight: Any = None) -> None:
-    """Refuse masked entries, whose values are nobody's, and dates, which are numbers in any unit.
+    """Refuse masked entries, which have no values, and dates, whose numbers depend on a unit.
 
     Parameters
     ----------
     owner : str
-        Whose errors these are.
+        Name of the caller in errors.
     X, y, sample_weight : array-like, optional
-        What is sparse is left to scikit-learn but for y, which it lets through.
+        Arrays to check. Sparse arrays are left to scikit-learn, except y, which it accepts.
 
     Raises
     ------
     ValueError
+        If an array has masked entries, dates, or is a sparse y.
 
     Examples
     --------
@@ -47,23 +48,24 @@ def check_arrays(owner: str, X: Any = None, y: Any = None, sample_weight: Any = 
 
 
 def check_labels(owner: str, y: Any) -> None:
-    """Refuse labels in an array of objects unless all are text, in scikit-learn's words.
+    """Refuse labels in an object array unless all are text, with scikit-learn's message.
 
     Raises
     ------
     ValueError
+        If labels are of several kinds.
 
     Examples
     --------
     >>> check_labels("KANClassifier", np.array(["a", None, 3], dtype=object))
     Traceback (most recent call last):
     ValueError: Unknown label type: KANClassifier got objects of the kinds NoneType, int, str as \
-labels; give text alone, or numbers as an array of numbers
+labels; give text only, or numbers as an array of numbers
     """
     y = np.asarray(y)
     if y.dtype == object and not all(isinstance(label, str) for label in y.flat):
         kinds = ", ".join(sorted({type(label).__name__ for label in y.flat}))
         raise ValueError(
             f"Unknown label type: {owner} got objects of the kinds {kinds} as labels; give text "
-            "alone, or numbers as an array of numbers"
+            "only, or numbers as an array of numbers"
         )

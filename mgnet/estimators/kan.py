@@ -1,4 +1,4 @@
-"""`KANRegressor`: fit, predict, score, clone, pickle."""
+"""`KANRegressor`: regression with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -24,93 +24,97 @@ class KANRegressor(RegressorMixin, KANEstimator):
     """Least-squares regression by Kolmogorov-Arnold networks: an ensemble, or a single one.
 
     By default linear, additive and hidden-layer models are trained on parts of the rows, with
-    penalties, noise and knots from the data, and mixed by what they predict for the rest: see "How
-    it works" for the formulas. `network_` is all of them as one network. Without `seconds` the work
-    is counted, so that a table and a seed give the same model on a busy machine.
+    penalties, noise and knots determined by the data, and are mixed according to their predictions
+    for the other rows: see "How it works" for the formulas. `network_` is one network with all of
+    them. Without `seconds` the work is counted, so that a table and a seed give the same model on a
+    busy machine.
 
-    With `ensemble=1` a single network is trained, coarse knots first: the training starts on few
-    intervals and doubles them when a level is exhausted, which changes no value. Source:
-    Southworth et al., arXiv 2603.04827.
+    With `ensemble=1` a single network is trained, coarse knots first: the training starts with few
+    intervals and doubles their number when a level is exhausted, which does not change the
+    function. Source: Southworth et al., arXiv 2603.04827.
 
-    Inputs are scaled to [-1, 1] and targets standardised inside. Beyond the range of the training
-    rows the prediction goes on linearly. Columns that do not vary are left out of the network, so
-    that predictions do not depend on them.
+    Inputs are scaled to [-1, 1] and targets are standardized internally. Beyond the range of the
+    training rows the prediction is extended linearly. Columns that do not vary are omitted from the
+    network, so that predictions do not depend on them.
 
     Parameters
     ----------
     hidden : "auto", int or sequence of int
-        Widths of the hidden layers. An ensemble has one, "auto" begins with 4 units and adds more
-        as the data determine them; a single network has 8 by default, and none, empty, is a sum of
-        functions of one input each.
+        Widths of the hidden layers. An ensemble has one layer; "auto" begins with 4 units and adds
+        more as the data determine them. A single network has 8 units by default; an empty sequence
+        gives a sum of functions of one input each.
     ensemble : int
-        Members, fewer on tables of few rows. 1: a single network, to which `most_intervals`,
-        `roughness`, `optimizer`, `cycle`, `n_init`, `tol`, `early_stopping`, `validation_fraction`
-        and `n_iter_no_change` belong.
+        Number of members, fewer on tables with few rows. 1 means a single network, and only then
+        apply `most_intervals`, `roughness`, `optimizer`, `cycle`, `n_init`, `tol`,
+        `early_stopping`, `validation_fraction` and `n_iter_no_change`.
     intervals : "auto", int or sequence of int
-        Of the splines on the coarsest level, of all layers or of each; "auto": 4.
+        Intervals of the splines on the coarsest level, of all layers or of each; "auto" means 4.
     levels : "auto" or int
-        Each finer level has twice as many intervals. An ensemble refines those that the data
-        determine, as long as it predicts better for it, on so many levels at most, "auto": 8. A
-        single network has 3 by default; a finest network of more than a million parameters is
-        refused. Without `cycle`, levels below the finest see ten rows per parameter of theirs, and
-        at least 2000 (`mgnet.training.coarse_rows`).
+        Number of levels; each finer level has twice as many intervals. An ensemble refines knots
+        that the data determine, as long as its predictions improve, on at most this many levels
+        ("auto" means 8). A single network has 3 levels by default; a finest network with more than
+        a million parameters is refused. Without `cycle`, levels below the finest use ten rows per
+        parameter, and at least 2000 (`mgnet.training.coarse_rows`).
     most_intervals : int or sequence of (int or None), optional
-        That a layer is refined to, one for all layers or one for each; None for no limit. Rough
-        functions of single inputs need many knots, the smooth functions behind them few.
+        Largest number of intervals of the layers, one for all or one for each; None means no limit.
+        Rough functions of single inputs need many knots, the smooth functions after them few.
     degree : int
-        Of the splines, 1 to 5.
+        Degree of the splines, 1 to 5.
     roughness : "auto" or float
-        Weight of the integral of the squared second derivative of all edges, for standardised data;
-        "auto": 1e-3, which suits tables of some hundred rows; the fewer rows, the more inputs and
-        the more noise, the larger. What a grid search over single networks should look at first.
+        Weight of the integral of the squared second derivative of all edges, for standardized data.
+        "auto" means 1e-3, which suits tables of some hundred rows; use a larger value for fewer
+        rows, more inputs or more noise. For single networks, tune this parameter first.
     optimizer : "auto", "lm", "lbfgs" or "adam"
-        By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients
-        up to 5000, and in proportion to it above, where its systems are solved iteratively.
+        Levenberg-Marquardt by default. Its cost grows with the cube of the number of coefficients
+        up to 5000, and linearly above, where its systems are solved iteratively.
     cycle : str
-        A schedule over the levels, as "V(1,1)", that is repeated; by default every level once,
-        coarsest first, each until it gains little or has used its share of the budget.
+        Schedule over the levels that is repeated, such as "V(1,1)". By default every level is
+        trained once, coarsest first, until it gains little or has used its share of the budget.
     n_init : int or "auto"
-        Networks that are drawn and trained on the coarsest level, without `cycle`; half of them go
-        on to each finer level, one to the finest, by their loss on the rows kept from training.
-        "auto": 8 where the coarsest level sees at most an eighth of the rows, else 1.
+        Number of random networks that are trained on the coarsest level, without `cycle`. Half of
+        them continue on each finer level, and one on the finest, by their loss on the validation
+        rows. "auto" means 8 if the coarsest level uses at most an eighth of the rows, else 1.
     max_iter : int
-        Of an ensemble: steps of each model on a level. Of a single network: sweeps, of all levels
-        together (the word is scikit-learn's own); one is a step of Levenberg-Marquardt, 10 of
+        For an ensemble, steps of each model on a level. For a single network, sweeps of all levels
+        together (the name is scikit-learn's); a sweep is one step of Levenberg-Marquardt, 10 of
         L-BFGS or 50 of Adam, of all networks on a level.
     seconds : float, optional
-        Another limit; results then depend on the machine. However short, there is a linear model.
+        Time limit; results then depend on the machine. Even a very short one gives a linear model.
     tol : float
         The training ends when `n_iter_no_change` sweeps lowered the objective by less than this
         fraction.
     early_stopping : bool
-        Keep `validation_fraction` of the rows from training; a level ends when their loss has not
-        fallen for `n_iter_no_change` sweeps, and the network that was best on them is returned. So
-        they choose the number of knots, too.
+        Whether to exclude `validation_fraction` of the rows from training. A level ends when their
+        loss has not decreased for `n_iter_no_change` sweeps, and the network with the lowest loss
+        is returned, so these rows also choose the number of knots.
     validation_fraction : float
-        Of the rows that differ, and at most of their weight.
+        Fraction of the distinct rows that are excluded, and at most of their weight.
     n_iter_no_change : int
+        Number of sweeps without progress that end a level.
     random_state : int, RandomState instance or None
-        Of initial networks, and of which rows are left out.
+        Seed or source of random numbers, for initial networks and the rows that are left out.
     verbose : bool
-        Write lines to standard error: for every member; or, of a single network, every few seconds
-        sweeps, level, loss, seconds, and how much of the budget is used.
+        Whether to write progress to standard error: for an ensemble a line for every member, for a
+        single network every few seconds sweeps, level, loss, seconds and the used budget.
 
     Attributes
     ----------
     network_ : KAN
-        On scaled inputs without those that are left out, for standardised targets; of an ensemble
-        the mean of all members, which is one KAN.
+        Network from scaled inputs (without omitted columns) to standardized targets; for an
+        ensemble the mean of all members, which is one KAN.
     scales_ : Scales
+        Scaling of inputs and targets.
     ensembles_ : list of Ensemble
-        One for each target; none with `ensemble=1`.
+        One ensemble for each target; empty with `ensemble=1`.
     n_iter_ : int
-        Levels that were kept, of all targets together; of a single network, sweeps that were done.
+        Number of levels that were kept, for all targets together; for a single network, of sweeps.
     loss_curve_ : list of float
-        After each, of standardised targets: half the mean squared error on rows left out; of a
-        single network, the mean squared error of the training rows that its level sees.
+        Loss after each of these, for standardized targets: half the mean squared error on rows left
+        out; for a single network, the mean squared error of the training rows of the level.
     n_features_in_ : int
+        Number of columns given to `fit`.
     feature_names_in_ : array of str
-        Where `fit` was given names.
+        Names of the columns, if `fit` was given names.
 
     Examples
     --------
@@ -146,20 +150,31 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Parameters
         ----------
         X, y : array-like
+            Inputs and targets.
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows' squared errors, such as 1 / variance; only their ratios matter. A
-            row of weight 2 is a row that is there twice, one of weight 0 is left out. Decimals
-            count for as many rows together as there are.
+            row of weight 2 is equivalent to two equal rows, and one of weight 0 is omitted. Weights
+            that are not integers count together for as many rows as there are.
         budget : TrainingBudget, optional
-            Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol`,
-            `n_iter_no_change` and `verbose`; for one fit. An ensemble takes its seconds and its
-            `progress`. Ctrl-C then ends the training without an error.
+            Your own limits and listeners for one fit, instead of `max_iter`, `seconds`, `tol`,
+            `n_iter_no_change` and `verbose`. An ensemble uses its seconds and its `progress`.
+            Ctrl-C then ends the training without an error.
+
+        Returns
+        -------
+        KANRegressor
+            The estimator itself.
 
         Warns
         -----
         UserWarning
-            If columns of X have the same value in all rows that are trained on. They are left out
-            of the network, so that predictions do not depend on them.
+            If columns of X have the same value in all training rows. They are omitted from the
+            network, so that predictions do not depend on them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If parameters or data are not valid.
         """
         self._forget()
         check_arrays("KANRegressor", X=X, y=y, sample_weight=sample_weight)
@@ -187,19 +202,20 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def predict(
         self, X: Any, return_std: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """(rows, inputs) -> (rows,) or (rows, outputs), as y was.
+        """Predict targets of shape (rows,) or (rows, outputs), like y.
 
         Parameters
         ----------
         X : array-like of shape (rows, inputs)
+            Inputs.
         return_std : bool
-            Whether to return the standard deviation of a new measurement, too, of the same shape:
-            from the errors on rows that members had not seen, and how far members differ.
+            Whether to return also the standard deviation of a new measurement, of the same shape,
+            from the errors on rows that members had left out and the differences of members.
 
         Raises
         ------
         ValueError
-            If there is no ensemble to tell it.
+            If `return_std` is True and there is no ensemble.
         """
         check_is_fitted(self, "network_")
         check_arrays("KANRegressor", X=X)
@@ -212,19 +228,27 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if not self.ensembles_:
             raise ValueError(
                 "KANRegressor got return_std=True, but was fitted with ensemble 1; one network "
-                "does not tell how far off it is: fit with ensemble=5"
+                "has no error estimate: fit with ensemble=5"
             )
         std = self.scales_.sizes(np.stack([own.deviation(x) for own in self.ensembles_], 1))
         return (y[:, 0], std[:, 0]) if self._flat else (y, std)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The coefficient of determination, R^2, the mean over the outputs.
+        """The coefficient of determination, R^2, averaged over the outputs.
 
         Parameters
         ----------
         X : array-like of shape (rows, inputs)
+            Inputs.
         y : array-like of shape (rows,) or (rows, outputs)
+            True targets.
         sample_weight : array-like of shape (rows,), optional
+            Weights of the rows.
+
+        Raises
+        ------
+        ValueError
+            If y has another shape than the predictions.
         """
         check_arrays("KANRegressor", y=y, sample_weight=sample_weight)
         predicted = self.predict(X)
@@ -237,7 +261,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
                     f"{predicted.shape}; give the targets that it was fitted to"
                 )
             size = exponents(y)
-            predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)  # it may be far off
+            # Predictions may be very large.
+            predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)
         weights = checked_weights("KANRegressor", sample_weight, predicted)
         with as_doubles("KANRegressor"):
             return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)

@@ -1,4 +1,4 @@
-"""What estimators minimise: squares or cross entropy of rows, weighted or not, and a penalty."""
+"""Objectives of the estimators: squares or cross entropy of rows, and a penalty."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def squares(network: KAN, rows: Rows, weight: float) -> LeastSquares:
     Parameters
     ----------
     network : KAN
+        Network to train.
     rows : (inputs, targets, weights or None)
+        Training rows.
     weight : float
-        Of the penalty.
+        Weight of the penalty.
 
     Examples
     --------
@@ -46,9 +48,11 @@ def entropy(network: KAN, rows: Rows, weight: float) -> Objective:
     Parameters
     ----------
     network : KAN
+        Network to train.
     rows : (inputs, labels, weights or None)
+        Training rows.
     weight : float
-        Of the penalty.
+        Weight of the penalty.
 
     Examples
     --------
@@ -61,7 +65,7 @@ def entropy(network: KAN, rows: Rows, weight: float) -> Objective:
     mean = torch.nn.functional.cross_entropy
     if weights is not None:
         mean = partial(_weighted_entropy, torch.from_numpy(weights / weights.sum()))
-    if not weight and weights is None:  # coarse levels may see a part of these rows
+    if not weight and weights is None:  # coarse levels may use a part of these rows
         return Objective(network, mean, (x, labels))
 
     def loss(network: Any) -> torch.Tensor:

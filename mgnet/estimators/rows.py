@@ -1,4 +1,4 @@
-"""The rows of a table as a training takes them: each once, with its weight; and which are kept."""
+"""Prepare the rows of a table for training: distinct rows with weights, and validation rows."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = [
     "validation_rows",
 ]
 
-ROUNDING = 8.0  # units of rounding: a column that varies by less does not vary
+ROUNDING = 8.0  # units of rounding; a column that varies by less counts as constant
 # Newer versions of scikit-learn refuse weights of zeros, without the name of the estimator.
 CHECKED_HERE = {"allow_all_zero_weights"} & signature(_check_sample_weight).parameters.keys()
 
 
 @contextmanager
 def as_doubles(owner: str) -> Iterator[None]:
-    """Where arrays of a user become doubles: what is too large for one is refused.
+    """Context in which a user's arrays are converted to doubles; numbers that overflow are refused.
 
     Raises
     ------
     ValueError
-        For a whole number or a fraction beyond the largest double.
+        If an integer or a fraction exceeds the largest double.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def as_doubles(owner: str) -> Iterator[None]:
     Traceback (most recent call last):
     ValueError: KANRegressor got a number beyond the largest double, 1.8e308; rescale its column
     """
-    # scikit-learn looks for NaN by sums, which may overflow; then at the numbers themselves.
+    # scikit-learn tests for NaN with sums, which may overflow; it then tests the numbers.
     with np.errstate(over="ignore", invalid="ignore"):
         try:
             yield
@@ -56,12 +56,12 @@ def as_doubles(owner: str) -> Iterator[None]:
 
 
 def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
-    """Weights of rows, the largest below 1; None without.
+    """Check weights of rows and scale them so that the largest is below 1; None without weights.
 
     Raises
     ------
     ValueError
-        Unless there is one for each row, none negative, and one positive.
+        Unless there is one weight for each row, none negative, and one positive.
 
     Examples
     --------
@@ -87,12 +87,12 @@ def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray
 
 
 def finite_targets(y: np.ndarray) -> np.ndarray:
-    """Targets of shape (rows, outputs) as doubles; scikit-learn does not look into objects.
+    """Convert targets to doubles of shape (rows, outputs), including those in object arrays.
 
     Raises
     ------
     ValueError
-        If one is not finite.
+        If a target is not finite.
 
     Examples
     --------
@@ -113,24 +113,27 @@ def finite_targets(y: np.ndarray) -> np.ndarray:
 def distinct_rows(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rows that differ, and how often each is there, or its weight.
+    """The distinct rows, and their weights: the number of repetitions, or the sum of the weights.
 
-    A row that is repeated and a row of that weight are then the same, also to the choice of the
-    validation rows. Rows with weights come in an order of their own, so that their order in the
-    table does not matter; others as they are.
+    A repeated row and a row with the corresponding weight are therefore equivalent, also in the
+    choice of the validation rows. Rows with weights are sorted, so that their order in the table
+    does not matter; others keep their order.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
+        Inputs.
     y : array of shape (rows,) or (rows, outputs)
+        Targets or labels.
     weights : array of shape (rows,), optional
-        Not negative. Rows of weight 0 are left out.
+        Weights, not negative. Rows of weight 0 are omitted.
 
     Returns
     -------
     x, y : array
+        Distinct rows.
     weights : array or None
-        None where all are the same.
+        Weights; None if all are the same.
 
     Examples
     --------
@@ -148,21 +151,21 @@ def distinct_rows(
 def merged_rows(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows differ, what the weights of each add up to, and how often it is there.
+    """Find distinct rows, the sum of the weights of each, and its number of repetitions.
 
     Parameters
     ----------
     x, y, weights
-        As for `distinct_rows`.
+        The same as for `distinct_rows`.
 
     Returns
     -------
     first : array of int of shape (different,)
-        Where each is, in an order of their own.
+        Index of each distinct row, in sorted order.
     total : array of shape (different,)
-        Numbers of rows without weights.
+        Sums of weights; numbers of rows without weights.
     times : array of int of shape (different,)
-        Rows of weight 0 do not count.
+        Numbers of rows; those of weight 0 do not count.
 
     Examples
     --------
@@ -185,8 +188,8 @@ def validation_rows(
 ) -> np.ndarray:
     """A mask of rows drawn at random, the same fraction of every stratum, rounded down.
 
-    With weights neither their number nor their weight is a larger part of the stratum: a row that
-    is most of a table is trained on.
+    With weights, neither their number nor their weight exceeds this fraction of the stratum, so a
+    row that is most of a table is used for training.
 
     Examples
     --------
@@ -203,7 +206,7 @@ def validation_rows(
 
 
 def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray:
-    """Rows in their order, without those that would make the weight of all exceed the room."""
+    """Rows in their order, without those that would make the total weight exceed the room."""
     taken = []
     for member in members:
         if weights[member] <= room:
@@ -213,13 +216,14 @@ def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray
 
 
 def constant_inputs(x: np.ndarray, single: bool = False) -> list[int]:
-    """Numbers of the columns that do not vary, or by no more than rounding makes them.
+    """Numbers of the columns that do not vary beyond rounding.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
+        Rows of the table.
     single : bool
-        Whether they come from single precision.
+        Whether they were converted from single precision.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The way from the units of a table to a network and back."""
+"""Conversion between the units of a table and those of a network."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ SMALLEST = np.finfo(float).smallest_subnormal
 
 @dataclass(frozen=True)
 class Scales:
-    """Inputs are mapped linearly to an interval, targets are standardised.
+    """Linear maps of inputs to an interval, and standardization of targets.
 
-    All of it is done at the magnitude of the column: a table in other units, by powers of two, is
-    mapped to the same numbers, up to the largest and down to the smallest that a double can hold.
+    All computations are done at the magnitude of the column: a table in other units that differ by
+    powers of two is mapped to the same numbers, within the range of a double.
 
     Attributes
     ----------
     ranges : tuple of (float, float)
-        Of each input; they are mapped to the ends of the domain. Both ends are the same for an
-        input that did not vary.
+        Range of each input, which is mapped to the domain. Both ends are equal for an input that
+        did not vary.
     mean, scale : tuple of float
-        Of each target: value = mean + scale * output. The scale is 0 for a target that did not
-        vary.
+        Mean and scale of each target: value = mean + scale * output. The scale is 0 for a target
+        that did not vary.
     domain : (float, float)
+        Domain of the network's inputs.
     left_out : tuple of int
         Inputs that the network does not have, since they did not vary.
 
@@ -57,9 +58,9 @@ class Scales:
         weights: np.ndarray | None = None,
         constant: Sequence[int] = (),
     ) -> Scales:
-        """Those of rows: x of shape (rows, inputs), y of shape (rows, outputs) if any.
+        """Compute the scales of rows: x of shape (rows, inputs), y of shape (rows, outputs) if any.
 
-        Inputs that count as constant are left out, but for one where there is no other.
+        Constant inputs are omitted, except for one if there is no other input.
         """
         low, high = x.min(0), x.max(0)
         high[list(constant)] = low[list(constant)]
@@ -71,54 +72,54 @@ class Scales:
         return cls(ranges, tuple(mean.tolist()), tuple(deviation.tolist()), left_out=left_out)
 
     def narrowed(self) -> Scales:
-        """Those of a table without the inputs that are left out."""
+        """The scales of a table without the omitted inputs."""
         left_out = set(self.left_out)
         ranges = (r for number, r in enumerate(self.ranges) if number not in left_out)
         return replace(self, ranges=tuple(ranges), left_out=())
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
-        """Rows as in the table, mapped to the domain; an input that did not vary to its start."""
+        """Map rows of a table to the domain; an input that did not vary is mapped to its start."""
         ranges, x = np.asarray(self.ranges, dtype=float).T, np.asarray(x, dtype=float)
         if self.left_out:
             ranges, x = (np.delete(array, self.left_out, 1) for array in (ranges, x))
         size = exponents(ranges)
         low, high = np.ldexp(ranges, -size)
         a, b = self.domain
-        with np.errstate(over="ignore"):  # far out of the range
+        with np.errstate(over="ignore"):  # far outside the range
             places = (b - a) * (np.ldexp(x, -size) - low) / np.where(high > low, high - low, 1.0)
         places = np.where(high > low, np.clip(places, -LARGEST, LARGEST), 0.0)
         return torch.from_numpy(a + places)
 
     def targets(self, y: np.ndarray) -> torch.Tensor:
-        """(rows, outputs) as in the table -> standardised."""
+        """Standardize targets of shape (rows, outputs) in the units of the table."""
         size, mean, scale = self._sized()
         y = np.ldexp(np.asarray(y, dtype=float), -size)
         return torch.from_numpy((y - mean) / np.where(scale > 0.0, scale, 1.0))
 
     def values(self, outputs: torch.Tensor) -> np.ndarray:
-        """(rows, outputs), standardised -> as in the table."""
+        """Convert standardized outputs, (rows, outputs), to the units of the table."""
         size, mean, scale = self._sized()
-        with np.errstate(over="ignore"):  # beyond what a double can hold: infinite
+        with np.errstate(over="ignore"):  # values beyond the range of a double become infinite
             return np.ldexp(mean + scale * outputs.detach().double().numpy(), size)
 
     def sizes(self, deviations: np.ndarray) -> np.ndarray:
-        """(rows, outputs), standard deviations of standardised outputs -> as in the table."""
+        """Convert standard deviations of outputs, (rows, outputs), to the units of the table."""
         size, _, scale = self._sized()
         with np.errstate(over="ignore"):
             return np.ldexp(scale * deviations, size)
 
     def _sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Exponents, and mean and scale over these powers of two."""
+        """Exponents, and mean and scale divided by these powers of two."""
         both = np.asarray([self.mean, self.scale], dtype=float)
         size = exponents(both)
         return size, *np.ldexp(both, -size)
 
 
 def exponents(values: np.ndarray) -> np.ndarray:
-    """Of the powers of two next above the largest magnitude of each column.
+    """Exponents of the powers of two next above the largest magnitude of each column.
 
-    Sums of squares of what `np.ldexp(values, -exponents)` gives neither overflow nor vanish, and
-    are the same but for a power of two.
+    Sums of squares of `np.ldexp(values, -exponents)` neither overflow nor underflow, and the
+    scaling is exact.
 
     Examples
     --------
@@ -136,7 +137,9 @@ def mean_and_deviation(
     Parameters
     ----------
     y : array of shape (rows, columns)
+        Values.
     weights : array of shape (rows,), optional
+        Weights of the rows.
 
     Examples
     --------
@@ -156,16 +159,19 @@ def mean_and_deviation(
 
 
 def continued(network: KAN, z: torch.Tensor) -> torch.Tensor:
-    """Outputs, continued out of the domain by the tangent at the nearest point of the box.
+    """Outputs, extended outside the domain by the tangent at the nearest point of the box.
 
     Parameters
     ----------
     network : KAN
+        Network to evaluate.
     z : tensor of shape (rows, inputs)
+        Scaled inputs.
 
     Returns
     -------
     tensor of shape (rows, outputs)
+        Outputs of the network.
 
     Examples
     --------
@@ -184,7 +190,7 @@ def continued(network: KAN, z: torch.Tensor) -> torch.Tensor:
 
 
 def _products(steps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """Of each row; where they overflow by the way at the size of the longest step."""
+    """Products for each row, scaled if intermediate values overflow."""
     products = (steps * slopes).sum(1)
     if not bool(torch.isfinite(products).all()):
         size = steps.abs().amax(1, keepdim=True).clamp_min(1.0)

@@ -1,4 +1,4 @@
-"""The limits of a training: its budget, its history and the best network so far."""
+"""The budget of a training with its limits, history and best network so far."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mgnet.transfer import Transfer
 __all__ = ["TrainingBudget", "BudgetedSmoother", "SweepLines", "budgeted", "endless", "plain"]
 
 WINDOW, GAIN = 6, 0.02  # a coarse level of a cascade ends when a window of sweeps gains less
-PATIENCE = 20  # sweeps; after 6 the loss over rows held out often begins to fall again
-UNLIMITED = 10**6  # sweeps: the budget ends them
+PATIENCE = 20  # sweeps; even after 6 the held-out loss often begins to decrease again
+UNLIMITED = 10**6  # sweeps; the budget ends them
 
 Progress = Callable[[float, float, float, int], None]
 
 
 def plain(hierarchy: Hierarchy, cycle: str) -> Solver:
-    """The solver of a cycle as text; without one, of a cascade that only the budget ends."""
+    """The solver of a cycle given as text; without one, of a cascade that only the budget ends."""
     return Solver(hierarchy, cycle or endless(len(hierarchy)), max_cycles=UNLIMITED)
 
 
 def endless(levels: int) -> str:
-    """The text of that cascade.
+    """The text of a cascade that only the budget ends.
 
     Examples
     --------
@@ -42,47 +42,51 @@ def endless(levels: int) -> str:
 
 
 class TrainingBudget:
-    """Counts sweeps, work and seconds, keeps the best state, and says when a level has had enough.
+    """Counts sweeps, work and seconds, keeps the best state, and decides when a level ends.
 
-    The first limit that is reached ends the training.
+    The training ends when the first limit is reached.
 
     Parameters
     ----------
     sweeps : float
-        Of all levels together.
+        Limit on the sweeps of all levels together.
     evaluations : float
-        Gradient evaluations of the finest network.
+        Limit on the gradient evaluations, in units of the finest network.
     seconds : float
-        From now on.
+        Time limit, from now on.
     window : int
-        Sweeps: a level that gained less than 2 % in so many is left.
+        Number of sweeps: a level that gained less than 2 % in a window is left.
     patience : int
-        Sweeps: a level of a cascade is left when the loss over rows held out, if there are any, has
-        not fallen for so many.
+        Number of sweeps: a level of a cascade is left when the held-out loss, if there is one, has
+        not decreased for that many.
     tol : float
-        The gain in a window for the finest level, a fraction. Negative: only the limits end it.
+        Required gain in a window on the finest level, a fraction. With a negative value only the
+        limits end it.
     progress : callable, optional
-        `(seconds, fraction of the budget, loss, level)`, after every sweep.
+        `(seconds, fraction of the budget, loss, level)`, called after every sweep.
     interruptible : callable
-        The training runs in the context that this makes; what holds signals back lets them in.
+        Function that returns a context in which the training runs; it lets signals in that are
+        otherwise held back.
     announce : callable, optional
-        `(hierarchy, schedule)`, before the first.
+        `(hierarchy, schedule)`, called before the first sweep.
     solver : callable
-        `(hierarchy, cycle as text) -> Solver`, where options may change it.
+        `(hierarchy, cycle as text) -> Solver`, if options may change the solver.
 
     Attributes
     ----------
     history : list of (seconds, work, loss, level)
-        After each sweep; the loss is the mean squared error where there is one, without a penalty,
-        over the rows that the level sees.
+        One entry after each sweep. The loss is the mean squared error if there is one, without a
+        penalty, on the rows of the level.
     hierarchy : Hierarchy
+        Hierarchy of the training.
     schedule : Schedule
+        Schedule of the training.
     judge : Objective or None
-        Its loss tells which state is best. None where the levels' own objectives compare.
+        Objective whose loss ranks states. None if the levels' own objectives are comparable.
     interrupted : bool
         Whether Ctrl-C ended the training.
     claimed : bool
-        Whether a training has it: each needs its own.
+        Whether a training uses this budget: each needs its own.
 
     Examples
     --------
@@ -116,59 +120,59 @@ class TrainingBudget:
         self.work = 0.0
         self.seconds = 0.0
         self.history: list[tuple[float, float, float, int]] = []
-        self.hierarchy: Any = ()  # until the training begins, as the schedule
+        self.hierarchy: Any = ()  # until the training begins, as is the schedule
         self.schedule: Any = ()
         self.by_share = False
         self.judge: Objective | None = None
         self.interrupted = False
         self.claimed = False
-        self._until = 1.0  # the fraction of the budget at which the level at hand ends
-        self._weight = 1.0  # of a sweep
+        self._until = 1.0  # fraction of the budget at which the current level ends
+        self._weight = 1.0  # weight of a sweep
         self._sweeps = 0.0
         self._values: dict[int, list[float]] = {}
         self._best: tuple[float, int, torch.Tensor] | None = None
 
     def claim(self) -> None:
-        """Take it for a training.
+        """Reserve the budget for a training.
 
         Raises
         ------
         ValueError
-            If it is another's: its history and its best network are of other rows.
+            If another training uses it, whose history and best network belong to other rows.
         """
         if self.claimed:
             raise ValueError(
-                "a TrainingBudget got a second training; it counts one: make one for each fit, or "
-                "limit the estimator itself, by max_iter or seconds, as in a cross-validation"
+                "a TrainingBudget got a second training; make one for each fit, or "
+                "limit the estimator itself with max_iter or seconds, as in a cross-validation"
             )
         self.claimed = True
 
     @property
     def fraction(self) -> float:
-        """Of the budget that is used."""
-        sweeps = round(self._sweeps, 9)  # thirds add up
+        """Fraction of the budget that is used."""
+        sweeps = round(self._sweeps, 9)  # so that thirds sum to one
         used = sweeps, self.work, time.perf_counter() - self.began
         return max(part / limit for part, limit in zip(used, self.limits, strict=True))
 
     @property
     def exhausted(self) -> bool:
-        """Whether the budget is used."""
+        """Whether the budget is used up."""
         return self.fraction >= 1.0
 
     def begin(self, number: int, share: float, left: int, members: int) -> None:
-        """Begin a level of a cascade with one of its members, of which so many are still to come.
+        """Begin a level of a cascade with one of its members.
 
         Parameters
         ----------
         number : int
-            Of the level.
+            Number of the level.
         share : float
-            The fraction of the budget at which the level ends. A member has an equal part of what
-            is left until then.
+            Fraction of the budget at which the level ends. A member has an equal part of the rest
+            until then.
         left : int
-            Members that have not been trained there, with this one.
+            Number of members that have not been trained there, including this one.
         members : int
-            All of them: a sweep of each is counted as one.
+            Total number of members; a sweep of each together counts as one.
         """
         used = self.fraction
         self._until = share if left == 1 else used + (share - used) / left
@@ -176,7 +180,7 @@ class TrainingBudget:
         self._values[number] = []
 
     def number(self, level: Level) -> int | None:
-        """Of a level of the hierarchy; None for one that was made around a fine state."""
+        """Number of a level in the hierarchy; None for one that was built around a fine state."""
         own = enumerate(self.hierarchy)
         return next((n for n, known in own if known.operator is level.operator), None)
 
@@ -184,7 +188,8 @@ class TrainingBudget:
         """Whether the level gets no further sweep."""
         number = self.number(level)
         if self._best is None and number is not None:
-            return False  # one sweep at least, however long the start took: there must be a model
+            # At least one sweep, however long the start took, since there must be a model.
+            return False
         if number is None or (number and not self.by_share):
             return self.exhausted
         values, gain = self._values.get(number, []), GAIN if number else self.tol
@@ -193,7 +198,7 @@ class TrainingBudget:
         return self.fraction > self._until - 1e-8
 
     def note(self, level: Level, u: torch.Tensor, evaluations: float) -> None:
-        """Take down a sweep: the state after it, and how often it evaluated the level."""
+        """Record a sweep: the state after it, and the number of evaluations of the level."""
         if self.hierarchy:
             evaluations *= level.evaluation_cost / self.hierarchy[0].evaluation_cost
         self.work += evaluations
@@ -210,7 +215,7 @@ class TrainingBudget:
             loss = value = problem.value(u)
         self._values.setdefault(number, []).append(value)
         self.history.append((self.seconds, self.work, loss, number))
-        known = self.judge is None or self.judge is problem  # all rows are evaluated once
+        known = self.judge is None or self.judge is problem  # all rows are evaluated only once
         merit = value if known else self.merit(level, u)
         if self._best is None or merit <= self._best[0]:
             self._best = merit, number, u
@@ -218,13 +223,19 @@ class TrainingBudget:
             self.progress(self.seconds, self.fraction, loss, number)
 
     def merit(self, level: Level, u: torch.Tensor) -> float:
-        """What tells which state is better, of any level: the judge's loss, if there is one."""
+        """The value that ranks states of all levels: the judge's loss, if there is one."""
         problem: Any = level.operator
         judge = problem if self.judge is None else self.judge.with_network(problem.network)
         return judge.value(u)
 
     def best(self) -> tuple[int, torch.Tensor]:
-        """Level and state of the lowest objective; KeyboardInterrupt if no sweep was done."""
+        """Level and state of the lowest objective.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If no sweep was done.
+        """
         if self._best is None:
             raise KeyboardInterrupt
         return self._best[1:]
@@ -249,7 +260,7 @@ class SweepLines:
         self._level, self._told = -1, -math.inf
 
     def __call__(self, seconds: float, fraction: float, loss: float, level: int) -> None:
-        """Write the line of a sweep, if it is time; in brackets the budget that is used."""
+        """Write the line of a sweep if enough time has passed, with the used budget."""
         self.sweeps += 1
         if level == self._level and seconds < self._told + self.every:
             return
@@ -263,16 +274,18 @@ class SweepLines:
 
 @dataclass(frozen=True, eq=False)
 class BudgetedSmoother(Smoother):
-    """Another smoother, sweep by sweep, as long as the budget allows.
+    """Runs another smoother sweep by sweep, as long as the budget allows.
 
     Its memory is (that smoother's class, its memory).
 
     Parameters
     ----------
     inner : Smoother
+        Smoother to run.
     step : int
-        Sweeps of the inner smoother that count as one.
+        Number of sweeps of the inner smoother that count as one.
     budget : TrainingBudget
+        Budget to count in.
     """
 
     inner: Smoother
@@ -311,16 +324,18 @@ def budgeted(
     budget: TrainingBudget,
     held_out: Objective | None = None,
 ) -> Hierarchy:
-    """The same hierarchy, its smoothers budgeted; in a cascade with rows held out, `EarlyStop`.
+    """The hierarchy with budgeted smoothers; in a cascade with held-out rows, with `EarlyStop`.
 
     Parameters
     ----------
     hierarchy : Hierarchy
+        Hierarchy to change.
     steps : mapping
-        Smoother as text -> its sweeps that count as one; 1 where it is not named.
+        Smoother as text -> its sweeps that count as one; 1 if it is not named.
     budget : TrainingBudget
+        Budget to count in.
     held_out : Objective, optional
-        The loss over the rows held out.
+        The loss on the held-out rows.
     """
 
     def one(smoother: Smoother) -> Smoother:

@@ -1,4 +1,4 @@
-"""Weights of rows and of classes, as an ensemble takes them: for how many rows each row counts."""
+"""Weights of rows and of classes for an ensemble: the number of rows that each row counts for."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from mgnet.limits import is_one_of, shown
 
 __all__ = ["class_factors", "counted", "counted_rows"]
 
-MOST_COUNTED = 1e6  # rows that one row may stand for
+MOST_COUNTED = 1e6  # rows that one row may represent
 
 
 def class_factors(
     owner: str, class_weight: Any, y: np.ndarray, weights: np.ndarray | None
 ) -> np.ndarray | None:
-    """What the weight of each row is multiplied by for its class; None without.
+    """The factors of the weights of all rows for their classes; None without class weights.
 
-    "balanced" gives all classes the same weight in all; rows of weight 2 count twice there, too.
+    "balanced" gives all classes the same total weight; rows of weight 2 count twice.
 
     Parameters
     ----------
     owner : str
-        Whose errors these are.
+        Name of the caller in errors.
     class_weight : None, "balanced" or dict
-        Weights of classes; 1 for those that are not named.
+        Weights of classes; 1 for classes that are not named.
     y : array of shape (rows,)
-        Labels.
+        Labels of the rows.
     weights : array of shape (rows,) or None
+        Weights of the rows.
 
     Raises
     ------
     ValueError
-        For weights of classes that are negative or no numbers.
+        If weights of classes are negative or not numbers.
 
     Examples
     --------
@@ -75,24 +76,30 @@ def counted_rows(
     weights: np.ndarray | None = None,
     factors: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that differ, for how many rows each counts, and how many it stands for.
+    """The distinct rows, the number of rows that each counts for, and the number it represents.
 
-    Factors of classes move weight from one class to another: all rows together count for as many
-    as they would without.
+    Factors of classes move weight from one class to another: the total of all rows is the same as
+    without factors.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
+        Inputs.
     y : array of shape (rows, targets), or labels of shape (rows,)
+        Targets or labels.
     weights : array of shape (rows,), optional
+        Weights of the rows.
     factors : array of shape (classes,), optional
+        Factors of the classes.
 
     Returns
     -------
     x, y : array
+        Distinct rows.
     counts : array of shape (different,)
+        Number of rows that each counts for.
     times : array of shape (different,)
-        The counts without factors, where weights are numbers of rows.
+        The counts without factors, if weights are numbers of rows.
 
     Examples
     --------
@@ -102,7 +109,7 @@ def counted_rows(
     """
     first, total, repeats = merged_rows(x, y, weights)
     if factors is None and total.min() == total.max():
-        first = np.sort(first)  # as in the table
+        first = np.sort(first)  # in the order of the table
         return x[first], y[first], np.ones(len(first)), np.ones(len(first))
     x, y = x[first], y[first]
     counts, times = counted(total, repeats)
@@ -113,18 +120,18 @@ def counted_rows(
 
 
 def counted(weights: np.ndarray, repeats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights as numbers of rows, and how many rows each row stands for.
+    """Convert weights to numbers of rows, and find how many rows each row represents.
 
-    Whole numbers count rows, also over a power of two, and but for a common factor. Others, such as
-    1 / variance, count for as many rows together as there are; they tell nothing of how many a row
-    stands for, but repeats do.
+    Integers count rows, also if divided by a power of two or with a common factor. Other weights,
+    such as 1 / variance, count together for as many rows as there are; they do not show how many
+    rows a row represents, but repetitions do.
 
     Parameters
     ----------
     weights : array of shape (rows,)
-        Positive; of all rows that are the same.
+        Positive sums of the weights of equal rows.
     repeats : array of int of shape (rows,)
-        How many these are.
+        Numbers of these rows.
 
     Examples
     --------

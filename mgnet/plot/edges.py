@@ -1,4 +1,4 @@
-"""Pictures of the edge functions of a KAN, with their knots and the data that reach them."""
+"""Pictures of the edge functions of a KAN, with their knots and the density of the data."""
 
 from __future__ import annotations
 
@@ -19,62 +19,62 @@ from mgnet.training.loss.own_forward import alteration
 
 __all__ = ["plot_edges"]
 
-COLUMNS, ACROSS = 10, 11.0  # most panels in a row, and their width together in inches
-WIDEST, ASPECT = 2.0, 0.72  # of a panel: inches, height over width
+COLUMNS, ACROSS = 10, 11.0  # most panels in a row, and their total width in inches
+WIDEST, ASPECT = 2.0, 0.72  # width of a panel in inches, and height over width
 LEFT, RIGHT, HEAD, TITLE, FOOT, GAP = 0.7, 0.15, 0.3, 0.24, 0.52, 0.1  # margins in inches
-NUMBERS = 0.16  # inches below a panel with numbers of its own
-SHORT = 4  # letters of numbers of which three fit below a panel
+NUMBERS = 0.16  # inches below a panel with its own numbers
+SHORT = 4  # letters of a number, if three fit below a panel
 LONGEST = 9  # letters of a name
-POINTS, BINS = 401, 32  # of the domain
+POINTS, BINS = 401, 32  # in the domain
 BEYOND = 4  # bins drawn on each side of it
 
 
 class _Layer(NamedTuple):
-    """One layer of splines and the data that reach it."""
+    """One layer of splines, and the data at its inputs."""
 
     knots: np.ndarray  # (inputs, intervals + 2 degree + 1)
     coefficients: np.ndarray  # (inputs, splines, outputs)
     degree: int
     data: np.ndarray | None  # (samples, inputs)
-    inputs: str  # what they are, for the axis
-    ranges: Sequence[tuple[float, float]] = ()  # what the ends of the domain are for a reader
+    inputs: str  # label of the axis
+    ranges: Sequence[tuple[float, float]] = ()  # the ends of the domain in the units of the inputs
 
     def domain(self, p: int) -> tuple[float, float]:
         return float(self.knots[p, self.degree]), float(self.knots[p, -self.degree - 1])
 
     def functions(self, p: int, z: np.ndarray) -> np.ndarray:
-        """All edges of input p at z, shape (len(z), outputs); linear beyond the domain."""
+        """All edge functions of input p at z, of shape (len(z), outputs), extended linearly."""
         spline = BSpline(self.knots[p], self.coefficients[p], self.degree)
         inside = np.clip(z, *self.domain(p))
         return spline(inside) + (z - inside)[:, None] * spline(inside, 1)
 
     def places(self, p: int) -> np.ndarray:
-        """Where an edge is measured: at the data, else all over the domain."""
+        """Points where an edge is measured: at the data, or else throughout the domain."""
         return np.linspace(*self.domain(p), POINTS) if self.data is None else self.data[:, p]
 
 
 class _Choice(NamedTuple):
-    """The edges of a layer that are drawn, row by row."""
+    """The edges of a layer to draw, row by row."""
 
     edges: list[tuple[int, int]]  # input, output
     columns: int
     left_out: float  # share of the variance
     span: float  # largest distance of a drawn function from its mean
-    numbers: bool = False  # whether the panels of a column have numbers of their own below them
+    numbers: bool = False  # whether each panel of a column has its own numbers below
 
     @property
     def width(self) -> float:
-        """Of a panel with its gap, in inches."""
+        """Width of a panel with its gap, in inches."""
         return min(ACROSS / self.columns, WIDEST)
 
     @property
     def height(self) -> float:
-        """Of all rows, in inches."""
+        """Height of all rows, in inches."""
         return HEAD + self.rows * self.pitch + FOOT
 
     @property
     def pitch(self) -> float:
-        """Of one row, in inches."""
+        """Height of one row, in inches."""
         return ASPECT * self.width + TITLE + NUMBERS * self.numbers
 
     @property
@@ -92,37 +92,38 @@ def plot_edges(
 ) -> Figure:
     """Draw the edge functions of a KAN, layer by layer.
 
-    Every function is shifted to mean 0, as constants may move between the edges that end in the
-    same neuron; all panels of a layer have the same scale. Ticks on the lower edge are the knots,
-    bars the density of the data that arrive there. Beyond the domain, shaded, the function is
-    linear. The line is thin where there are no data.
+    Every function is shifted to mean 0, since constants may move between the edges that end in the
+    same neuron. All panels of a layer have the same scale. Ticks on the lower edge are the knots,
+    and bars show the density of the data at this input. Beyond the domain, which is shaded, the
+    function is linear. The line is thin where there are no data.
 
     Parameters
     ----------
     kan : KAN or FreeKnotKAN
+        Network to draw.
     x : tensor of shape (samples, inputs), optional
-        Inputs, as the network takes them.
+        Inputs of the network.
     names : sequence of str, optional
-        Of the inputs, then of the outputs; x1, x2, ..., y by default.
+        Names of the inputs, then of the outputs; x1, x2, ..., y by default.
     ranges : sequence of (float, float), optional
-        Of each input, what the ends of the domain are in its unit; for the numbers on the axes.
+        Ends of the domain in the unit of each input, for the numbers on the axes.
     most : int
-        Panels per layer. Of a layer with more edges the strongest are drawn: those whose functions
-        have the largest variance over the data (over the domain, without data).
+        Largest number of panels per layer. If a layer has more edges, those are drawn whose
+        functions have the largest variance over the data (over the domain, without data).
 
     Returns
     -------
     matplotlib Figure
-        `figure.savefig(path)` writes it.
+        Figure with all layers; save it with `figure.savefig(path)`.
 
     Raises
     ------
     ValueError
-        If the names are not as many as inputs and outputs, the ranges not as many as inputs, or
-        `most` is not positive.
+        If the number of names is not that of inputs and outputs, the number of ranges not that of
+        inputs, or `most` is not positive.
     TypeError
-        If x is given for a subclass with a forward of its own, or a network with hooks: what they
-        do to the data on their way is not known.
+        If x is given for a subclass with its own forward, or for a network with hooks, since these
+        may change the data inside the network.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def plot_edges(
     ends = kan.widths[0] + kan.widths[-1]
     if names and len(names) != ends:
         raise ValueError(
-            f"plot_edges got {len(names)} names; it needs {ends}, of all inputs and outputs"
+            f"plot_edges got {len(names)} names; it needs {ends}, one for each input and output"
         )
     if len(ranges) not in (0, kan.widths[0]):
         raise ValueError(
@@ -161,7 +162,7 @@ def plot_edges(
 
 
 def _check_whole(kan: KAN | FreeKnotKAN, x: torch.Tensor | None) -> None:
-    """Edges are drawn as they are; data reach them on the way that the class itself knows."""
+    """Refuse data if a subclass or a hook may change them inside the network."""
     found = alteration(kan, FreeKnotKAN if isinstance(kan, FreeKnotKAN) else KAN)
     if x is not None and found:
         raise TypeError(
@@ -217,7 +218,7 @@ def _labels(widths: Sequence[int], names: Sequence[str]) -> list[list[str]]:
 
 
 def _choose(layer: _Layer, most: int) -> _Choice:
-    """All edges as a matrix where that fits, its wider side to the right; else the strongest."""
+    """All edges as a matrix, its wider side to the right, if it fits; else the strongest edges."""
     inputs, _, outputs = layer.coefficients.shape
     variance, reach = np.empty((inputs, outputs)), np.empty((inputs, outputs))
     for p in range(inputs):
@@ -241,7 +242,7 @@ def _choose(layer: _Layer, most: int) -> _Choice:
 
 
 def _write_head(figure: Figure, top: float, layer: _Layer, choice: _Choice, name: str) -> None:
-    """Say which layer this is, and how many of its edges are left out."""
+    """Write which layer this is, and how many of its edges are left out."""
     inputs, _, outputs = layer.coefficients.shape
     total, shown = inputs * outputs, len(choice.edges)
     intervals = layer.knots.shape[1] - 1 - 2 * layer.degree
@@ -269,7 +270,7 @@ def _draw_layer(
     """Draw the panels of one layer, its upper end at `top` inches."""
     width, height = figure.get_size_inches()
     tall = ASPECT * choice.width
-    last = len(choice.edges) - choice.columns  # panels from here on have none below
+    last = len(choice.edges) - choice.columns  # panels from here on have no panel below
     for number, (p, q) in enumerate(choice.edges):
         row, column = divmod(number, choice.columns)
         left = LEFT + column * choice.width
@@ -290,7 +291,7 @@ def _draw_layer(
 
 
 def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
-    """One panel: density, knots, function."""
+    """Draw one panel: density, knots, function."""
     a, b = layer.domain(p)
     places = layer.places(p)
     bins = a + (b - a) / BINS * np.arange(-BEYOND, BINS + BEYOND + 1)
@@ -327,9 +328,9 @@ def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
 def _in_units(
     ends: tuple[float, float], domain: tuple[float, float]
 ) -> tuple[list[float], list[str]]:
-    """Places of the domain that are round numbers in a unit, and these numbers."""
+    """Points of the domain at round numbers of a unit, and these numbers."""
     size = max(map(abs, ends))
-    # Over a power of ten where sums of such numbers overflow or lose their digits.
+    # Over a power of ten at which sums of such numbers would overflow or lose their digits.
     unit = 10.0 ** np.floor(np.log10(size)) if size and not 1e-290 < size < 1e290 else 1.0
     low, high = ends[0] / unit, ends[1] / unit
     ticks = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)

@@ -1,6 +1,6 @@
 """Pictures of cycles, of convergence and of training, with matplotlib.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; shapes and markers
+The colors are those of Okabe and Ito, which color-blind readers can distinguish; shapes and markers
 differ as well.
 """
 
@@ -36,27 +36,28 @@ LINES = (
     ("#56B4E9", "X", "--"),
 )
 SMALLEST_TEXT = 5.5  # points
-DOUBLE = [Normal(), Stroke(linewidth=1.8, foreground="white")]  # a white line on the line
+DOUBLE = [Normal(), Stroke(linewidth=1.8, foreground="white")]  # a white line on a black one
 
 
 def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
     """Draw a cycle from left to right, the finest level on top.
 
-    A disc is a stop with sweeps, a square a coarse solve; the number inside counts the sweeps,
-    post- and pre-sweeps of one stop together, and is left out where the stops stand too close. A
-    small ring is a stop without work. Single lines restrict and correct, double lines interpolate
+    A disc is a stop with sweeps, and a square is a coarse solve. The number inside counts the
+    sweeps (post- and pre-sweeps of one stop together) and is omitted if the stops are too close. A
+    small ring is a stop without work. Single lines restrict and correct; double lines interpolate
     the solution.
 
     Parameters
     ----------
     schedule : Schedule
+        Cycle to draw.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure, as wide as the cycle is long, by default.
+        Axes to draw on; by default a new figure, as wide as the cycle is long.
 
     Returns
     -------
     Axes
-        `ax.figure` is the figure.
+        The axes; `ax.figure` is the figure.
 
     Examples
     --------
@@ -99,7 +100,7 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
 
 
 def _disc_size(ax: Axes, stops: int, levels: int) -> float:
-    """Return the diameter of a disc in points: neighbours must not touch."""
+    """Return the diameter of a disc in points; adjacent discs must not touch."""
     box = ax.get_window_extent()
     points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     return max(
@@ -176,7 +177,7 @@ def _draw_stops(ax: Axes, nodes: list, disc: float) -> set[str]:
 
 
 def _schedule_legend(kinds: set[str], moves: set[str]) -> list:
-    """Explain what the picture contains, and no more."""
+    """Explain the symbols that the picture contains."""
     entries: list = []
     if "sweeps" in kinds:
         entries.append(_marker("o", BLUE, "sweeps"))
@@ -203,22 +204,22 @@ def plot_convergence(
     Parameters
     ----------
     solutions : mapping of str to Solution
-        By the names that the legend shows.
+        Solutions by the names in the legend.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
     over : "work" or "cycles"
-        What the horizontal axis counts. Work is in work units (evaluations of the finest
-        operator), and contains one evaluation for each residual norm.
+        Quantity on the horizontal axis. Work is in work units (evaluations of the finest
+        operator), and includes one evaluation for each residual norm.
 
     Returns
     -------
     Axes
-        `ax.figure` is the figure.
+        The axes; `ax.figure` is the figure.
 
     Raises
     ------
     ValueError
-        If `over` is none of the two.
+        If `over` is neither of the two.
 
     Examples
     --------
@@ -241,7 +242,7 @@ def plot_convergence(
         y = [norm / norms[0] if norms[0] else norm for norm in norms]
         ax.semilogy(x, y, line, color=color, marker=marker, markersize=5, linewidth=1.5, label=name)
     ax.set_xlabel("work units" if over == "work" else "cycles")
-    ax.set_ylabel("residual norm / initial one")
+    ax.set_ylabel("residual norm / initial residual norm")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     _tidy(ax)
     if solutions:
@@ -257,15 +258,15 @@ def _tidy(ax: Axes) -> None:
 
 
 def plot_records(records: Mapping[str, Record]) -> Figure:
-    """Draw loss against gradient evaluations, work units and seconds, side by side.
+    """Draw the loss against gradient evaluations, work units and seconds, side by side.
 
-    Full lines are training losses, broken ones held-out losses. Markers show where a network was
-    refined.
+    Solid lines are training losses, dashed lines are held-out losses. Markers show refinements of
+    the network.
 
     Parameters
     ----------
     records : mapping of str to Record
-        By the names that the legend shows.
+        Records by the names in the legend.
 
     Returns
     -------

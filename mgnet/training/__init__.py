@@ -2,7 +2,7 @@
 
 Objectives and least-squares residuals over a flat parameter vector, optimizers as smoothers,
 Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for the last layer,
-descent for the rest). Needs the core and PyTorch.
+descent for the rest). The package needs the core and PyTorch.
 
 Reading order: `loss`, `least_squares`, `optimizers`, `equations`, then `levels`, `train`, `record`
 and `box_initialization`.

@@ -1,15 +1,16 @@
-"""Box initialization: every neuron bends inside the images of the input box, at any depth.
+"""Box initialization: the kink of every neuron lies inside the images of the input box.
 
 A neuron `act(k n.(x - p))` bends on the hyperplane through p with the normal n. Cyr et al., arXiv
-1912.04862, section 3, draw p uniformly in the box that holds the outputs of the layer before, and k
-so that the neuron uses its whole range on that box. The images of the inputs fill ever less of it,
-though: a plain ReLU network of width 32 on one input had 33 independent features (with the
-constant) after 1 layer, 13 after 8, 6 after 16, and a constant output after 50. So here only the
-first layer is theirs. From the second on, p is the image of a random point of the box, and all
-neurons of a layer share one k, from the largest value over the images of 512 points. The same
-network then keeps 33 independent features after 100 layers. (With a k for each neuron it does
-too, but deep networks get so rough that they do not train: after 100 steps of LS + Adam on
-sin(2 pi x), 8 layers, MSE 5e-6 against 4e-7, and 4e-6 with the recipe of the paper.)
+1912.04862, section 3, draw p uniformly in the box that contains the outputs of the previous layer,
+and choose k so that the neuron uses its whole range on that box. However, the images of the inputs
+fill less and less of the box with depth: a plain ReLU network of width 32 on one input had 33
+independent features (with the constant) after 1 layer, 13 after 8, 6 after 16, and a constant
+output after 50. Therefore only the first layer follows the paper here. From the second layer on, p
+is the image of a random point of the box, and all neurons of a layer share one k, from the largest
+value over the images of 512 points. The same network then keeps 33 independent features after 100
+layers. (With a k for each neuron it keeps them too, but deep networks become so rough that they do
+not train: after 100 steps of LS + Adam on sin(2 pi x), 8 layers, the MSE is 5e-6 instead of 4e-7,
+and 4e-6 with the recipe of the paper.)
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import torch
 
 __all__ = ["Residual", "box_init_"]
 
-_POINTS = 512  # random points of the box whose images are followed through the layers
-_MARGIN = 0.01  # least distance of a bend from the end of the images, relative to their range
-_TANH = 2.0  # largest argument of a tanh: it is bent, not flat
+_POINTS = 512  # random points of the box whose images are computed in all layers
+_MARGIN = 0.01  # smallest distance of a bend from the end of the images, relative to their range
+_TANH = 2.0  # largest argument of a tanh: there it bends and is not flat
 
 Bound = torch.Tensor | tuple[float, ...] | list[float] | float
 
@@ -34,9 +35,15 @@ class Residual(torch.nn.Module):
     Parameters
     ----------
     inner : torch.nn.Module
-        From a tensor to one of the same shape.
+        Module that maps a tensor to one of the same shape.
     step : float
-        Dimensionless; that of Euler's method when the blocks are the layers of an ODE net.
+        Step size, dimensionless, above 0; that of Euler's method if the blocks are layers of an ODE
+        net.
+
+    Raises
+    ------
+    ValueError
+        If the step is not positive.
 
     Examples
     --------
@@ -63,12 +70,12 @@ class Residual(torch.nn.Module):
 
 
 class _Image(NamedTuple):
-    """What a layer makes of the input box: images of random points, and the box around all."""
+    """Image of the input box in a layer: images of random points, and the box around them."""
 
     points: torch.Tensor  # (_POINTS, width)
     low: torch.Tensor  # (width,)
     high: torch.Tensor
-    exact: bool  # whether the whole box is filled, as the input box is
+    exact: bool  # whether the whole box is filled, as for the input box
 
 
 Layer = tuple[torch.nn.Linear, torch.nn.Module | None]  # None: no activation
@@ -81,21 +88,22 @@ def box_init_(
 ) -> torch.nn.Sequential:
     """Draw the weights and biases of all hidden layers so that no neuron is dead or linear.
 
-    Every hyperplane of the first layer cuts the input box, those of the others cut the images of
-    the box. ReLU layers then have values in [0, 1], tanh layers in [-0.97, 0.97], and each of R
-    residual blocks widens the box of its inputs by the factor 1 + 1/R at most, so that it grows
-    less than e-fold whatever the depth. From the second layer on this holds for 512 random points;
-    other points may leave the box. A last linear layer without activation is left as it is, for
-    `LastLayer` to solve.
+    Every hyperplane of the first layer cuts the input box, and those of the others cut the images
+    of the box. ReLU layers then have values in [0, 1], tanh layers in [-0.97, 0.97], and each of R
+    residual blocks widens the box of its inputs by a factor of at most 1 + 1/R, so that it grows by
+    less than a factor of e at any depth. From the second layer on this holds for 512 random points;
+    other points may leave the box. A last linear layer without activation is not changed;
+    `LastLayer` solves for it.
 
     Parameters
     ----------
     network : torch.nn.Sequential
-        Of `Linear`, `ReLU`, `Tanh` and `Residual` around such a sequence; changed in place.
+        Sequence of `Linear`, `ReLU`, `Tanh`, and `Residual` around such a sequence; changed in
+        place.
     box : (low, high)
-        Of the inputs: two numbers, or two tensors of shape (inputs,).
+        Box of the inputs: two numbers, or two tensors of shape (inputs,).
     generator : torch.Generator, optional
-        Seed 0 by default.
+        Source of random numbers; seed 0 by default.
 
     Returns
     -------
@@ -161,7 +169,7 @@ def _parts(network: torch.nn.Module) -> Iterator[Layer | _Block]:
             pending = module
         else:
             raise ValueError(
-                f"box_init_ got {module}; it knows Sequential, Linear with bias, ReLU, Tanh and "
+                f"box_init_ got {module}; it supports Sequential, Linear with bias, ReLU, Tanh and "
                 "mgnet.training.Residual"
             )
     if pending is not None:
@@ -203,7 +211,7 @@ def _init_layer_(
     normal /= image.high - image.low
     pick = torch.randint(_POINTS, shape[:1], generator=generator)
     bend = (normal * image.points[pick]).sum(1)
-    if image.exact:  # over the whole box: from corner to corner
+    if image.exact:  # over the whole box, from corner to corner
         top = torch.maximum(normal * image.low, normal * image.high).sum(1)
         bottom = torch.minimum(normal * image.low, normal * image.high).sum(1)
     else:
@@ -219,7 +227,7 @@ def _init_layer_(
         if isinstance(activation, torch.nn.Tanh) and bound is not None:
             argument = torch.atanh(bound.clamp(max=torch.tanh(torch.tensor(_TANH))))
     if not image.exact:
-        reach = reach.max()  # one slope for all: see above
+        reach = reach.max()  # one slope for all neurons, see above
     slope = argument / reach
     weight = slope.unsqueeze(1) * normal
     linear.weight.copy_(weight)
@@ -240,7 +248,7 @@ def _init_block_(block: _Block, blocks: int, image: _Image, generator: torch.Gen
         if number == len(block.layers) - 1:
             bound = (image.high - image.low) / (blocks * block.step)
             if not isinstance(activation, torch.nn.ReLU):
-                bound = 0.5 * bound  # to both sides
+                bound = 0.5 * bound  # on both sides
         inner = _init_layer_(linear, activation, bound, inner, generator)
     return _Image(
         image.points + block.step * inner.points,

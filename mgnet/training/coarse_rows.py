@@ -1,4 +1,4 @@
-"""Coarse levels that see few samples: as many as their parameters can use."""
+"""Coarse levels with fewer samples: as many as their parameters need."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from mgnet.training.loss.objective import Objective
 
 __all__ = ["coarse_rows", "unseen"]
 
-ROWS = 10.0  # per parameter, of coarse levels by default
-# But not fewer, in all: a sweep of Levenberg-Marquardt with 2000 took 10 to 20 % longer than with
-# 1000 or 400, what is done once for each sweep being most of it.
+ROWS = 10.0  # samples per parameter on coarse levels by default
+# At least this many samples in all: a sweep of Levenberg-Marquardt with 2000 took 10 to 20 % longer
+# than with 1000 or 400, since the fixed cost of a sweep dominates.
 LEAST = 2000
 
 
 def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hierarchy:
-    """The same hierarchy with fewer samples on its coarse levels; the finest has all.
+    """The same hierarchy with fewer samples on its coarse levels; the finest level has all.
 
-    A level with p parameters has `min(all, rows * p)` samples: the first of one random order, so
-    that each level has those of all coarser ones, and however a table is sorted. Labels of classes
-    keep their proportions, and weights of samples count (`Objective.split`). Points of a
+    A level with p parameters has `min(all, rows * p)` samples. They are the first of one random
+    order, so that each level has those of all coarser ones, whatever the order of a table. Labels
+    of classes keep their proportions, and weights of samples count (`Objective.split`). Points of a
     `Collocation` are rows; its terms with few points keep all of them.
 
-    Of batches (`with_data`) coarse levels see fewer samples, too.
+    With batches (`with_data`), coarse levels also have fewer samples of each batch.
 
-    Costs of levels fall with their samples. A coarse objective is then another one, so the
-    hierarchy is no longer `nested`, and the start of a finer level may have a higher value than the
-    end of the coarser one.
+    The costs of levels decrease with their samples. The coarse objective then differs from the fine
+    one, so the hierarchy is no longer `nested`, and the initial value on a finer level may exceed
+    the final value on the coarser one.
 
     Parameters
     ----------
     hierarchy : Hierarchy
         Levels with an `Objective` as their operator.
     rows : float, "auto" or None
-        Samples per parameter, at least 1. "auto", where objectives have samples: 10, and at least
-        2000 in all, below which a sweep takes hardly less time. None or inf: all samples.
+        Samples per parameter, at least 1. "auto" means 10, and at least 2000 in all (fewer save
+        hardly any time), for objectives that have samples. None or inf means all samples.
 
     Raises
     ------
     TypeError
-        If a level has no samples, as with `from_torch`, and rows is a number.
+        If a level has no samples, for example with `from_torch`, and rows is a number.
 
     Examples
     --------
@@ -84,9 +84,10 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
 
 
 def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:
-    """The objective of the samples that a thinned level does not see, and their part of all.
+    """The objective of the samples that a thinned level does not use, and their share of all.
 
-    None where it sees all, or where fewer than its parameters are left, which would not tell much.
+    None if the level uses all samples, or if fewer than its parameters are left, too few to be
+    useful.
     """
     if thinned is whole:
         return None, 1.0
@@ -98,7 +99,7 @@ def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:
 
 
 def _thinned(level: Level, rows: float, least: int) -> Level:
-    """The same with so many samples per parameter; the level itself where there are not more."""
+    """The level with the given number of samples per parameter, or itself if it has fewer."""
     problem: Any = level.operator
     if not _has_samples(level):
         return level
@@ -118,16 +119,16 @@ def _thinned(level: Level, rows: float, least: int) -> Level:
 
 
 def _has_samples(level: Level) -> bool:
-    """Whether it has some, and no residual or Jacobian of its own, which would know all of them."""
+    """Whether the level has samples, and no residual or Jacobian of its own that uses all."""
     own = level.residual is not None or level.linearize is not None
     return not own and isinstance(level.operator, Objective) and level.operator.samples > 0
 
 
 def _worth(count: int, problem: Objective) -> int:
-    """How many samples tell as much as `count` of equal weight.
+    """Number of samples that carry as much information as `count` samples of equal weight.
 
-    The mean of samples with weights w is as sure as that of `(sum w)^2 / sum w^2` samples alike.
-    Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
+    The mean of samples with weights w is as accurate as that of `(sum w)^2 / sum w^2` equal
+    samples. Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
     """
     weights = problem.sample_weight if isinstance(problem, LeastSquares) else None
     if weights is None:

@@ -1,8 +1,9 @@
-"""Options of a network in its `state_dict`: as a tensor, and checked when a state is loaded.
+"""Options of a network in its `state_dict`, stored as a tensor and checked when a state is loaded.
 
-Two networks may have tensors of the same names and shapes and yet be different functions: of other
-final times, domains, degrees. A module therefore keeps its options beside its weights, by torch's
-`get_extra_state`. They are a tensor, since safetensors and accelerate save nothing else.
+Two networks may have tensors of the same names and shapes and yet be different functions, with
+different final times, domains or degrees. A module therefore stores its options with its weights,
+through torch's `get_extra_state`. They are a tensor, since safetensors and accelerate save nothing
+else.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ SIZE = 1024  # torch.distributed.checkpoint loads in place, into tensors of the 
 
 
 def encode(told: Mapping[str, Any]) -> torch.Tensor:
-    """What JSON can hold as bytes, of a length that is a multiple of 1024.
+    """Encode JSON values as bytes, with a length that is a multiple of 1024.
 
     Parameters
     ----------
     told : mapping
+        Values to encode.
 
     Returns
     -------
     uint8 tensor, on the CPU
+        The bytes.
 
     Examples
     --------
@@ -41,16 +44,17 @@ def encode(told: Mapping[str, Any]) -> torch.Tensor:
 
 
 def decode(state: torch.Tensor) -> dict[str, Any]:
-    """What was encoded, from the tensor after any conversion of its type or device.
+    """Decode a tensor from `encode`, after any conversion of its type or device.
 
     Parameters
     ----------
     state : tensor
+        Tensor to decode.
 
     Raises
     ------
     ValueError
-        If it holds something else.
+        If the tensor does not contain encoded options.
 
     Examples
     --------
@@ -62,10 +66,10 @@ no options; it is damaged, or another module's
     if not isinstance(state, torch.Tensor):
         raise ValueError(
             f"the extra state of a network is of type {type(state).__name__}; it must be the "
-            "tensor that state_dict() gave"
+            "tensor from state_dict()"
         )
     try:
-        whole = state.round() if state.is_floating_point() else state  # a mean of equal states
+        whole = state.round() if state.is_floating_point() else state  # the mean of equal states
         told = json.loads(bytes(whole.to("cpu", torch.uint8).tolist()))
         if isinstance(told, dict):
             return told
@@ -73,28 +77,29 @@ no options; it is damaged, or another module's
         pass
     raise ValueError(
         f"the extra state of a network is a tensor of {state.dtype} of shape {tuple(state.shape)} "
-        "that holds no options; it is damaged, or another module's"
+        "that holds no options; it is damaged, or from another module"
     )
 
 
 def check_options(owner: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise an error that names both values, unless all saved options are those of the network.
+    """Raise an error that names both values unless all saved options equal those of the network.
 
-    To be called before anything is loaded. What only the network has is not compared: an older
-    version may have saved the state.
+    Call this before anything is loaded. Options that only the network has are not compared, since
+    an older version may have saved the state.
 
     Parameters
     ----------
     owner : str
-        The class of the network.
+        Class of the network.
     saved : mapping
-        By the names of the constructor's arguments; from `decode`.
+        Options by the names of the constructor's arguments; from `decode`.
     own : mapping
+        Options of the network.
 
     Raises
     ------
     RuntimeError
-        As `load_state_dict` does where shapes differ.
+        If options differ, as `load_state_dict` raises for different shapes.
 
     Examples
     --------
@@ -118,14 +123,14 @@ the same weights they are different functions; make the network with degree=3
 
 
 def allow_without_extra_state(prefix: str, missing: list[str]) -> None:
-    """Let a state that was saved without options load with `strict=True`, too; not checked then.
+    """Allow a state that was saved without options to load with `strict=True`; it is not checked.
 
     Parameters
     ----------
     prefix : str
-        Of the module, as `_load_from_state_dict` gets it.
+        Prefix of the module, an argument of `_load_from_state_dict`.
     missing : list of str
-        The names that are missing in the state; edited.
+        Names that are missing in the state; edited.
 
     Examples
     --------
@@ -138,11 +143,12 @@ def allow_without_extra_state(prefix: str, missing: list[str]) -> None:
 
 
 def refuse_script(module: torch.nn.Module) -> NoReturn:
-    """What `__prepare_scriptable__` of a network does, which `torch.jit.script` asks for first.
+    """Implementation of `__prepare_scriptable__`, which `torch.jit.script` calls first.
 
     Raises
     ------
     TypeError
+        Always.
 
     Examples
     --------
@@ -154,18 +160,18 @@ use torch.jit.trace, torch.export.export or torch.compile
     name = type(module).__name__
     article = "an" if name[:1] in "AEIOU" else "a"
     raise TypeError(
-        f"torch.jit.script cannot compile {article} {name}, which is more than TorchScript knows; "
+        f"torch.jit.script cannot compile {article} {name}, which TorchScript does not support; "
         "use torch.jit.trace, torch.export.export or torch.compile"
     )
 
 
 def _as_json(told: Mapping[str, Any]) -> str:
-    """Numbers of NumPy are written as Python's."""
+    """Write NumPy's numbers as Python's."""
     return json.dumps(told, default=lambda number: number.item())
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two values are the same; numbers may differ by rounding, as 0.1 + 0.2 and 0.3."""
+    """Whether two values are equal; numbers may differ by rounding, such as 0.1 + 0.2 and 0.3."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):

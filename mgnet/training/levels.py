@@ -1,4 +1,4 @@
-"""Levels of networks, and the coarse problem of a descent in its subspace form."""
+"""Levels of networks, and the subspace form of the coarse problem of a descent."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ __all__ = ["Recenter", "network_levels"]
 
 @dataclass(frozen=True, eq=False)
 class Recenter:
-    """Makes the coarse level of one descent: `Level(recenter=...)`.
+    """Creates the coarse level of one descent: `Level(recenter=...)`.
 
     Parameters
     ----------
     fine : Objective or Around
-        Of the level `number`.
+        Objective of the level `number`.
     number : int
+        Number of that level.
     transfers : sequence of Transfer
-        Between all levels, finest first.
+        Transfers between all levels, finest first.
     smoother : Smoother
+        Smoother of the coarse level.
     cost : float
-        Of one gradient of `fine`, which is what a gradient over u + P w costs.
+        Cost of one gradient of `fine`, which is also that of a gradient over u + P w.
 
     Examples
     --------
@@ -80,21 +82,22 @@ def network_levels(
     costs: Sequence[float],
     names: Sequence[str],
 ) -> list[Level]:
-    """Levels that train, guarded by line searches.
+    """Build levels for training, with line searches as safeguards.
 
     Parameters
     ----------
     problems : sequence of Objective
-        Of the networks, finest first.
+        Objectives of the networks, finest first.
     transfers : sequence of Transfer
-        Between them.
+        Transfers between the levels.
     smoother : Smoother
-        Of all levels.
+        Smoother of all levels.
     form : "subspace" or "injected"
-        What a cycle solves below a fine state: see `mgnet.knots.knot_hierarchy`.
+        Form of the coarse problem of a cycle: see `mgnet.knots.knot_hierarchy`.
     costs : sequence of float
-        Of a gradient on each level.
+        Cost of one gradient on each level.
     names : sequence of str
+        Names of the levels in messages.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The course of a training as data: loss against gradient evaluations, work and seconds."""
+"""The history of a training as data: loss against gradient evaluations, work and seconds."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Record", "Row", "network_of"]
 
 
 class Row(NamedTuple):
-    """One step in a `Record`; evaluations, work and seconds are sums from the first step on.
+    """One step in a `Record`; evaluations, work and seconds are sums since the first step.
 
     Attributes
     ----------
     action : str
-        Of the step.
+        Action of the step.
     level : int
-        On which it ended.
+        Level on which it ended.
     loss, held_out : float
-        After it; nan on levels that solve for a correction, and where there is nothing to evaluate.
+        Losses after it; nan on levels that solve for a correction, and if there is no objective.
     evaluations : float
-        Of gradients, on all levels.
+        Number of gradient evaluations on all levels.
     work : float
         The same in work units: gradient evaluations of level 0.
     seconds : float
@@ -54,17 +54,17 @@ class Row(NamedTuple):
 
 
 class Record:
-    """Keeps the course of `run` or `Solver`, given as their `record`.
+    """Records the history of `run` or `Solver`, given as their `record`.
 
-    What it costs to evaluate the losses is in no column. A step with 50 sweeps makes one row;
-    `schedule.split()` makes one per sweep. `mgnet.plot.plots.plot_records` draws it.
+    The cost of evaluating the losses is not included. A step with 50 sweeps gives one row;
+    `schedule.split()` gives one per sweep. `mgnet.plot.plots.plot_records` draws the record.
 
     Parameters
     ----------
     held_out : Objective, optional
-        The loss over other data.
+        The loss on other data.
     loss : Objective, optional
-        Instead of the levels' own objectives, as where these are over batches or draw random
+        Objective to use instead of the levels' own, for example if these use batches or random
         numbers. Both are evaluated for the network of each level.
 
     Examples
@@ -125,19 +125,19 @@ class Record:
         return np.array(self.rows, dtype=kinds)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows, with a line of names before them."""
+        """Write the rows as CSV, with a header line."""
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(Row._fields)
             writer.writerows(self.rows)
 
     def read_csv(self, path: str | Path) -> None:
-        """Put rows that `to_csv` wrote before those there are; a run that resumes adds to them.
+        """Insert rows from `to_csv` before the present ones, for a run that was resumed.
 
         Raises
         ------
         ValueError
-            If the file is no such table.
+            If the file is not such a table.
         """
         with open(path, encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file))
@@ -147,14 +147,14 @@ class Record:
             rows = [Row(line[0], int(line[1]), *map(float, line[2:])) for line in lines[1:]]
         except (IndexError, TypeError, ValueError):
             raise ValueError(
-                f"{path} is no record: its columns must be {', '.join(Row._fields)}, as to_csv "
+                f"{path} is not a record: its columns must be {', '.join(Row._fields)}, as to_csv "
                 "writes them"
             ) from None
         self.rows[:0] = rows
 
 
 def network_of(level: Level) -> torch.nn.Module | None:
-    """The network whose parameters a state of this level holds; None where it is a correction."""
+    """The network whose parameters a state of this level contains; None if it is a correction."""
     problem = level.operator
     if isinstance(problem, Objective) and not isinstance(problem, Recentred):
         return problem.network

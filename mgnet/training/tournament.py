@@ -1,4 +1,4 @@
-"""Several starts of one training, of which fewer go on to each finer level."""
+"""Several starts of one training, fewer of which continue on each finer level."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ State = Any
 
 @dataclass(eq=False)
 class Member:
-    """One start, and how far it has come.
+    """One start and its progress.
 
     Attributes
     ----------
     number : int
-        From 0 on; 0 is the start that was given.
+        Number from 0 on; 0 is the given start.
     u : state of the level at hand
+        Current state.
     memory : dict
-        Of the smoothers.
+        Memory of the smoothers.
     part : Solution or None
-        What became of it on the last level.
+        Result on the last level.
     reason : Reason or None
-        Why it left that level.
+        Reason for leaving that level.
     """
 
     number: int
@@ -46,11 +47,12 @@ class Member:
 
 
 def members_on_levels(starts: int, keep: Sequence[int] | None, levels: int) -> list[int]:
-    """How many members each level trains, coarsest first; by default half as many as the last.
+    """Number of members to train on each level, coarsest first; by default halved each time.
 
     Raises
     ------
     ValueError
+        If starts or keep are not positive integers, or keep increases.
 
     Examples
     --------
@@ -70,19 +72,19 @@ def members_on_levels(starts: int, keep: Sequence[int] | None, levels: int) -> l
     if not falls or len(numbers) != levels:
         raise ValueError(
             f"train got keep {shown(keep)} for {shown(starts)} starts and {levels} levels; give "
-            f"{levels - 1} positive integers, how many go on to each finer level, none larger than "
-            "the one before"
+            f"{levels - 1} positive integers, how many continue on each finer level, none larger "
+            "than the one before"
         )
     return [int(number) for number in numbers]
 
 
 def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> list[Member]:
-    """The given start and others, drawn anew: states of the coarsest level.
+    """The given start and other random starts, as states of the coarsest level.
 
     Raises
     ------
     TypeError, ValueError
-        Of what cannot be drawn anew.
+        If starts cannot be drawn, or the seed is out of its range.
 
     Examples
     --------
@@ -102,20 +104,20 @@ def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> lis
     members, problem = [Member(0, u, {})], hierarchy[-1].operator
     if starts > 1 and not isinstance(problem, Objective):
         raise TypeError(
-            f"train got {starts} starts, but {hierarchy[-1]} has no network that it could draw "
-            "anew; give it an Objective as its operator, or one start"
+            f"train got {starts} starts, but {hierarchy[-1]} has no network for random "
+            "starts; give it an Objective as its operator, or one start"
         )
     if starts > 1:
         _check_buffers(problem.network, starts)
     for number in range(1, int(starts)):
-        # Seeds that no generator of a user is likely to have: their networks would be the same.
+        # Seeds that a user is unlikely to choose, which would give the same networks.
         own = np.random.SeedSequence((int(seed), number)).generate_state(1, np.uint64)[0]
         members.append(Member(number, fresh_start("train", problem.network, int(own)).to(u), {}))
     return members
 
 
 def _check_buffers(network: Any, starts: int) -> None:
-    """Raise if training moves buffers, of which there is one set for all starts."""
+    """Raise an error if training changes buffers, of which there is one set for all starts."""
     for name, part in network.named_modules():
         if part.training and getattr(part, "track_running_stats", False):
             raise TypeError(
@@ -126,15 +128,15 @@ def _check_buffers(network: Any, starts: int) -> None:
 
 
 def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
-    """The part of the seconds after which each level is left, coarsest first.
+    """The fraction of the seconds after which each level is left, coarsest first.
 
-    Of one member each level may take as long as all coarser ones together; a member of several has
-    the same proportions.
+    With one member, each level may take as long as all coarser ones together; with several, each
+    member has the same proportions.
 
     Parameters
     ----------
     numbers : sequence of int
-        Of members on each level, coarsest first.
+        Number of members on each level, coarsest first.
 
     Examples
     --------
@@ -150,16 +152,18 @@ def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
 
 
 def best(members: list[Member], count: int, score: Callable[[State], float]) -> list[Member]:
-    """The `count` members with the least scores, in their order.
+    """The `count` members with the lowest scores, in their order.
 
-    Members that met NaN or Inf are left out, so there may be fewer, or none.
+    Members that encountered NaN or Inf are excluded, so there may be fewer, or none.
 
     Parameters
     ----------
     members : list of Member
+        Members to compare.
     count : int
+        Number of members to keep.
     score : callable
-        `state -> float`; not asked where all go on.
+        `state -> float`; not called if all continue.
 
     Examples
     --------

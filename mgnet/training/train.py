@@ -1,7 +1,7 @@
-"""Training from the coarsest level up: a level is left when it is exhausted.
+"""Training from the coarsest level to the finest: a level is left when it is exhausted.
 
-Exhausted is a level whose objective stagnates, one whose share of the seconds is used, and, where
-asked for, one that hardly sees the gradient of the next finer level any more (`gradient_share`).
+A level is exhausted if its objective stagnates, if its share of the seconds is used up, or, if
+requested, if it resolves little of the gradient of the next finer level (`gradient_share`).
 """
 
 from __future__ import annotations
@@ -60,68 +60,69 @@ def train(
 ) -> Solution:
     """Train level by level, from the coarsest to the finest, with automatic refinement.
 
-    A cascade whose numbers of sweeps are found on the way, or full multigrid whose numbers of
-    cycles are. `Schedule(entry.step for entry in solution.record)` is what was done, as data: `run`
-    repeats it on `coarse_rows(hierarchy)`. Every level begins at the best state of the one below,
-    so the result is never worse than any state on the way, for properly nested levels that see the
-    same samples (`rows=None`).
+    The result is a cascade with adaptive numbers of sweeps, or full multigrid with adaptive numbers
+    of cycles. `Schedule(entry.step for entry in solution.record)` is the schedule that was
+    performed, as data: `run` repeats it on `coarse_rows(hierarchy)`. Every level begins with the
+    best state of the level below, so the result is never worse than any intermediate state, for
+    properly nested levels with the same samples (`rows=None`).
 
-    With several `starts` this is a tournament: all of them are trained on the coarsest level, where
-    a step costs little, and only the best go on, which saves the fine levels from a bad minimum.
+    With several `starts` this is a tournament: all are trained on the coarsest level, where a step
+    is cheap, and only the best continue, which protects the fine levels from a bad minimum.
 
     Parameters
     ----------
     hierarchy : Hierarchy
-        Every level with an objective, every transfer with `inject`, which carries u down.
+        Levels with objectives, and transfers with `inject`, which carries u down.
     u : state of level 0
+        Initial parameters.
     cycle : str, optional
-        As "V(1,1)", a text for `parse`: cycles on every level, over the levels below. Without it
-        sweeps alone.
+        Cycle on every level over the levels below, a text for `parse` such as "V(1,1)". Without it,
+        only sweeps are done.
     sweeps : int
-        Of one cycle, where no text is given.
+        Number of sweeps of one cycle if no text is given.
     patience, gain : int, float
         A level is left when that many cycles lowered its objective by less than the fraction
-        `gain`. Level 0 ends so only without `seconds`.
+        `gain`. Level 0 ends this way only without `seconds`.
     share : float
-        A level is also left when the `gradient_share` was at most this in that many cycles; 0 does
-        not look, which saves a gradient of the finer level each time. Gradients of second-order
-        smoothers turn from sweep to sweep: in a trial with a PINN, 0.1 left the coarse levels of
-        one of two seeds too early for good.
+        A level is also left when the `gradient_share` was at most this value in that many cycles. 0
+        disables the test, which costs a gradient of the finer level each time. Gradients of
+        second-order smoothers rotate from sweep to sweep: in a trial with a PINN, 0.1 left the
+        coarse levels too early for one of two seeds.
     max_cycles : int
-        On every level. Without `cycle` a cycle is `sweeps` sweeps.
+        Limit on the cycles on every level. Without `cycle`, a cycle is `sweeps` sweeps.
     seconds : float
-        Wall time. Level l is left when the fraction 2^-l of it is used: each level may take as long
-        as all coarser ones together. Of several starts each has these proportions; one that ends
-        early leaves its time to those after it.
+        Limit on the wall time. Level l is left when the fraction 2^-l of it is used: each level may
+        take as long as all coarser ones together. With several starts each has these proportions;
+        one that ends early leaves its time to the next ones.
     monitor : callable, optional
-        Called with (CycleRecord, state) at the start of every level and after every cycle;
-        returning True ends the level at hand, of one start, not the training.
+        Function of (CycleRecord, state), called at the start of every level and after every cycle;
+        if it returns True, the current level of this start ends, not the training.
         `mgnet.ProgressLines()` is one.
     rows : float, "auto" or None
-        Samples per parameter that coarse levels see, at least 1; see `coarse_rows`. "auto": 10 and
-        at least 2000 in all, where the objectives have samples. None or inf: all.
+        Samples per parameter on coarse levels, at least 1; see `coarse_rows`. "auto" means 10 and
+        at least 2000 in all, if the objectives have samples. None or inf means all samples.
     starts : int
-        The first is u; the others are drawn on the coarsest level by `reset_parameters` of the
-        parts of its network, from wherever u came.
+        Number of starts. The first is u; the others are drawn on the coarsest level by
+        `reset_parameters` of the parts of its network, independently of u.
     keep : sequence of int, optional
-        How many starts go on to each finer level, the coarsest of these first: those with the least
-        objective on the samples that their level does not see, or on all where fewer than
-        parameters are left. By default half of them each time, and one to the finest level. One
-        that met NaN or Inf does not go on.
+        Number of starts that continue on each finer level, the coarsest of these first: those with
+        the lowest objective on the samples that their level does not use, or on all samples if
+        fewer than parameters are left. By default half of them each time, and one on the finest
+        level. A start that encountered NaN or Inf does not continue.
     seed : int
-        Of the starts that are drawn.
+        Seed of the random starts.
 
     Returns
     -------
     Solution
-        Residual norms and objectives are those of the level at hand. The start on a finer level is
-        not part of `history`: no cycle has been done there. `history` and `record` have all starts,
-        told apart by `member`; that of the value is `solution.member`.
+        Residual norms and objectives are those of the current level. The start on a finer level is
+        not part of `history`, since no cycle was done there. `history` and `record` contain all
+        starts, distinguished by `member`; that of the value is `solution.member`.
 
     Raises
     ------
     TypeError, ValueError
-        If a part does not fit, or the network cannot be drawn anew.
+        If a part does not fit, or the network cannot be drawn again.
 
     Examples
     --------
@@ -177,7 +178,7 @@ def train(
 
 
 class _Course:
-    """What was done so far, by all members."""
+    """The steps done so far, by all members."""
 
     def __init__(
         self,
@@ -202,19 +203,19 @@ class _Course:
         self.work = 0.0
 
     def note(self, action: str, number: int, member: Member) -> None:
-        """Write down a step that costs nothing."""
+        """Record a step that costs nothing."""
         done = max(len(self.history) - 1, 0)
         step = Step(action, number)
         self.records.append(StepRecord(done, step, 0.0, 0.0, None, None, member.number))
 
     def ascend(self, number: int, member: Member) -> None:
-        """Carry a member up to a level."""
+        """Carry a member to a finer level."""
         member.u = self.hierarchy[number].transfer.interpolate(member.u)  # type: ignore[union-attr]
         carry_memory(member.memory, self.hierarchy, number)
         self.note("interpolate", number, member)
 
     def deadline(self, part: float, left: int) -> float:
-        """Of one of so many members that are left on a level: an equal part of what remains."""
+        """End of the time of one member of those left on a level: an equal part of the rest."""
         end, now = self.began + part * self.seconds, time.perf_counter()
         return end if left == 1 else now + (end - now) / left
 
@@ -244,7 +245,7 @@ class _Course:
         self.history += watch.history[bool(self.history) :]
 
     def score(self, whole: Hierarchy, number: int) -> Callable[[State], float]:
-        """The loss that ranks members on a level: of samples that they did not see there."""
+        """The loss that ranks members on a level, on samples that they did not use there."""
         level, unit = self.hierarchy[number], self.hierarchy[0].evaluation_cost
         others, part = unseen(whole[number], level)
 
@@ -259,9 +260,10 @@ class _Course:
 
 
 def _all_failed(members: list[Member], level: Level) -> str:
-    """That none of the members is left, and what was not finite in the first.
+    """The message that no member is left, and what was not finite in the first one.
 
-    The level has all samples, also those that decided between the members and were not trained on.
+    The level has all samples, including those that ranked the members and were not used for
+    training.
     """
     first: Any = members[0].part
     told = first.message or not_finite(f"start {members[0].number}", level.operator, first.value)
@@ -269,7 +271,7 @@ def _all_failed(members: list[Member], level: Level) -> str:
 
 
 def _message(part: Solution, level: Level) -> str:
-    """What was not finite, where the training ended for that before its first step on level 0."""
+    """What was not finite, if the training ended for that before its first step on level 0."""
     if part.reason is not Reason.NOT_FINITE or part.message:
         return part.message
     return not_finite(f"train on {level}", level.operator, part.value)
@@ -286,13 +288,14 @@ class _Watch:
         self.began = course.began
         self.deadline = deadline
         self.monitor = course.monitor
-        self.before = max(len(course.history) - 1, 0)  # cycles on coarser levels, of other members
-        self.work = course.work  # of them
+        # Cycles on coarser levels and of other members.
+        self.before = max(len(course.history) - 1, 0)
+        self.work = course.work  # their work
         finest = self.hierarchy[0].evaluation_cost
         self.price = self.hierarchy[number].evaluation_cost / finest
         self.history: list[CycleRecord] = []  # of this level
         self.shares: list[float] = []
-        self.evaluations = 0.0  # of this level's operator, for the looks
+        self.evaluations = 0.0  # evaluations of this level's operator for these tests
         self.reason = Reason.MONITOR
 
     def merit(self, u: State) -> float:
@@ -301,7 +304,7 @@ class _Watch:
         return self.hierarchy[self.number].value(u, None, self.hierarchy.dot)
 
     def __call__(self, entry: CycleRecord, u: State) -> bool:
-        """Whether the level is exhausted; after every cycle."""
+        """Whether the level is exhausted; called after every cycle."""
         self.history.append(
             entry._replace(
                 cycle=self.before + entry.cycle,
@@ -326,7 +329,7 @@ class _Watch:
         return not now < (1.0 - self.gain) * then  # type: ignore[operator]
 
     def _hides(self, u: State) -> bool:
-        """Whether hardly any of the gradient of the finer level is seen here, for some looks."""
+        """Whether this level resolved little of the finer gradient in several tests."""
         if not self.number or not self.share:
             return False
         finer = self.hierarchy[self.number - 1]
@@ -338,22 +341,23 @@ class _Watch:
 
 
 def _shifted(memory: Memory, levels: int) -> Memory:
-    """The memory with other numbers for the levels, without those that have none any more."""
+    """The memory with other level numbers, without entries for removed levels."""
     return {(l + levels, role): kept for (l, role), kept in memory.items() if l + levels >= 0}
 
 
 def gradient_share(fine: Level, u: State) -> float:
-    """How much of the gradient of `fine` the next coarser level sees, at the prolonged state P u.
+    """The share of the gradient of `fine` that the next coarser level resolves, at the state P u.
 
-    `<P^T g, D^-1 P^T g> / <g, g>` with D the sums of the columns of `P^T P`: between 0 (the coarse
-    space is exhausted) and 1 (all of g lies in it) where P has no negative entries. It is the share
-    that the coarse space has in the decrease along the gradient.
+    It is `<P^T g, D^-1 P^T g> / <g, g>`, where D contains the sums of the columns of `P^T P`:
+    between 0 (the coarse space is exhausted) and 1 (g lies in the coarse space) if P has no
+    negative entries. It is the coarse space's share of the decrease along the gradient.
 
     Parameters
     ----------
     fine : Level
-        With a transfer to the coarser one. One evaluation.
+        Level with a transfer to the coarser one. One evaluation is counted.
     u : state of the coarser level
+        State at which the gradient is evaluated.
 
     Examples
     --------

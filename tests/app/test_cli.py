@@ -139,7 +139,7 @@ def test_an_ensemble_is_not_steered_by_them(install, capsys, monkeypatch, option
     monkeypatch.setattr(cli, "insert_options", lambda arguments: None)
     words = ["--ensemble", "4", *options.split()]
     sentence = refused(capsys, "fit", "data.csv", "--target", "rho", *words)
-    assert "--ensemble 4 and" in sentence and "exclude one another" in sentence
+    assert "--ensemble 4 and" in sentence and "exclude each other" in sentence
 
 
 def test_dropped_rows_are_counted(install, capsys):
@@ -155,7 +155,7 @@ def test_predict_adds_a_column_and_counts_rows_out_of_range(install, capsys):
     assert cli.main(["predict", "mgnet-fit", "new.csv"]) == 0
     out, err = capsys.readouterr()
     assert out == "name;T;rho_predicted\na;1;4\nb;100;301\nc;;\n"
-    assert "1 of 3 rows are out of the range" in err
+    assert "1 of 3 rows are outside the range" in err
     assert "extrapolated linearly" in err
     assert "1 of 3 rows lack an input" in err
     arguments = ["predict", "mgnet-fit/model.json", "new.csv", "--out", "out.csv"]
@@ -198,7 +198,7 @@ TABLES = {  # content -> words of the sentence
     "nameless": ("T,,rho\n" + ROWS, "column 2 has no name"),
     "index": (
         ",p,rho\n" + "".join(f"{k % 3},{k},{k}\n" for k in range(20)),
-        "does not count the rows",
+        "does not number the rows",
     ),
     "words": (
         GOOD + "1,x,2\n1,y,3\n",
@@ -216,7 +216,7 @@ TABLES = {  # content -> words of the sentence
     "latin": (b"T,p,rho\n1,2,\xe9\n", "not UTF-8 text: line 2"),
     "utf32": (GOOD.encode("utf-32"), "not UTF-8 text but text in UTF-32"),
     "binary": (b"T,p\0,rho\n1,2,3\n", "NUL bytes"),
-    "decimal": (GOOD.replace(",", ";") + "1,5;2;3.5\n", "--decimal , tells which is decimal"),
+    "decimal": (GOOD.replace(",", ";") + "1,5;2;3.5\n", "--decimal , sets the decimal mark"),
 }
 
 
@@ -368,7 +368,7 @@ def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
 def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
     install("interrupt baselines")
     assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
-    assert "the unfinished ones are left out" in capsys.readouterr().err
+    assert "unfinished ones are omitted" in capsys.readouterr().err
     assert Path("mgnet-fit/report.md").read_text().startswith("line\nnet\nnet\nnet\nrival\nNote: ")
 
 

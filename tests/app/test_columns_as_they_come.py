@@ -192,7 +192,7 @@ REFUSED = {
     "asks": ("--target cyl", "3 different whole numbers, which may be classes or amounts"),
     "text": ("--target cyl,kind", "target 'kind' holds text"),
     "names": ("--target C --exclude x,y2 --weights ww", "no columns C, ww, x, y2"),
-    "roles": ("--target y --exclude y", "target 'y' is excluded, too"),
+    "roles": ("--target y --exclude y", "target 'y' is also excluded"),
     "weights": ("--target y --weights kind", "weights 'kind' holds text; expected numbers"),
     "negative": ("--target y --weights z", "weights 'z' has negative numbers"),
     "dates": ("--target when", "target 'when' holds dates"),
@@ -200,7 +200,7 @@ REFUSED = {
     "cycle": ("--target y --cyclic year", "expected some of hour,weekday,month"),
     "lm": ("--target kind --optimizer lm", "--optimizer lm is for numbers"),
     "task": ("--target kind --task regression", "--task regression takes numbers"),
-    "identifier": ("--target y --inputs name,z", "column 'name' is no input: 60 different"),
+    "identifier": ("--target y --inputs name,z", "column 'name' is not an input: 60 different"),
     "all": ("--target kind --weights z --cyclic hour --exclude when --task regression",
             "--cyclic hour needs.*--task regression takes.*has negative"),
 }  # fmt: skip

@@ -207,5 +207,7 @@ def test_inputs_that_do_not_vary_where_the_network_is_trained():
     nothing = Data(
         ("a",), Targets(("y",)), 0.0 * own.x[:, :1], own.y, own.x_held[:, :1], own.y_held
     )
-    with pytest.raises(ValueError, match=r"no input varies in the rows .*\(a\); there is nothing"):
+    with pytest.raises(
+        ValueError, match=r"no input varies in the training rows .*\(a\); there is nothing"
+    ):
         without_constants(nothing, SMALL)

@@ -177,7 +177,7 @@ def test_a_table_in_other_units_with_an_input_that_does_not_vary(tmp_path, x_siz
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             run_job(job, said.append, shown.append)
-        assert "input k left out: the same value in all rows" in said[0]
+        assert "input k left out: the same value in all training rows" in said[0]
         reports.append((job.out / "report.md").read_text())
         assert f"Note: {said[0].removeprefix('warning: ')}." in reports[-1]
         model = Model.load(job.out)

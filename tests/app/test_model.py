@@ -83,7 +83,7 @@ def test_files_from_before_there_were_categories(tmp_path):
     assert (loaded.encoding, loaded.targets) == (saved.encoding, saved.targets)
     file = tmp_path / "model.json"
     file.write_text(file.read_text().replace('"rho"', '"rh0"'))
-    with pytest.raises(ValueError, match="not what was written"):
+    with pytest.raises(ValueError, match="does not match its digest"):
         Model.load(tmp_path)
 
 

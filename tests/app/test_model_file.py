@@ -45,7 +45,7 @@ def test_a_changed_weight_is_noticed(tmp_path):
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="is not what was written with it"):
+    with pytest.raises(ValueError, match="does not match the digest in model.json"):
         read_model(tmp_path)
 
 

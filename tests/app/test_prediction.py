@@ -38,7 +38,7 @@ def test_rows_of_the_training_data_bring_no_remark(model):
 def test_rows_out_of_range_are_counted_by_input_and_in_all(model):
     Path("new.csv").write_text("p,T\n5,-1\n5,900\n-5,-9\n,900\n5,inf\n20,20\n")
     _, remarks = predict_file(model, "new.csv")
-    assert remarks[0].startswith("3 of 6 rows are out of the range of the training data (T: 3 ")
+    assert remarks[0].startswith("3 of 6 rows are outside the range of the training data (T: 3 ")
     assert "; p: 1 " in remarks[0]
     assert remarks[1] == "2 of 6 rows lack an input; their prediction is empty"
 
@@ -81,7 +81,7 @@ def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
         np.testing.assert_allclose([float(line.split(",")[3]) for line in full], expected)
         assert empty == "6,,400,"
         assert remarks == [
-            "3 of 7 rows are out of the range of the training data (T: 2 outside 300 to 500; "
+            "3 of 7 rows are outside the range of the training data (T: 2 outside 300 to 500; "
             "p: 2 outside 0.1 to 20.1); there the model is extrapolated linearly",
             "1 of 7 rows lack an input; their prediction is empty",
         ]

@@ -67,9 +67,17 @@ def test_rmse_and_largest_error_are_in_the_unit_of_the_target(data, tmp_path):
 @pytest.mark.parametrize(
     ("held", "order", "verdict"),
     [
-        (1e-6, ["KAN", "tree", "line", "lost"], "tree comes next, with 2 times our"),
-        (3e-6, ["tree", "KAN", "line", "lost"], "tree wins: our held-out error is 1.5 times"),
-        (9e-6, ["tree", "line", "KAN", "lost"], "tree wins: our held-out error is 4.5 times"),
+        (1e-6, ["KAN", "tree", "line", "lost"], "tree comes next, with 2 times the"),
+        (
+            3e-6,
+            ["tree", "KAN", "line", "lost"],
+            "tree wins: the held-out error of mgnet is 1.5 times",
+        ),
+        (
+            9e-6,
+            ["tree", "line", "KAN", "lost"],
+            "tree wins: the held-out error of mgnet is 4.5 times",
+        ),
     ],
 )
 def test_the_comparison_is_sorted_whoever_wins(data, tmp_path, held, order, verdict):
@@ -85,7 +93,7 @@ def test_the_comparison_is_sorted_whoever_wins(data, tmp_path, held, order, verd
 
 def test_where_the_error_sits_names_the_worst_rows_and_the_part(data, tmp_path):
     text = write_report(tmp_path, data, Settings(), [trained("KAN", 1e-6)]).read_text()
-    part = text.split("## Where the error sits")[1].split("## Data")[0]
+    part = text.split("## Where the error is")[1].split("## Data")[0]
     (share,) = lines_with(part, "| T     | ")
     assert share.split("|")[6].strip() == "100 %"  # all errors lie above T = 1.9
     worst = data.x_held[np.argmax(data.x_held[:, 0] > 1.9)]
@@ -101,7 +109,7 @@ def test_the_worst_rows_come_in_order_and_their_share_is_told(data, tmp_path):
 
     ours = replace(trained("KAN", 1e-6), predict=predict)
     text = write_report(tmp_path, data, Settings(), [ours]).read_text()
-    part = text.split("## Where the error sits")[1].split("## Data")[0]
+    part = text.split("## Where the error is")[1].split("## Data")[0]
     table = part.split("largest errors:")[1].strip().splitlines()[2:]
     told = np.array([[float(cell) for cell in line.split("|")[1:-1]] for line in table])
     worst = np.argsort(-np.abs(size))[:8]

@@ -346,7 +346,7 @@ def test_linear_multigrid_is_stored_too(tmp_path):
         saved = Checkpoint.load(tmp_path / str(position))
         resume = saved.resume_on(schedule, hierarchy)
         np.testing.assert_array_equal(run(schedule, hierarchy, None, None, resume=resume)[0], u)
-    with pytest.raises(ValueError, match="has no network: the operator .* is no Objective"):
+    with pytest.raises(ValueError, match="has no network: the operator .* is not an Objective"):
         saved.state_dict()
     with pytest.raises(ValueError, match="right-hand sides on 4 levels; .* resumed on 5"):
         five = Hierarchy([Level(np.eye(31), Jacobi(), gallery.poisson(31)[0].transfer), *jacobi])

@@ -60,7 +60,7 @@ def test_the_first_format_is_read(folder):
     [
         ({"tensors": "../tensors-0123456789abcdef.safetensors"}, "it names no file of tensors"),
         ({"tensors": "tensors-0123456789abcdef.safetensors"}, "abcdef.safetensors is missing"),
-        ({"sha256": None}, "is not what was written"),
+        ({"sha256": None}, "is not the file that was written"),
         ({"format": 2}, "it has the format 2; 1 is expected"),
         ({"position": 9}, "the position 9 is not in the schedule"),
         ({"us": None}, "numbers of levels differ"),
@@ -78,9 +78,9 @@ def test_tensors_of_the_first_format_that_were_changed_are_refused(folder):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not what was written"):
+    with pytest.raises(ValueError, match="is not the file that was written"):
         Checkpoint.load(folder)
     path.unlink()
     path.mkdir()
-    with pytest.raises(ValueError, match="it is no ordinary file"):
+    with pytest.raises(ValueError, match="it is not an ordinary file"):
         Checkpoint.load(folder)

@@ -73,7 +73,7 @@ def test_places_beyond_the_numbers_of_numpy_are_refused():
         ({**told["state"], **told["state"]["state"]})[key]
         holder = told["state"] if key in told["state"] else told["state"]["state"]
         holder[key] = 625
-        with pytest.raises(ValueError, match="has no state of such a one"):
+        with pytest.raises(ValueError, match="has no state of this kind"):
             restore_state(generator, told, "rows")
     with pytest.raises(ValueError, match="got a PCG64 generator"):
         restore_state(np.random.default_rng(0), told, "rows")

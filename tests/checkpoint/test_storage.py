@@ -116,13 +116,16 @@ HEADERS = [
     (lambda h: {k: h[k] for k in h if k != "u"}, "is not at the bytes 32"),
     (lambda h: {k: h[k] for k in h if k != "one"}, "36 bytes for tensors, of which 35 are"),
     (lambda h: {**h, "u": 3}, "not described by"),
-    (lambda h: {**h, "one": {**h["one"], "dtype": "BOOL"}}, "of bools holds other numbers"),
-    (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": "[]"}}, "not say of which version"),
+    (lambda h: {**h, "one": {**h["one"], "dtype": "BOOL"}}, "of bools contains numbers other"),
+    (
+        lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": "[]"}},
+        "version and format are missing",
+    ),
     (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": 3}}, "metadata are not those"),
     (lambda h: {"__metadata__": {"sha256": "0" * 64}}, "metadata are not those"),
     (
         lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"mgnet":"1","format":true}'}},
-        "which version",
+        "version and format are missing",
     ),
     (
         lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"mgnet":"1","format":1}'}},
@@ -137,8 +140,8 @@ HEADERS = [
         for text, words in [
             ("[" * 50000, "nested too deeply|Expecting value"),
             ('{"a":' * 50000, "nested too deeply|Expecting value"),
-            ('{"format":1e999}', "1e999 is no finite number"),
-            ('{"format":NaN}', "NaN is no number of JSON"),
+            ('{"format":1e999}', "1e999 is not a finite number"),
+            ('{"format":NaN}', "NaN is not a number of JSON"),
             ('{"format":2,"format":2}', "'format' occurs twice"),
             ("1" * 10000, "digits"),
             ("{" + "x" * 10**6, "Expecting"),
@@ -169,15 +172,15 @@ def test_foreign_files_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, words in {
-        "old": "it is a file of torch.save, as an older mgnet wrote it, without a digest",
+        "old": "it is a file of torch.save, written by an older mgnet without a digest",
         "plain": "mgnet has not written it",
         "empty": "mgnet has not written it",
-        "folder": "it is no ordinary file",
-        "pipe": "it is no ordinary file",
+        "folder": "it is not an ordinary file",
+        "pipe": "it is not an ordinary file",
     }.items():
         with pytest.raises(ValueError, match=f"{name} cannot be read: {words}"):
             read_file(tmp_path / name, "example")
-    with pytest.raises(ValueError, match="it is no ordinary file"):
+    with pytest.raises(ValueError, match="it is not an ordinary file"):
         read_file(Path("/dev/zero"), "example")
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "nothing", "example")
@@ -252,7 +255,7 @@ def test_a_full_disk_leaves_the_former_file_alone(file, monkeypatch, moment):
         monkeypatch.setattr(os, "fsync", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="not saved .No space left on device.; .*the former one is"):
+    with pytest.raises(OSError, match="not saved .No space left on device.; .*the old one is"):
         write_file(file, "example", {}, {})
     assert [each.name for each in file.parent.iterdir()] == [file.name]
     assert file.read_bytes() == before
@@ -326,5 +329,5 @@ def test_a_former_file_is_told_only_where_there_is_one(tmp_path, monkeypatch):
     for former in (False, True):
         with pytest.raises(OSError, match="not saved .No space left") as error:
             replace_file(tmp_path / "a", [b"one"])
-        assert ("the former one is whole" in str(error.value)) is former
+        assert ("the old one is intact" in str(error.value)) is former
         (tmp_path / "a").write_bytes(b"former")

@@ -195,7 +195,7 @@ def test_one_tensor_stays_one_object():
 def test_tensors_go_back_to_their_device():
     for device in ("cuda:99", "meta", "cpu", "x", "cuda:-1", "cuda:9999999", 3, [], "nn"):
         reader = Reader({"b": torch.ones(2)}, {})
-        with pytest.raises(ValueError, match="b was on .*, which is not here"):
+        with pytest.raises(ValueError, match="b was on .*, which is not available"):
             reader.decode({"tensor": "b", "device": device})
 
 
@@ -249,7 +249,7 @@ def test_depth_has_a_bound():
     + ["mgnet.petsc:Cycle", "mgnet:Progress"],  # which has seven fields
 )
 def test_only_named_tuples_are_made(name):
-    with pytest.raises(ValueError, match="is no named tuple that this program knows"):
+    with pytest.raises(ValueError, match="is not a named tuple of this program"):
         Reader({}, {}).decode({"named tuple": name, "values": []})
 
 

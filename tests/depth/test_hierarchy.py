@@ -55,7 +55,7 @@ def test_all_laws_hold(form, objective, options, how):
     told = hierarchy.check(hierarchy[0].operator.start())
     assert told.count("gradient of the objective") == 3
     assert told.count("undoes prolong") == 2
-    assert told.count("recentring") == (2 if form == "subspace" else 0)
+    assert told.count("recentering") == (2 if form == "subspace" else 0)
     assert told.count("nesting") == (2 if form == "injected" and how != "linear" else 0)
     depths = [2, 2, 2] if how == "knots" else [8, 4, 2]
     assert [level.cost for level in hierarchy] == depths

@@ -69,7 +69,7 @@ def test_labels_of_every_kind_are_the_same_classes(names):
     ("names", "words"),
     [
         (np.array(["a", None, "b"], dtype=object), "objects of the kinds NoneType, str as label"),
-        (np.array(["a", 1, 2.5], dtype=object), "kinds float, int, str as labels; give text alone"),
+        (np.array(["a", 1, 2.5], dtype=object), "kinds float, int, str as labels; give text only"),
         (np.array([0, 1, 2], dtype=object), "objects of the kinds int as labels; .* or numbers as"),
         (np.array([0.25, 1.0, 2.0]), "Unknown label type: continuous"),
         (np.array([0.0, np.nan, 2.0]), "NaN"),

@@ -123,7 +123,7 @@ def test_standard_deviations_in_other_units_and_of_several_targets():
     assert mean.shape == std.shape == (60, 2) and not std[:, 1].any()
     np.testing.assert_allclose(std[:, 0], 1e200 * one, rtol=1e-5)
     single = KANRegressor(2, ensemble=1, intervals=2, levels=1, max_iter=2).fit(x, y)
-    with pytest.raises(ValueError, match="fitted with ensemble 1; one network does not"):
+    with pytest.raises(ValueError, match="fitted with ensemble 1; one network has no"):
         single.predict(x, return_std=True)
 
 
@@ -188,7 +188,7 @@ def test_straight_edges_are_refined():
 def test_one_row_again_and_again(times):
     x, y = np.tile([[0.5, -2.0]], (7, 1)), np.full(7, 4.0)
     weights = None if times is None else np.r_[times, np.zeros(6)]
-    with pytest.warns(UserWarning, match="the same value in all rows"):
+    with pytest.warns(UserWarning, match="the same value in all training rows"):
         made = KANRegressor(**SMALL).fit(x, y, sample_weight=weights)
     mean, std = made.predict([[0.5, -2.0], [9.0, 9.0]], return_std=True)
     assert mean.tolist() == [4.0, 4.0] and std.tolist() == [0.0, 0.0]

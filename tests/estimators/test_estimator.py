@@ -96,7 +96,7 @@ def test_a_column_that_never_varied_is_left_out(kind, value):
     made, said = fitted(kind, wide, y)
     assert not nothing and made.n_features_in_ == 4
     assert said == [
-        f"{kind.__name__} got the same value in all rows that are trained on in columns 1, 3; "
+        f"{kind.__name__} got the same value in all training rows in columns 1, 3; "
         "predictions do not depend on them"
     ]
     new, _ = table(20, seed=5)
@@ -358,7 +358,7 @@ def test_a_budget_is_of_one_training():
         budget = TrainingBudget(**({} if settings is ENSEMBLE else {"sweeps": 3}))
         made = KANRegressor(**settings)
         made.fit(x, y, budget=budget)
-        with pytest.raises(ValueError, match="a TrainingBudget got a second training; it counts"):
+        with pytest.raises(ValueError, match="a TrainingBudget got a second training; make one"):
             made.fit(x, 100.0 - y, budget=budget)
         for wrong in (3, "long", [budget]):
             with pytest.raises(TypeError, match="KANRegressor got budget .*; it must be a Trainin"):

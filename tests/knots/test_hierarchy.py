@@ -185,7 +185,7 @@ def test_all_laws_hold(form, objective, factor):
     assert hierarchy.network(0, hierarchy[0].operator.start()).intervals == (2 * factor**2,) * 2
     told = hierarchy.check(hierarchy[0].operator.start())
     assert told.count("gradient of the objective") == 3
-    assert told.count("recentring") == (2 if form == "subspace" else 0)
+    assert told.count("recentering") == (2 if form == "subspace" else 0)
     assert told.count("nesting") == (2 if form == "injected" else 0)
 
 

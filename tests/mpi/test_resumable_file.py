@@ -11,7 +11,7 @@ ERRORS = {
     "full": "OSError: .*was not saved .No space left on device.; give another folder",
     "rule": "TypeError: a checkpoint got optimizer.param_groups.0.rule of type builtin_func",
     "damaged": "ValueError: .*run.pt cannot be read: it is damaged",
-    "folder": "ValueError: .*folder cannot be read: it is no ordinary file",
+    "folder": "ValueError: .*folder cannot be read: it is not an ordinary file",
     "moments": "ValueError: .*keeps 'exp_avg' of parameter 0, .* nor of shape .6, 2, 2.",
 }
 

@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_leaves_the_former_file(tmp_path, uninterrupted, mon
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OSError, match="not saved .No space left on device.; .*the former one is"):
+    with pytest.raises(OSError, match="not saved .No space left on device.; .*the old one is"):
         first.run(file, at=4, do=lambda: monkeypatch.setattr(os, "fsync", full))
     monkeypatch.undo()
     assert [each.name for each in file.parent.iterdir()] == ["run.pt"]

@@ -74,11 +74,11 @@ def test_no_file_is_a_start_and_another_thing_is_refused(tmp_path):
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     for name, words in {
-        "old.pt": "a file of torch.save, as an older mgnet wrote it.*or start anew elsewhere$",
+        "old.pt": "a file of torch.save, written by an older mgnet.*again in another folder$",
         "text": "mgnet has not written it",
         "empty": "mgnet has not written it",
-        "pipe": "no ordinary file",
-        ".": "no ordinary file",
+        "pipe": "not an ordinary file",
+        ".": "not an ordinary file",
     }.items():
         with pytest.raises(ValueError, match=f"cannot be read: .*{words}"):
             made(tmp_path / name).load()

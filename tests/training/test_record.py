@@ -150,5 +150,5 @@ def test_csv_is_read_by_numpy_and_by_a_record(tmp_path):
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(Row._fields) + "\npost,0,1\n"])
 def test_what_is_no_record_is_refused(tmp_path, text):
     (tmp_path / "record.csv").write_text(text)
-    with pytest.raises(ValueError, match="record.csv is no record: its columns must be action"):
+    with pytest.raises(ValueError, match="record.csv is not a record: its columns must be action"):
         Record().read_csv(tmp_path / "record.csv")

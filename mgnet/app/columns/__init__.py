@@ -1,4 +1,4 @@
-"""What the columns of a table mean, and the numbers that stand for them.
+"""The meaning of the columns of a table, and their numbers.
 
 Reading order: `dates`, `meaning`, `codes`, `encoding`, `targets`, `selection`.
 """

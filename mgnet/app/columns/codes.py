@@ -1,4 +1,4 @@
-"""How one column becomes numbers: as it is, one column per level, or days since a date."""
+"""Convert a column to numbers: unchanged, one column per level, or days since a date."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mgnet.app.files.columns import Column, shown
 
 __all__ = ["CYCLES", "BooleanCode", "CategoryCode", "Code", "DateCode", "NumberCode"]
 
-RARE = 5  # rows: a level that fewer training rows have is one of "other"
-MOST_LEVELS = 50  # with a column of their own, the most frequent ones
-MOST_RARE = 1000  # whose names are kept, so that they are not taken for new ones
+RARE = 5  # rows; a level with fewer training rows belongs to "other"
+MOST_LEVELS = 50  # most frequent levels with a column of their own
+MOST_RARE = 1000  # rare levels whose names are kept, so that they do not count as new
 CYCLES = "hour", "weekday", "month"
 MISSING, OTHER = "(missing)", "(other)"
 DAY = np.timedelta64(1, "D")
@@ -26,7 +26,7 @@ EARLIEST, LATEST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31"
 
 @dataclass(frozen=True)
 class NumberCode:
-    """Numbers as they are.
+    """Numbers without a change.
 
     Examples
     --------
@@ -42,12 +42,12 @@ class NumberCode:
         return (self.name,)
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs of shape (rows, features), NaN where missing; and rows with a level that is new.
+        """Inputs of shape (rows, features), NaN if missing; and the rows with a new level.
 
         Raises
         ------
         ValueError
-            If the column holds something else; the reason without the column.
+            If the column holds something else; the message does not name the column.
         """
         if column.kind not in ("number", "boolean"):
             raise ValueError(f"holds {column.kind}, but numbers were fitted")
@@ -55,11 +55,11 @@ class NumberCode:
         return values[:, None], np.zeros(len(values), bool)
 
     def told(self, value: float) -> str:
-        """A value of the first feature, in words."""
+        """A value of the first feature, as text."""
         return f"{value:g}"
 
     def described(self) -> dict[str, Any]:
-        """For model.json."""
+        """Description for model.json."""
         return {"name": self.name, "kind": "number"}
 
 
@@ -82,7 +82,7 @@ class BooleanCode:
         return (self.name,)
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """As `NumberCode.encode`."""
+        """Encode the column like `NumberCode.encode`."""
         values = column.values
         if column.kind == "text":
             values = read_booleans(values)
@@ -93,26 +93,27 @@ class BooleanCode:
         return np.asarray(values, dtype=float)[:, None], np.zeros(len(values), bool)
 
     def told(self, value: float) -> str:
-        """A value of the feature, in words."""
+        """A value of the feature, as text."""
         return f"{value:g}"
 
     def described(self) -> dict[str, Any]:
-        """For model.json."""
+        """Description for model.json."""
         return {"name": self.name, "kind": "boolean"}
 
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """One column for each level, 1 where the row has it: one-hot.
+    """One-hot columns: one for each level, 1 in rows with this level.
 
     Parameters
     ----------
     name : str
+        Name of the column.
     levels : tuple of (str or None)
-        With a column of their own; None stands for cells without a text.
+        Levels with a column of their own; None represents cells without a text.
     rare : tuple of (str or None)
-        Levels that have a column together, "other", with all that are new; without any, a new level
-        has no column.
+        Levels that share the column "other" with all new ones; without any, a new level has no
+        column.
 
     Examples
     --------
@@ -131,7 +132,7 @@ class CategoryCode:
 
     @classmethod
     def of(cls, column: Column) -> CategoryCode:
-        """That of training rows."""
+        """The code of training rows."""
         counts = Counter(column.values.tolist())
         order = sorted(counts, key=lambda level: (level is None, level or ""))
         ranked = sorted(reversed(order), key=lambda level: -counts[level])
@@ -142,17 +143,17 @@ class CategoryCode:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the inputs that it becomes, no two the same."""
+        """Names of the inputs that it becomes, all different."""
         made: list[str] = []
         for level in self.levels:
             start = text = f"{self.name}={MISSING if level is None else shown(level)}"
-            while text in made:  # levels that differ beyond what is shown
+            while text in made:  # levels that differ only beyond the shown part
                 text = f"{start} ({made.count(text) + len(made)})"
             made.append(text)
         return (*made, *[f"{self.name}={OTHER}"] * bool(self.rare))
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """As `NumberCode.encode`; no row is missing, since that is a level."""
+        """Encode the column like `NumberCode.encode`; no row is missing, since that is a level."""
         places = {level: place for place, level in enumerate(self.levels)}
         places |= dict.fromkeys(self.rare, len(self.levels))
         texts = _texts(column, places)
@@ -163,11 +164,11 @@ class CategoryCode:
         return np.eye(width + 1)[found][:, :width], new
 
     def told(self, value: float) -> str:
-        """A value of a feature, in words."""
+        """A value of a feature, as text."""
         return f"{value:g}"
 
     def described(self) -> dict[str, Any]:
-        """For model.json."""
+        """Description for model.json."""
         return {
             "name": self.name,
             "kind": "text",
@@ -177,7 +178,7 @@ class CategoryCode:
 
 
 def _texts(column: Column, known: dict[str | None, int]) -> list[str | None]:
-    """The cells as text; of numbers, the known level that is this number, whatever its zeros."""
+    """The cells as text; numbers become the known level of the same value, whatever its zeros."""
     if column.kind == "text":
         return column.values.tolist()
     if column.kind == "date":
@@ -199,16 +200,18 @@ def _texts(column: Column, known: dict[str | None, int]) -> list[str | None]:
 
 @dataclass(frozen=True)
 class DateCode:
-    """Days since the first date of the training rows, and places on circles if asked.
+    """Days since the first date of the training rows, and optional cyclic features.
 
     Parameters
     ----------
     name : str
+        Name of the column.
     first : datetime64[us]
+        First date of the training rows.
     layout : str
-        Of text; empty where the file holds dates.
+        Layout of dates in text; empty if the file holds dates.
     cycles : tuple of str
-        Of `CYCLES`: each is a sine and a cosine.
+        Some of `CYCLES`; each becomes a sine and a cosine.
 
     Examples
     --------
@@ -233,7 +236,7 @@ class DateCode:
         return (f"{self.name} [days]", *circles)
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """As `NumberCode.encode`."""
+        """Encode the column like `NumberCode.encode`."""
         dates = column.values
         if column.kind == "text":
             layout = self.layout or "year-month-day"
@@ -251,13 +254,13 @@ class DateCode:
         return numbers, np.zeros(len(dates), bool)
 
     def told(self, value: float) -> str:
-        """A number of days, as the date."""
+        """A number of days as a date."""
         micro = np.clip(value * 86_400e6, float((EARLIEST - self.first).astype(int)),
                         float((LATEST - self.first).astype(int)))  # fmt: skip
         return date_text(self.first + np.timedelta64(int(micro), "us"))
 
     def described(self) -> dict[str, Any]:
-        """For model.json."""
+        """Description for model.json."""
         return {
             "name": self.name,
             "kind": "date",
@@ -268,12 +271,12 @@ class DateCode:
 
     @staticmethod
     def is_layout(text: Any) -> bool:
-        """Whether `layout` may be this."""
+        """Whether a value is a valid `layout`."""
         return isinstance(text, str) and (not text or text in LAYOUTS)
 
 
 def _turns(dates: np.ndarray, cycle: str) -> np.ndarray:
-    """How far round: from midnight, from Monday, from January; whole weekdays and months."""
+    """Position in the cycle, from midnight, Monday or January; weekdays and months are integers."""
     if cycle == "hour":
         return (dates - dates.astype("datetime64[D]")) / DAY
     if cycle == "weekday":

@@ -1,4 +1,4 @@
-"""Dates in text: recognised where all texts of a column are dates of one layout."""
+"""Dates in text, recognized if all texts of a column are dates of one layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MONTHS = "january february march april may june july august september october no
 NUMBERS = {name: number for number, name in enumerate(MONTHS.split(), 1)}
 NUMBERS |= {name[:3]: number for name, number in NUMBERS.items()} | {"sept": 9}
 
-# Layout -> what a text of it looks like. The third and fourth differ in meaning alone.
+# Layout -> pattern of its texts. The third and fourth differ only in their meaning.
 LAYOUTS = {
     name: re.compile(pattern + TIME, re.ASCII)
     for name, pattern in {
@@ -38,22 +38,22 @@ BOTH = ["day/month/year", "month/day/year"]
 
 
 def date_layout(texts: Sequence[str]) -> str:
-    """The layout that all texts have; empty if there is none.
+    """The layout of all texts; empty if they have none in common.
 
     Parameters
     ----------
     texts : sequence of str
-        Not empty.
+        Texts, not empty.
 
     Returns
     -------
     str
-        One of `LAYOUTS`.
+        One of `LAYOUTS`, or empty.
 
     Raises
     ------
     ValueError
-        If days and months cannot be told apart.
+        If days and months cannot be distinguished.
 
     Examples
     --------
@@ -81,14 +81,16 @@ def date_layout(texts: Sequence[str]) -> str:
 
 
 def read_dates(texts: np.ndarray, layout: str) -> np.ndarray:
-    """Texts as datetime64[us], NaT where a text is None or no date of this layout.
+    """Convert texts to datetime64[us], with NaT for None and texts that are not such a date.
 
-    Times of a zone become those of UTC.
+    Times with a time zone are converted to UTC.
 
     Parameters
     ----------
     texts : array of objects
+        Texts of the column.
     layout : str
+        One of `LAYOUTS`.
 
     Examples
     --------
@@ -101,7 +103,7 @@ def read_dates(texts: np.ndarray, layout: str) -> np.ndarray:
 
 
 def date_text(date: np.datetime64) -> str:
-    """A date as a sentence shows it, without a time of day where that is midnight.
+    """A date as text for a sentence, without the time of day if that is midnight.
 
     Examples
     --------

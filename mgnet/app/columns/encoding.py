@@ -1,4 +1,4 @@
-"""From the columns of a table to the inputs of a network, as the training rows fixed it."""
+"""Convert columns of a table to inputs of a network, as determined by the training rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Encoding"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """What each column becomes.
+    """The code of each column.
 
     Parameters
     ----------
     codes : tuple of Code
-        One for each column that is needed.
+        One code for each column that is needed.
     left_out : frozenset of str
-        Features that are no inputs, since they did not vary.
+        Features that are not inputs, since they did not vary.
 
     Examples
     --------
@@ -54,16 +54,16 @@ class Encoding:
         layouts: Mapping[str, str] | None = None,
         cycles: Sequence[str] = (),
     ) -> Encoding:
-        """That of training rows.
+        """The encoding of training rows.
 
         Parameters
         ----------
         columns : iterable of Column
-            As `meant` gives them.
+            Columns from `meant`.
         layouts : mapping of str to str, optional
-            Of the columns that were dates in text.
+            Layouts of the columns that were dates in text.
         cycles : sequence of str
-            Of all dates, as for `DateCode`.
+            Cycles of all dates, as for `DateCode`.
         """
         layouts = layouts or {}
         codes: list[Code] = []
@@ -80,12 +80,12 @@ class Encoding:
 
     @classmethod
     def of_numbers(cls, names: Iterable[str]) -> Encoding:
-        """That of columns of numbers, as they are."""
+        """The encoding of numeric columns, which are not changed."""
         return cls(tuple(map(NumberCode, names)))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the inputs of the network."""
+        """Names of the inputs of the network."""
         left = self.left_out
         return tuple(name for code in self.codes for name in code.features if name not in left)
 
@@ -96,35 +96,35 @@ class Encoding:
 
     @property
     def numeric(self) -> tuple[str, ...]:
-        """Those that must hold numbers."""
+        """Names of the columns that must hold numbers."""
         return tuple(code.name for code in self.codes if isinstance(code, NumberCode))
 
     def without(self, features: Iterable[str]) -> Encoding:
-        """The same without some inputs, and without columns of which no input is left."""
+        """The same encoding without some inputs, and without columns that have no input left."""
         left = self.left_out | set(features)
         codes = tuple(code for code in self.codes if not left.issuperset(code.features))
         kept = {name for code in codes for name in code.features}
         return replace(self, codes=codes, left_out=frozenset(left & kept))
 
     def encode(self, columns: Mapping[str, Column]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Rows as inputs, and what they have that the training rows had not.
+        """Convert rows to inputs, and find values that the training rows did not have.
 
         Parameters
         ----------
         columns : mapping of str to Column
-            As a file gives them.
+            Columns of a file.
 
         Returns
         -------
         x : array of shape (rows, inputs)
-            NaN where a value is missing.
+            Inputs; NaN if a value is missing.
         new : dict of str to array of bool
-            Column -> rows with a level that is new; only columns that have such rows.
+            Column -> rows with a new level; only columns that have such rows.
 
         Raises
         ------
         ValueError
-            If columns hold something else than when the encoding was made; all of them are named.
+            If columns hold something else than in training; the message names all of them.
         """
         parts, new, wrong = [], {}, []
         for code in self.codes:
@@ -138,15 +138,15 @@ class Encoding:
             if rows.any():
                 new[code.name] = rows
         if wrong:
-            raise ValueError(f"{'; '.join(wrong)}; correct them, or fit anew")
+            raise ValueError(f"{'; '.join(wrong)}; correct them, or fit again")
         return np.concatenate(parts, axis=1), new
 
     def code(self, column: str) -> Code:
-        """That of a column."""
+        """The code of a column."""
         return next(code for code in self.codes if code.name == column)
 
     def owner(self, feature: str) -> Code:
-        """The code that makes an input."""
+        """The code that produces an input."""
         return self._owners[feature]
 
     @cached_property
@@ -154,12 +154,12 @@ class Encoding:
         return {name: code for code in self.codes for name in code.features}
 
     def told(self, feature: str, value: float) -> str:
-        """A value of an input, in words: a date for days."""
+        """A value of an input as text: a date for days."""
         code = self.owner(feature)
         return code.told(value) if feature == code.features[0] else f"{value:g}"
 
     def columns_of(self, features: Iterable[str]) -> list[str]:
-        """Names of columns in place of all their inputs; inputs where others are not there."""
+        """Names of columns if all their inputs are present; otherwise names of the inputs."""
         there, named = set(features), list[str]()
         for code in self.codes:
             own = [name for name in code.features if name in there]
@@ -167,7 +167,7 @@ class Encoding:
         return named
 
     def described(self) -> dict[str, Any]:
-        """For model.json."""
+        """Description for model.json."""
         return {
             "columns": [code.described() for code in self.codes],
             "left_out": sorted(self.left_out),
@@ -175,20 +175,20 @@ class Encoding:
 
     @classmethod
     def read(cls, columns: Any, left_out: Any) -> Encoding:
-        """What `described` told.
+        """Build the encoding from the result of `described`.
 
         Raises
         ------
         ValueError
-            For anything else.
+            If the description is invalid.
         """
         if not isinstance(columns, list) or not isinstance(left_out, list):
-            raise ValueError("columns are no list")
+            raise ValueError("columns are not a list")
         codes = tuple(_code(told) for told in columns)
         names = [name for code in codes for name in (code.name, *code.features)]
         encoding = cls(codes, frozenset(map(_text, left_out)))
         if not encoding.left_out <= set(names) or len(set(encoding.columns)) < len(codes):
-            raise ValueError("columns are there twice, or left out and not there")
+            raise ValueError("columns occur twice, or are left out but missing")
         return encoding
 
 
@@ -202,7 +202,7 @@ def _code(told: Any) -> Code:
     kinds = {"number": NumberCode, "boolean": BooleanCode, "text": CategoryCode, "date": DateCode}
     kind = told.get("kind") if isinstance(told, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError("the description of a column tells no kind")
+        raise ValueError("the description of a column has no kind")
     name = _text(told.get("name"))
     if kind == "text":
         return _categories(name, told)
@@ -225,7 +225,7 @@ def _dates(name: str, told: dict[str, Any]) -> DateCode:
     cycles, layout = told.get("cycles"), told.get("layout")
     known = isinstance(cycles, list) and all(isinstance(c, str) and c in CYCLES for c in cycles)
     if not known or not DateCode.is_layout(layout) or len(set(cycles)) < len(cycles):  # type: ignore
-        raise ValueError("the description of a date has no layout or cycles that are known")
+        raise ValueError("the description of a date has an unknown layout or cycle")
     try:
         first = np.datetime64(_text(told.get("first")), "us")
     except ValueError:

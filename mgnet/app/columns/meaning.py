@@ -1,4 +1,4 @@
-"""What a column of a file is: numbers, yes or no, dates, or words that make categories."""
+"""Determine the kind of a column: numbers, booleans, dates, or categories in words."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}([., ']\d{3})+)([.,]\d*)?([eE][+-]?\d+)?|
 
 
 def meant(column: Column) -> tuple[Column, str]:
-    """The column with what its text means; and the layout of dates that were text.
+    """The column with its text converted, and the layout of dates that were text.
 
-    Text is a boolean where all of it is of one pair of words (true and false, yes and no, t and f,
-    y and n; any case) and none is missing; it is a date where all of it has one layout.
+    Text is boolean if all of it consists of one pair of words (true and false, yes and no, t and f,
+    y and n; in any case) and none is missing. It is a date if all of it has one layout.
 
     Parameters
     ----------
     column : Column
+        Column as it stands in the file.
 
     Returns
     -------
     Column
-        Of kind "number" (NaN where infinite), "boolean", "date" or "text".
+        Column of kind "number" (NaN if infinite), "boolean", "date" or "text".
     str
         One of `dates.LAYOUTS`, or empty.
 
     Raises
     ------
     ValueError
-        For dates of which days and months cannot be told apart.
+        If days and months of dates cannot be distinguished.
 
     Examples
     --------
@@ -64,7 +65,7 @@ def meant(column: Column) -> tuple[Column, str]:
 
 
 def read_booleans(texts: np.ndarray) -> np.ndarray:
-    """1 and 0 for words of truth; NaN where there is no text, or another.
+    """Convert words for true and false to 1 and 0; NaN for missing or other texts.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def read_booleans(texts: np.ndarray) -> np.ndarray:
 
 
 def looks_like_numbers(column: Column) -> bool:
-    """Whether at least half of a column of text is numbers, so that the rest may be mistakes.
+    """Whether at least half of a text column is numbers, so that the rest may be mistakes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which columns of a file are inputs, and which are left out since they describe no row."""
+"""Choose the columns of a file that are inputs, and omit those that do not describe rows."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from mgnet.app.files.columns import Column, DataFile, listed, shown
 
 __all__ = ["Chosen", "chosen", "input_names", "read_columns", "require"]
 
-COMPARED = 1000  # names among which a similar one is looked for
+COMPARED = 1000  # names that are searched for a similar one
 LONGEST_COMPARED = 100
-UNNAMED = re.compile(r"|Unnamed: \d+")  # as pandas writes an index, and names it when it reads it
+# Names of an index that pandas wrote, and of one that it read.
+UNNAMED = re.compile(r"|Unnamed: \d+")
 COUNTERS = {"id", "index", "row", "rownames", "row_id", "rowid", "no", "no.", "nr"}
 
 
 @dataclass
 class Chosen:
-    """Inputs, and what a reader must know of the other columns.
+    """Inputs, and information on the other columns.
 
     Attributes
     ----------
     columns : list of Column
-        As `meant` gives them.
+        Columns from `meant`.
     layouts : dict of str to str
-        Of dates that were text.
+        Layouts of dates that were text.
     remarks : list of str
-        On columns that were left out.
+        Remarks on columns that were omitted.
     wrong : list of str
-        On columns that cannot be inputs.
+        Messages on columns that cannot be inputs.
     """
 
     columns: list[Column] = field(default_factory=list)
@@ -51,18 +52,21 @@ def input_names(
     exclude: Sequence[str] = (),
     weights: str | None = None,
 ) -> list[str]:
-    """The inputs that were asked for, or all columns that are nothing else.
+    """The requested inputs, or all columns that have no other role.
 
     Parameters
     ----------
     file : DataFile
+        File with the columns.
     targets, inputs, exclude : sequence of str
+        Names of columns with these roles.
     weights : str, optional
+        Name of the column with weights.
 
     Raises
     ------
     ValueError
-        If a column is not there, is named twice or has two roles, or if no input is left.
+        If a column is missing, is named twice or has two roles, or if no input is left.
 
     Examples
     --------
@@ -78,7 +82,9 @@ def input_names(
         if twins:
             raise ValueError(f"{role} '{shown(min(twins))}' is named twice; once is enough")
     if weights in targets:
-        raise ValueError(f"target '{shown(str(weights))}' cannot be the weights, too; name another")
+        raise ValueError(
+            f"target '{shown(str(weights))}' cannot also be the weights; name another column"
+        )
     for name in others:
         role = "target" if name in targets else "weights column"
         if inputs is not None and name in inputs:
@@ -86,21 +92,22 @@ def input_names(
                 f"{role} '{shown(name)}' is among the inputs; leave it out of --inputs"
             )
         if name in exclude:
-            raise ValueError(f"{role} '{shown(name)}' is excluded, too; leave it out of --exclude")
+            raise ValueError(f"{role} '{shown(name)}' is also excluded; leave it out of --exclude")
     left = {*others, *exclude}
     found = [name for name in (file.names if inputs is None else inputs) if name not in left]
     if not found:
         beside = f"the target '{shown(targets[0])}'" if len(left) == 1 else f"{listed(others)}"
-        raise ValueError(f"{file.source} has no column beside {beside}; an input is needed")
+        raise ValueError(f"{file.source} has no column besides {beside}; an input is needed")
     return found
 
 
 def require(file: DataFile, wanted: Iterable[str]) -> None:
-    """Refuse names that a file does not have; in one sentence, which tells the nearest ones.
+    """Refuse names that a file does not have, in one sentence with the nearest ones.
 
     Raises
     ------
     ValueError
+        If a name is missing.
 
     Examples
     --------
@@ -121,7 +128,7 @@ def require(file: DataFile, wanted: Iterable[str]) -> None:
 
 
 def _similar(name: str, names: Iterable[str]) -> list[str]:
-    """Names that may have been meant; of very many, only those of about the same length."""
+    """Names that may have been intended; among very many, only those of similar length."""
     if len(name) > LONGEST_COMPARED:
         return []
     lower = {other.lower(): other for other in names if len(other) <= LONGEST_COMPARED}
@@ -131,17 +138,19 @@ def _similar(name: str, names: Iterable[str]) -> list[str]:
 
 
 def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
-    """Columns by name, whatever they hold, all of the same length.
+    """Read columns by name, whatever they hold, all of the same length.
 
     Parameters
     ----------
     file : DataFile
+        File to read.
     wanted : sequence of str
+        Names of the columns.
 
     Raises
     ------
     ValueError
-        If some cannot be read, or differ in length; the sentence tells all of them.
+        If some cannot be read, or differ in length; the message names all of them.
 
     Examples
     --------
@@ -168,16 +177,16 @@ def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
 
 
 def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
-    """Sort columns into inputs, those to leave out, and those to refuse.
+    """Divide columns into inputs, columns to omit, and columns to refuse.
 
     Parameters
     ----------
     file : DataFile
-        For what it says of cells that are no numbers.
+        File, for information on cells that are not numbers.
     columns : sequence of Column
-        As the file gives them.
+        Columns of the file.
     named : bool
-        Whether the user has named them; then none is left out, but those that cannot be are wrong.
+        Whether the user named them; then none is omitted, and unsuitable ones are errors.
 
     Examples
     --------
@@ -199,11 +208,11 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
         if column.name in mixed:
             continue
         if not column.name and not _tells_apart(column):
-            found.wrong.append("column 1 has no name, but does not count the rows; name it")
+            found.wrong.append("column 1 has no name, but does not number the rows; name it")
             continue
         if why := _useless(column, named):
             if named:
-                found.wrong.append(f"column '{shown(column.name)}' is no input: {why}")
+                found.wrong.append(f"column '{shown(column.name)}' is not an input: {why}")
             else:
                 which = f"'{shown(column.name)}'" if column.name else "1, which has no name,"
                 found.remarks.append(f"column {which} left out: {why}")
@@ -220,7 +229,7 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
 
 
 def _useless(column: Column, named: bool) -> str:
-    """Why a column describes no row; empty if it may."""
+    """The reason why a column does not describe rows; empty if it may."""
     values = column.values
     if column.kind == "number":
         if len(values) and np.isnan(values).all():
@@ -229,7 +238,7 @@ def _useless(column: Column, named: bool) -> str:
             return ""
         counts = column.name.lower() in COUNTERS and _counts(values)
         index = UNNAMED.fullmatch(column.name) and _tells_apart(column)
-        return "it only counts the rows" if counts or index else ""
+        return "it only numbers the rows" if counts or index else ""
     if column.kind != "text":
         return ""
     counted = Counter(text for text in values.tolist() if text is not None)
@@ -238,18 +247,18 @@ def _useless(column: Column, named: bool) -> str:
         return "it is empty"
     many = 2 * len(counted) > total or max(counted.values()) < RARE
     if many and len(counted) > 2 and _kind(column) == "text":
-        return f"{len(counted)} different texts in {total} rows are no categories"
+        return f"{len(counted)} different texts in {total} rows are not categories"
     return ""
 
 
 def _counts(values: np.ndarray) -> bool:
-    """Whether each number is one more than the number before."""
+    """Whether each number is the previous number plus one."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool((np.diff(values) == 1.0).all())
 
 
 def _kind(column: Column) -> str:
-    """The kind that `meant` finds; that of dates also where it refuses them."""
+    """The kind that `meant` finds, also for dates that it refuses."""
     try:
         return meant(column)[0].kind
     except ValueError:
@@ -257,7 +266,7 @@ def _kind(column: Column) -> str:
 
 
 def _tells_apart(column: Column) -> bool:
-    """Whether no two rows have the same whole number or text."""
+    """Whether all rows have different integers or texts."""
     values = column.values.tolist()
     if column.kind == "number" and not np.array_equal(column.values, np.round(column.values)):
         return False

@@ -1,4 +1,4 @@
-"""What is predicted: a number, several numbers, or one of some classes."""
+"""The target of a prediction: one number, several numbers, or one of several classes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from mgnet.app.files.columns import Column, listed, shown
 
 __all__ = ["TASKS", "Targets", "coded"]
 
-FEW, REPEATED = 10, 5  # whole numbers: as many different ones, each so often on average
+# Integers that may be classes: this number of distinct values, each this often on average.
+FEW, REPEATED = 10, 5
 MOST_CLASSES = 1000
 TASKS = "regression", "classification"
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Names of what is predicted, and the classes if it is labels.
+    """Names of the targets, and the classes if the target is a label.
 
     Parameters
     ----------
     names : tuple of str
+        Names of the target columns.
     classes : tuple of str
-        Of the only target; empty for numbers.
+        Classes of the only target; empty for numbers.
 
     Examples
     --------
@@ -42,7 +44,7 @@ class Targets:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the outputs of the network stand for."""
+        """Meaning of the outputs of the network."""
         return self.classes or self.names
 
     @property
@@ -55,25 +57,27 @@ class Targets:
 
 
 def coded(columns: Sequence[Column], task: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets as numbers: as they are, or the number of the class of each row.
+    """Convert targets to numbers: unchanged, or the number of the class of each row.
 
     Parameters
     ----------
     columns : sequence of Column
-        As the file gives them, without missing values.
+        Columns of the file, without missing values.
     task : str
-        "regression", "classification", or empty: text and booleans are classes, numbers are not;
-        whole numbers of few values may be both, so one must say.
+        "regression", "classification", or empty: text and booleans are then classes, and numbers
+        are not; integers with few values may be both, so a task is required.
 
     Returns
     -------
     y : array of shape (rows,) or (rows, targets)
+        Numbers.
     classes : tuple of str
+        Names of the classes; empty for numbers.
 
     Raises
     ------
     ValueError
-        What is wrong with the target, without its file.
+        If the target is not suitable; the message does not name the file.
 
     Examples
     --------
@@ -100,14 +104,14 @@ def coded(columns: Sequence[Column], task: str = "") -> tuple[np.ndarray, tuple[
 
 
 def _wrong(columns: Sequence[Column], task: str) -> list[str]:
-    """Sentences on all targets that cannot be."""
+    """Messages on all targets that are not suitable."""
     names = {
         kind: listed([f"'{shown(c.name)}'" for c in columns if c.kind == kind])
         for kind in ("date", "text", "boolean")
     }
     wrong = []
     if names["date"]:
-        wrong.append(f"target {names['date']} holds dates; write a number in its place")
+        wrong.append(f"target {names['date']} holds dates; write numbers instead")
     if names["text"] and (task == "regression" or len(columns) > 1):
         why = "--task regression takes" if len(columns) == 1 else "several targets must be"
         wrong.append(f"target {names['text']} holds text, and {why} numbers; choose another target")
@@ -118,7 +122,7 @@ def _wrong(columns: Sequence[Column], task: str) -> list[str]:
         few = len(np.unique(column.values))
         wrong.append(
             f"target '{shown(column.name)}' has {few} different whole numbers, which may be "
-            "classes or amounts; say --task classification or --task regression"
+            "classes or amounts; give --task classification or --task regression"
         )
     return wrong
 

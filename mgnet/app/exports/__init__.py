@@ -1,4 +1,4 @@
-"""A fitted model as one file for programs without mgnet: ONNX, or Python with NumPy alone."""
+"""A fitted model as one file for programs without mgnet: ONNX, or Python with NumPy only."""
 
 from mgnet.app.exports.export import default_name, export_model
 

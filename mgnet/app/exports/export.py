@@ -1,4 +1,4 @@
-"""`mgnet export`: a model as the content of a file."""
+"""`mgnet export`: convert a model to the content of one file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ NAMES = {"onnx": "model.onnx", "python": "model.py"}
 
 
 def default_name(to: str) -> str:
-    """The name of the file where nobody names one.
+    """The default name of the file.
 
     Parameters
     ----------
     to : "onnx" or "python"
+        Format of the file.
 
     Examples
     --------
@@ -31,20 +32,21 @@ def default_name(to: str) -> str:
 
 
 def export_model(model: str | Path, to: str, module: str = "model") -> bytes:
-    """The content of a file that predicts what a model predicts, without mgnet.
+    """The content of a file that makes the predictions of a model without mgnet.
 
     Parameters
     ----------
     model : str or Path
         An output folder of `mgnet fit`, or the model.json in it.
     to : "onnx" or "python"
+        Format of the file.
     module : str
-        What a Python file calls itself.
+        Module name in a Python file.
 
     Raises
     ------
     OSError, ValueError
-        If there is no model, it is damaged, or the form cannot hold it.
+        If there is no model, it is damaged, or the format cannot represent it.
     ImportError
         If packages for ONNX are missing.
 

@@ -1,4 +1,4 @@
-"""What a model computes, in plain arrays: the one place where exports read a `Model`."""
+"""The formula of a model in plain arrays: the only place where exports read a `Model`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ class Layer:
     Attributes
     ----------
     intervals : int
+        Number of intervals.
     coefficients : array of shape (inputs, intervals + degree, outputs)
+        Spline coefficients.
     """
 
     intervals: int
     coefficients: np.ndarray
 
     def pieces(self, degree: int, domain: tuple[float, float]) -> np.ndarray:
-        """The splines as polynomials of the place s in an interval, from 0 to 1.
+        """The splines as polynomials of the position s in an interval, from 0 to 1.
 
         Returns
         -------
         array of shape (inputs, outputs, intervals, degree + 1)
-            Lowest power first.
+            Coefficients, lowest power first.
 
         Examples
         --------
@@ -53,21 +55,26 @@ class Formula:
     Attributes
     ----------
     columns : tuple of InputColumn
-        Their features, one column after the other, are the inputs of the network.
+        Columns; their features, one column after the other, are the inputs of the network.
     targets : tuple of str
+        Names of the targets.
     classes : tuple of str
-        Of the only target, if it is labels: outputs are logits, softmax gives the probabilities.
+        Classes of the only target, if it is a label: outputs are logits, and softmax gives
+        probabilities.
     ranges : array of shape (features, 2)
-        In the training rows; a place in the range is mapped linearly to the domain.
+        Ranges in the training rows; they are mapped linearly to the domain.
     mean, scale : array of shape (targets,)
-        A target is mean + scale * output.
+        Mean and scale of each target, which is mean + scale * output.
     degree : int
+        Degree of the splines.
     domain : (float, float)
+        Domain of the splines.
     hidden : "tanh" or "identity"
-        The map of hidden values into the domain.
+        Function that maps hidden values into the domain.
     linear : (weight, bias) or None
-        A layer before the splines, of shapes (outputs, inputs) and (outputs,).
+        Layer before the splines, of shapes (outputs, inputs) and (outputs,).
     layers : tuple of Layer
+        Spline layers.
     """
 
     columns: tuple[InputColumn, ...]
@@ -84,12 +91,12 @@ class Formula:
 
     @classmethod
     def of(cls, model: Model) -> Formula:
-        """That of a model.
+        """The formula of a model.
 
         Raises
         ------
         ValueError
-            If it has columns that no exported file can take.
+            If it has columns that no exported file can handle.
 
         Examples
         --------
@@ -124,19 +131,19 @@ class Formula:
 
     @property
     def widths(self) -> list[int]:
-        """Of the input, the hidden layers and the output."""
+        """Numbers of inputs, of hidden values in each layer, and of outputs."""
         first = [] if self.linear is None else [self.linear[0].shape[1]]
         shapes = [layer.coefficients.shape for layer in self.layers]
         return [*first, *(shape[0] for shape in shapes), shapes[-1][2]]
 
     @property
     def has_hidden(self) -> bool:
-        """Whether there are hidden values, which go through a map."""
+        """Whether there are hidden values, which are mapped into the domain."""
         return len(self.widths) > 2
 
     @property
     def told(self) -> str:
-        """The network in words."""
+        """Description of the network."""
         intervals = " and ".join(dict.fromkeys(str(layer.intervals) for layer in self.layers))
         return (
             f"a Kolmogorov-Arnold network {self.widths} of splines of degree {self.degree} on "
@@ -144,7 +151,7 @@ class Formula:
         )
 
     def domains(self) -> list[str]:
-        """Of each column, what values the training rows had, in words."""
+        """For each column a description of its values in the training rows."""
         words, at = [], 0
         for column in self.columns:
             low, high = self.ranges[at]
@@ -154,13 +161,13 @@ class Formula:
         return words
 
     def sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ranges over the powers of two next above their magnitude: no difference overflows.
+        """Ranges divided by the powers of two next above them, so that no difference overflows.
 
         Returns
         -------
         size, low, length : array of shape (features,)
-            The place of x in its range is `(ldexp(x, -size) - low) / length`; a length of 0 is that
-            of an input that did not vary.
+            The position of x in its range is `(ldexp(x, -size) - low) / length`; a length of 0
+            means that the input did not vary.
 
         Examples
         --------
@@ -176,7 +183,7 @@ class Formula:
         return size, low, high - low
 
     def described(self) -> dict[str, str]:
-        """What a file tells of itself, by keywords: texts, JSON where there is more than one."""
+        """Metadata of a file by keyword: texts, or JSON if there are several values."""
         names = [column.name for column in self.columns]
         told = {
             "inputs": names,

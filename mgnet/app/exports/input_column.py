@@ -1,4 +1,4 @@
-"""What a file takes for one input column of a table: numbers, or texts that become 0 and 1."""
+"""Input columns of an exported file: numbers, or texts that become 0 and 1."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ BOOLEAN = "1: true, 0: false"
 
 @dataclass(frozen=True)
 class InputColumn:
-    """A column, and the features that the network has of it.
+    """A column, and its features in the network.
 
     Attributes
     ----------
     name : str
+        Name of the column.
     places : mapping of str to int
-        Text -> the feature that is 1 where the row has this text, while the others are 0; -1 for
-        none. A cell without a text is "". Empty for a column of numbers, which is a feature itself.
+        Text -> the feature that is 1 for this text, while the others are 0; -1 for none. A cell
+        without a text is "". Empty for a numeric column, which is itself a feature.
     other : int
-        The feature of every other text.
+        Feature of every other text.
     features : int
+        Number of features.
     note : str
-        In brackets behind its range.
+        Note in parentheses after its range.
 
     Examples
     --------
@@ -55,7 +57,7 @@ class InputColumn:
 
     @property
     def told(self) -> str:
-        """Its texts in words; of very many, the first."""
+        """Its texts in words; if there are very many, the first."""
         texts = [repr(text) if text.isprintable() else ascii(text) for text in self.places]
         shown = texts if len(texts) <= 12 else [*texts[:11], f"{len(texts) - 11} more"]
         return ", ".join([*shown, "or another"])
@@ -67,7 +69,7 @@ def input_columns(encoding: Encoding) -> tuple[InputColumn, ...]:
     Raises
     ------
     ValueError
-        If there are dates, or empty texts beside missing ones, which no file tells apart.
+        If there are dates, or both empty and missing texts, which no file distinguishes.
 
     Examples
     --------
@@ -96,7 +98,7 @@ def _input_column(code: Code, left_out: frozenset[str]) -> InputColumn:
     if {None, ""} <= levels.keys():
         raise ValueError(
             f"column '{shown(code.name)}' has empty texts and missing ones, which an exported file "
-            "cannot tell apart; fill one of them in, and fit anew"
+            "cannot distinguish; fill one of them in, and fit again"
         )
     places = {level or "": place for level, place in levels.items()}
     return InputColumn(code.name, places, other, len(kept))

@@ -1,4 +1,4 @@
-"""The ends of an ONNX graph: columns by their names before it, targets by theirs behind it."""
+"""The inputs and outputs of an ONNX graph: columns and targets by their names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from mgnet.app.exports.input_column import InputColumn
 
 __all__ = ["attach"]
 
-ML = "ai.onnx.ml"  # the domain of the operator that looks texts up
+ML = "ai.onnx.ml"  # the domain of the operator that looks up texts
 
 
 def attach(model: Any, formula: Formula) -> None:
-    """Give a graph of one matrix, (rows, features), inputs and outputs for each column.
+    """Add inputs for each column and outputs for each target to a graph of one matrix.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Changed in place.
+        Model to change in place.
     formula : Formula
+        Formula of the model.
     """
     from onnx import helper
 
@@ -41,7 +42,7 @@ def attach(model: Any, formula: Formula) -> None:
 
 
 def probabilities_of(formula: Formula) -> str:
-    """The name of the output with the probabilities of classes, which no column has.
+    """The name of the output with the class probabilities, which no column has.
 
     Examples
     --------
@@ -57,8 +58,8 @@ def probabilities_of(formula: Formula) -> str:
 
 
 def _rename(graph: Any, start: str) -> None:
-    """Number all values; none has the name of a column, and none tells where it was made."""
-    names: dict[str, str] = {"": ""}  # an optional input that is not there
+    """Number all values, so that none has the name of a column or of its origin."""
+    names: dict[str, str] = {"": ""}  # an optional input that is missing
 
     def named(name: str) -> str:
         return names.setdefault(name, f"{start}{len(names)}")
@@ -77,7 +78,7 @@ def _rename(graph: Any, start: str) -> None:
 
 
 class _Ends:
-    """Nodes to be added, and names for their values."""
+    """Nodes to add, and names for their values."""
 
     def __init__(self, graph: Any, start: str):
         from onnx import helper, numpy_helper
@@ -151,7 +152,7 @@ class _Ends:
             told = f"the likeliest of {len(formula.classes)} classes"
             graph.output.append(self.vector(target, TensorProto.STRING, ["rows"], told))
             shape = ["rows", len(formula.classes)]
-            told = "in the order of the classes that the metadata tell"
+            told = "in the order of the classes in the metadata"
             graph.output.append(self.vector(name, TensorProto.DOUBLE, shape, told))
         for number, target in enumerate(() if formula.classes else formula.targets):
             self.add("Gather", y.name, self.constant(number), output=target, told={"axis": 1})

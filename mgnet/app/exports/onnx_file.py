@@ -1,4 +1,4 @@
-"""A model as an ONNX file: columns of a table in, its target out; by PyTorch's exporter."""
+"""Write a model as an ONNX file with PyTorch's exporter: columns of a table in, its target out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["onnx_bytes"]
 
 
 def onnx_bytes(formula: Formula) -> bytes:
-    """The content of the file; the same for the same model and packages.
+    """The content of the file, the same for the same model and packages.
 
-    Each column is an input of its own name, a vector of doubles or of texts, and each target an
-    output, a vector of doubles. Classes have two outputs: the label of each row, empty where an
+    Each column is an input with its own name, a vector of doubles or of texts, and each target is
+    an output, a vector of doubles. Classes have two outputs: the label of each row, empty if an
     input is missing, and `{target}_probabilities`, of shape (rows, classes).
 
     Parameters
     ----------
     formula : Formula
+        Formula of the model.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def onnx_bytes(formula: Formula) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of itself and of libraries that no model needs."""
+    """Suppress the exporter's messages about itself and about libraries that no model needs."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

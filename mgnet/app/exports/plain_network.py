@@ -1,4 +1,4 @@
-"""A model as a torch module of plain operators: what an exporter to ONNX gets to see."""
+"""A model as a torch module of plain operators, for the exporter to ONNX."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class PlainNetwork(torch.nn.Module):
-    """From the features of a table to its targets, in double precision, scales included.
+    """Maps the features of a table to its targets, in double precision, including the scales.
 
-    Beyond the ranges it goes on by the tangent at the nearest point of the box, computed forward:
-    values and their derivative along the way from there go through the layers together. The
-    probabilities of classes are those of the nearest point.
+    Beyond the ranges it continues with the tangent at the nearest point of the box, computed
+    forward: values and their derivatives in the direction from there go through the layers
+    together. Class probabilities are those of the nearest point.
 
     Parameters
     ----------
     formula : Formula
+        Formula of the model.
 
     Examples
     --------
@@ -63,7 +64,7 @@ class PlainNetwork(torch.nn.Module):
         mean, scale = np.ldexp(targets, -of_targets)
         a, b = formula.domain
         varies = length > 0.0
-        # Numbers of Python would be rounded to single precision.
+        # Python numbers would be rounded to single precision.
         numbers = {
             "ends": np.array([a, b]),
             "width": b - a,
@@ -83,7 +84,7 @@ class PlainNetwork(torch.nn.Module):
         self.register_buffer("varies", torch.from_numpy(varies))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, features) -> (rows, targets) or probabilities, NaN where an input is missing."""
+        """Map (rows, features) to (rows, targets) or probabilities, NaN if an input is missing."""
         z = self._places(x)
         value = torch.clamp(z, self.ends[0], self.ends[1])
         if self.formula.classes:
@@ -95,11 +96,11 @@ class PlainNetwork(torch.nn.Module):
         return y * self.of_targets[0] * self.of_targets[1]
 
     def _places(self, x: torch.Tensor) -> torch.Tensor:
-        """The inputs mapped to the domain, as by `Scales.inputs`."""
+        """The inputs mapped to the domain, like `Scales.inputs`."""
         x = x * self.halves[0] * self.halves[1]
         places = self.width * (x - self.low) / self.length
         places = torch.clamp(places, -self.largest, self.largest)
-        # An input that did not vary counts only where it is missing.
+        # An input that did not vary counts only if it is missing.
         places = torch.where(self.varies | places.isnan(), places, 0.0)
         return self.ends[0] + places
 
@@ -126,6 +127,6 @@ class PlainNetwork(torch.nn.Module):
 
 
 def _halves(exponents: np.ndarray) -> np.ndarray:
-    """Two factors of which the product is 2^exponent, which alone may be no double: (2, ...)."""
+    """Two factors with the product 2^exponent, which itself may not be a double: (2, ...)."""
     half = exponents // 2
     return np.stack([np.ldexp(1.0, half), np.ldexp(1.0, exponents - half)])

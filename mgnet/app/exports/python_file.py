@@ -1,4 +1,4 @@
-"""A model as the text of one Python file that needs NumPy alone."""
+"""A model as the text of one Python file that needs only NumPy."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from mgnet.app.files.cells import MISSING
 __all__ = ["python_text"]
 
 MOST_NUMBERS = 2**20  # about 20 megabytes of text
-NAMED = 8  # columns that the first line of a file names
+NAMED = 8  # columns named in the first line of a file
 
 
 def python_text(formula: Formula, module: str = "model") -> str:
-    """The text of the file; the same for the same model.
+    """The text of the file, the same for the same model.
 
     Parameters
     ----------
     formula : Formula
+        Formula of the model.
     module : str
-        How its docstring calls it.
+        Module name in its docstring.
 
     Raises
     ------
     ValueError
-        If it would hold more numbers than a source file should.
+        If it would contain more numbers than a source file should.
     """
     count = (formula.degree + 1) * sum(
         layer.intervals * layer.coefficients[:, 0].size for layer in formula.layers
@@ -39,7 +40,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
     if count > MOST_NUMBERS:
         raise ValueError(
             f"the Python file would hold {count} coefficients of polynomials, and {MOST_NUMBERS} "
-            "are the most; use --to onnx, or fit fewer intervals or widths"
+            "is the limit; use --to onnx, or fit fewer intervals or widths"
         )
     statements, numbers = _layers(formula)
     texts = any(column.is_text for column in formula.columns)
@@ -80,7 +81,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
 
 
 def _layers(formula: Formula) -> tuple[list[str], list[str]]:
-    """Statements of the layers, and the tables that they name."""
+    """Statements of the layers, and the tables that they use."""
     statements, numbers = [], []
     if formula.linear is not None:
         weight, bias = formula.linear
@@ -134,7 +135,7 @@ def _literal(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text within a docstring, on one line, whatever its characters."""
+    """A text for a docstring, on one line, whatever its characters."""
     text = text.replace("\\", "\\\\") if text.isprintable() else ascii(text)[1:-1]
     return text.replace('"', '\\"')
 

@@ -1,11 +1,11 @@
-"""The parts of a Python file that `python_file` fills in; braces stand twice where they stay."""
+"""The parts of a Python file that `python_file` fills in; doubled braces become single ones."""
 
 from __future__ import annotations
 
 __all__ = ["BEYOND", "BODY", "CLASSES", "HEAD", "HIDDEN", "MAIN", "NEAREST", "NETWORK"]
 __all__ += ["NUMBERS", "TARGETS", "TEXTS"]
 
-HEAD = '''"""{title}, as a fitted function of {inputs}. Needs NumPy alone.
+HEAD = '''"""{title}, as a fitted function of {inputs}. Needs only NumPy.
 
 Written by `mgnet export` (mgnet {version}) of
 {told}.
@@ -35,7 +35,7 @@ DOMAIN = {domain}  # of all splines; the ranges are mapped to it
 BATCH = 4096  # rows at once
 '''
 
-BEYOND = "Beyond the ranges it goes on linearly, by the tangent at the nearest point of them."
+BEYOND = "Beyond the ranges it continues linearly, with the tangent at the nearest point of them."
 NEAREST = (
     "It gives the probabilities of the classes; beyond the ranges, those of the nearest point."
 )
@@ -64,7 +64,7 @@ TEXTS = {{
 
 
 def _features(x):
-    """Numbers as they are, texts as a column of 0 and 1 for each feature; None is no text."""
+    """Numbers unchanged, texts as a column of 0 and 1 for each feature; None means no text."""
     parts = []
     for column, name in zip(x.T, INPUTS):
         if name not in TEXTS:
@@ -90,7 +90,7 @@ SCALE = np.array({scale})  # a target is MEAN + SCALE * output of the network
 
 
 def _outputs(places):
-    """The targets; over powers of two, so that no sum overflows."""
+    """The targets, scaled by powers of two, so that no sum overflows."""
     value, change = _network(places)
     exponent = np.frexp(np.maximum(np.abs(MEAN), np.abs(SCALE)))[1]
     mean, scale = np.ldexp(MEAN, -exponent), np.ldexp(SCALE, -exponent)
@@ -100,7 +100,7 @@ def _outputs(places):
 CLASSES = '''
 
 def _outputs(places):
-    """Probabilities of the classes, at the nearest point: softmax."""
+    """Probabilities of the classes at the nearest point, by softmax."""
     value, _ = _network(places)
     share = np.exp(value - value.max(axis=1, keepdims=True))
     return share / share.sum(axis=1, keepdims=True)
@@ -109,17 +109,17 @@ def _outputs(places):
 NETWORK = '''
 
 def _places(x):
-    """Inputs mapped to the domain; over powers of two, so that no difference overflows."""
+    """Inputs mapped to the domain, scaled by powers of two, so that no difference overflows."""
     exponent = np.frexp(np.abs(RANGES).max(axis=1))[1]
     low, high = np.ldexp(RANGES.T, -exponent)
     (a, b), varies, most = DOMAIN, high > low, np.finfo(float).max
     places = (b - a) * (np.ldexp(x, -exponent) - low) / np.where(varies, high - low, 1.0)
-    # An input that did not vary counts only where it is missing.
+    # An input that did not vary counts only if it is missing.
     return a + np.where(varies | np.isnan(places), np.clip(places, -most, most), 0.0)
 
 
 def _network(places):
-    """Outputs at the nearest point of the box, and their changes by the tangent from there."""
+    """Outputs at the nearest point of the box, and their changes along the tangent from there."""
     value = np.clip(places, *DOMAIN)
     slope = places - value
     length = np.maximum(np.abs(slope).max(axis=1, keepdims=True), 1.0)
@@ -129,7 +129,7 @@ def _network(places):
 
 
 def _splines(value, slope, pieces):
-    """Sums over the inputs of piecewise polynomials that go on linearly, and derivatives."""
+    """Sums over the inputs of piecewise polynomials, extended linearly, and their derivatives."""
     (a, b), (inputs, outputs, intervals, powers) = DOMAIN, pieces.shape
     inside = np.clip(value, a, b)
     position = (inside - a) * (intervals / (b - a))
@@ -168,12 +168,12 @@ def _numbers(text, *shape):
 
 MAIN = """
 
-# What a cell of a table says where it has no value, in lower case.
+# Cells of a table that mean a missing value, in lower case.
 MISSING = {{
 {missing}
 }}
 
-# Columns of booleans, and what their cells may be.
+# Columns of booleans, and the words in their cells.
 BOOLEANS = {booleans}
 WORDS = {words}
 
@@ -189,7 +189,7 @@ def _number(text, name, file):
     try:
         return float(text or "nan")
     except ValueError:
-        sys.exit(f"{{file}}: column {{name!r}} holds {{text!r}}, which is no number")
+        sys.exit(f"{{file}}: column {{name!r}} holds {{text!r}}, which is not a number")
 
 
 def _main(file):

@@ -1,4 +1,4 @@
-"""NumPy archives as files of columns: every size is checked before memory is asked for."""
+"""NumPy archives as files of columns; every size is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from mgnet.app.files.records import csv_line, more_cells
 
 __all__ = ["ArrayFile", "open_archive"]
 
-# What an archive may unpack to: so many times its size, and so many bytes in any case. Numbers
-# count as doubles. A table that is packed better can be written without compression.
+# Bounds on the unpacked size of an archive: a multiple of its size, and bytes in any case. Numbers
+# count as doubles. A table that is compressed more can be written without compression.
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**26
 LONGEST_HEADER = 2**16
 LAST_CODE, SURROGATES = 0x10FFFF, 0xD800 >> 11
@@ -43,24 +43,25 @@ FIELD = re.compile(
 
 
 def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
-    """The columns of an .npz archive.
+    """Read the columns of an .npz archive.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file in messages.
     file : binary file
-        Open for reading.
+        File that is open for reading.
 
     Returns
     -------
     ArrayFile
+        Columns of the archive.
 
     Raises
     ------
     ValueError
-        If it is damaged, holds Python objects or nothing that is a column, or unpacks to far more
-        than its size.
+        If it is damaged, contains Python objects or no columns, or unpacks to far more than its
+        size.
 
     Examples
     --------
@@ -78,7 +79,7 @@ def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
             for info in archive.infolist():
                 name, suffix = os.path.splitext(info.filename)
                 if suffix != ".npy":
-                    raise ValueError(f"it holds '{shown(info.filename)}', which is no array")
+                    raise ValueError(f"it holds '{shown(info.filename)}', which is not an array")
                 array, kind, shape = _read(archive, info, room)
                 room -= 0 if array is None else max(8, array.itemsize) * array.size
                 parts = _parts(name, shape)
@@ -116,10 +117,10 @@ def _parts(name: str, shape: Sequence[int]) -> Sequence[str]:
 def _read(
     archive: ZipFile, info: ZipInfo, room: int
 ) -> tuple[np.ndarray | None, str, tuple[int, ...]]:
-    """An array, its kind and its shape; without the array if it is no column."""
+    """An array, its kind and its shape; without the array if it is not a column."""
     title = f"array '{shown(info.filename.removesuffix('.npy'))}'"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError(f"{title} is compressed in another way than NumPy's")
+        raise ValueError(f"{title} is compressed in another way than NumPy's arrays")
     with archive.open(info) as member:
         kind, rows_first, shape, start = _header(title, member)
         if kind.lstrip("<>|=").startswith("O"):
@@ -128,8 +129,8 @@ def _read(
             return None, kind, shape
         try:
             dtype = np.dtype(kind)
-        except TypeError:  # such as f12, which few machines have
-            raise ValueError(f"{title} holds {kind}, which this machine has not") from None
+        except TypeError:  # such as f12, which few machines support
+            raise ValueError(f"{title} holds {kind}, which this machine does not support") from None
         count = math.prod(shape)
         if start + count * dtype.itemsize != info.file_size:
             raise ValueError(
@@ -142,22 +143,22 @@ def _read(
             raise ValueError(
                 f"{title} of shape {_short(shape)} is too large: an archive may unpack to "
                 f"{MOST_UNPACKED} times its size, or {ALWAYS_UNPACKED >> 20} MiB, as doubles; a "
-                "table that is packed better must be stored without compression"
+                "table that is compressed more must be stored without compression"
             )
         flat = np.empty(count, dtype)
         _fill(title, flat, member)
     if dtype.kind == "U":
         codes = flat.view(f"{dtype.str[0]}u4")
         if (codes > LAST_CODE).any() or (codes >> 11 == SURROGATES).any():
-            raise ValueError(f"{title} holds codes that are no letters")
+            raise ValueError(f"{title} contains codes that are not characters")
     return flat.reshape(shape, order="C" if rows_first else "F"), kind, shape
 
 
 def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
-    """Kind, whether rows follow one another, shape, and where the numbers begin."""
+    """Kind, whether rows are contiguous, shape, and the position of the numbers."""
     start = member.read(8)
     if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\1", b"\2", b"\3"):
-        raise ValueError(f"{title} is no NumPy array")
+        raise ValueError(f"{title} is not a NumPy array")
     width = 2 if start[6] == 1 else 4
     length = int.from_bytes(member.read(width), "little")
     if length > LONGEST_HEADER:
@@ -174,17 +175,17 @@ def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], 
     kind = told["descr"]
     kind = kind[1:-1] if kind[0] in "'\"" else kind
     if not NUMBERS.fullmatch(kind) and not NO_NUMBERS.fullmatch(kind):
-        raise ValueError(f"{title} holds '{shown(kind)}', which NumPy does not know")
+        raise ValueError(f"{title} holds '{shown(kind)}', which is unknown to NumPy")
     shape = tuple(int(number) for number in re.findall(r"\d+", told["shape"]))
     return shown(kind), told["fortran_order"] == "False", shape, 8 + width + length
 
 
 def _fill(title: str, flat: np.ndarray, member: IO[bytes]) -> None:
-    """The numbers of a member, block by block; to its end, where its checksum is compared."""
+    """Read the numbers of a member, block by block to its end, where its checksum is compared."""
     raw, place = flat.view(np.uint8), 0
     while block := member.read(BLOCK):
         if place + len(block) > len(raw):
-            raise ValueError(f"{title} holds more bytes than it tells")
+            raise ValueError(f"{title} contains more bytes than stated")
         raw[place : place + len(block)] = np.frombuffer(block, np.uint8)
         place += len(block)
     if place < len(raw):
@@ -197,16 +198,18 @@ def _short(shape: Sequence[int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ArrayFile(DataFile):
-    """An .npz archive: 1-D arrays by name, the columns of a 2-D array x as x0, x1 and so on.
+    """An .npz archive: 1-D arrays by name; the columns of a 2-D array x are x0, x1 and so on.
 
     Parameters
     ----------
     source : str
+        Name of the file in messages.
     names : tuple of str
+        Names of all columns.
     columns : dict of str to array of shape (rows,)
-        Those with real numbers, text or dates.
+        Columns with real numbers, text or dates.
     others : dict of str to str
-        What the others hold, for messages.
+        Contents of the other columns, for messages.
 
     Examples
     --------
@@ -254,7 +257,7 @@ class ArrayFile(DataFile):
             ]
         except ValueError:
             raise ValueError(
-                f"{self.source}: array '{shown(name)}' holds bytes that are no text; convert "
+                f"{self.source}: array '{shown(name)}' holds bytes that are not text; convert "
                 "it, or choose other columns"
             ) from None
         return np.array([value or None for value in text], dtype=object)
@@ -278,7 +281,7 @@ class ArrayFile(DataFile):
                 "per row"
             )
         numbers = np.empty((rows[0], len(wanted)))
-        with np.errstate(over="ignore"):  # of more than double precision
+        with np.errstate(over="ignore"):  # numbers of more than double precision
             for place, name in enumerate(wanted):
                 numbers[:, place] = self.columns[name]
         return numbers
@@ -296,7 +299,7 @@ class ArrayFile(DataFile):
 
 
 def _exactly(value: Any) -> str:
-    """A cell as it is: numbers with all their digits, but no others."""
+    """A cell without loss: numbers with all their digits, but no others."""
     if isinstance(value, np.datetime64):
         return "" if np.isnat(value) else str(value)
     if isinstance(value, np.bytes_):

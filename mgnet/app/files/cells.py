@@ -1,4 +1,4 @@
-"""What a cell of text holds: a number with a decimal point or comma, nothing, or something else."""
+"""The content of a text cell: a number with decimal point or comma, nothing, or something else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 __all__ = ["MISSING", "Marks", "evidence", "is_missing", "is_number_like", "number"]
 
-# What spreadsheets, databases and statistics programs write where there is no value. pandas reads
-# the same as missing, but for the marks of one or more characters ("?", "-", ".") and the errors
-# of spreadsheets. Lower case.
+# Texts that spreadsheets, databases and statistics programs write for a missing value. pandas
+# treats the same ones as missing, except marks of one or more characters ("?", "-", ".") and the
+# errors of spreadsheets. Lower case.
 MISSING = frozenset(
     (
         *("", "na", "n/a", "n.a.", "<na>", "nan", "-nan", "null", "none", "missing", "\\n"),
@@ -32,8 +32,9 @@ class Marks:
 
     Parameters
     ----------
-    decimal : "." or ",", or "" where nobody can tell
-        Where it is unknown, a cell that means another number with the other mark is no number.
+    decimal : "." or ",", or "" if unknown
+        Decimal mark. If it is unknown, a cell that would be another number with the other mark is
+        not a number.
     grouped : bool
         Whether the other mark may group digits by three.
 
@@ -51,7 +52,7 @@ POINT = Marks()
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell is empty or says that there is no value.
+    """Whether a cell is empty or contains a mark for a missing value.
 
     Examples
     --------
@@ -67,7 +68,9 @@ def number(cell: str, marks: Marks = POINT) -> float | None:
     Parameters
     ----------
     cell : str
+        Text of the cell.
     marks : Marks
+        Decimal and grouping marks.
 
     Examples
     --------
@@ -113,18 +116,19 @@ def is_number_like(cell: str) -> bool:
 
 
 def evidence(cell: str) -> str:
-    """What a cell says on the decimal mark of its file.
+    """Evidence in a cell about the decimal mark of its file.
 
     Parameters
     ----------
     cell : str
+        Text of the cell.
 
     Returns
     -------
     str
-        "comma" or "point": this is the decimal mark, or the other groups digits; "comma?" or
-        "point?": it is the decimal mark, or it groups digits; "none": a number that does not tell,
-        or a missing one; "text".
+        "comma" or "point": this is the decimal mark, or the other mark groups digits; "comma?" or
+        "point?": it is the decimal mark, or it groups digits; "none": a number without evidence, or
+        a missing value; "text".
 
     Examples
     --------

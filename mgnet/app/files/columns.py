@@ -1,4 +1,4 @@
-"""Named columns of equal length, whatever file they come from; and how sentences show names."""
+"""Named columns of equal length from any file, and the form of names in sentences."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from mgnet.app.files.cells import is_number_like
 
 __all__ = ["Column", "DataFile", "NoNumbers", "check_names", "listed", "refuse_too_many", "shown"]
 
-MOST_COLUMNS = 500_000  # the smallest network of more inputs has more parameters than are trained
+MOST_COLUMNS = 500_000  # the smallest network with more inputs would exceed the limit on parameters
 LONGEST_NAME = 1000
-NAMED = 8  # names that a sentence lists
+NAMED = 8  # names in one sentence
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of a file, as it stands there.
+    """One column of a file, without interpretation.
 
     Attributes
     ----------
     name : str
+        Name of the column.
     kind : "number", "text", "boolean" or "date"
+        Kind of the values.
     values : array of shape (rows,)
         Numbers and booleans as float64, NaN where missing; text as objects, None where missing;
         dates as datetime64[us], NaT where missing.
     units : str or None
-        Of a row of units below the names.
+        Unit from a row of units below the names.
 
     Examples
     --------
@@ -54,7 +56,7 @@ class DataFile(ABC):
     source : str
         The file, for messages.
     names : tuple of str
-        Of the columns; not empty, no name twice.
+        Names of the columns; not empty, all different.
     """
 
     source: str
@@ -62,12 +64,12 @@ class DataFile(ABC):
 
     @abstractmethod
     def column(self, name: str) -> Column:
-        """A column as it stands in the file, whatever it holds.
+        """A column as it is in the file, whatever it holds.
 
         Raises
         ------
         ValueError
-            If rows differ in length, or the column holds what is none of these kinds.
+            If rows differ in length, or the column holds none of these kinds.
         """
 
     @abstractmethod
@@ -82,21 +84,21 @@ class DataFile(ABC):
 
     @abstractmethod
     def row_label(self, row: int) -> str:
-        """Where a row stands in the file, in words."""
+        """The position of a row in the file, in words."""
 
     @abstractmethod
     def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
-        """Yield the file as CSV lines with more columns: numbers, empty where NaN, or text."""
+        """Yield the file as CSV lines with additional columns: numbers, empty if NaN, or text."""
 
 
 @dataclass
 class NoNumbers:
-    """Cells that were expected to be numbers, counted.
+    """Cells that should be numbers but are not, counted.
 
     Attributes
     ----------
     places : dict of int to (str, str, str, int)
-        For each column: its name, where the first cell is and what it says, how many there are.
+        For each column: its name, position and content of the first cell, and number of cells.
     commas : bool
         Whether one of them is a number with another decimal mark, or with grouped digits.
 
@@ -122,15 +124,16 @@ or choose other columns"
         self.commas |= is_number_like(cell)
 
     def sentence(self, source: str, cells: int, told: bool = False) -> str:
-        """What is wrong, with a remedy.
+        """The error with a remedy.
 
         Parameters
         ----------
         source : str
+            Name of the file.
         cells : int
-            How many there are, of the columns that were asked for.
+            Total number of cells in the requested columns.
         told : bool
-            Whether the user has told the decimal mark.
+            Whether the user gave the decimal mark.
         """
         bad = sum(count for *_, count in self.places.values())
         name, where, said, _ = next(iter(self.places.values()))
@@ -144,18 +147,20 @@ or choose other columns"
         if self.commas and not told:
             text += (
                 "; points and commas may be decimal marks or group digits: --decimal . or "
-                "--decimal , tells which is decimal"
+                "--decimal , sets the decimal mark"
             )
         return f"{text}; correct them, or choose other columns"
 
 
 def shown(text: str, most: int = 40) -> str:
-    r"""A text from a file as a sentence shows it: on one line, printable, and not long.
+    r"""A text from a file for a sentence: on one line, printable, and not long.
 
     Parameters
     ----------
     text : str
+        Text to show.
     most : int
+        Largest number of characters of the text.
         Characters of the text.
 
     Examples
@@ -168,13 +173,14 @@ def shown(text: str, most: int = 40) -> str:
 
 
 def listed(names: Sequence[str], most: int = NAMED) -> str:
-    """The first names, and how many more there are.
+    """The first names, and the number of the others.
 
     Parameters
     ----------
     names : sequence of str
+        Names to list.
     most : int
-        Names that are shown.
+        Largest number of names.
 
     Examples
     --------
@@ -186,16 +192,19 @@ def listed(names: Sequence[str], most: int = NAMED) -> str:
 
 
 def refuse_too_many(source: str, columns: int) -> None:
-    """Refuse more columns than any network could take.
+    """Refuse more columns than any network can handle.
 
     Parameters
     ----------
     source : str
+        Name of the file.
     columns : int
+        Number of columns.
 
     Raises
     ------
     ValueError
+        If there are too many.
 
     Examples
     --------
@@ -208,16 +217,19 @@ def refuse_too_many(source: str, columns: int) -> None:
 
 
 def check_names(source: str, names: Sequence[str]) -> None:
-    """Refuse two columns of one name, and names that nobody can type or read.
+    """Refuse two columns with the same name, and names that are unreadable or too long.
 
     Parameters
     ----------
     source : str
+        Name of the file.
     names : sequence of str
+        Names to check.
 
     Raises
     ------
     ValueError
+        If a name is not allowed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The dialect of a text: what separates its cells, and which lines have names, units, values."""
+"""The dialect of a text: the separator of its cells, and the lines with names, units, values."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from mgnet.app.files.records import BLANKS, Record, records, split_cells
 __all__ = ["Dialect", "find_dialect"]
 
 SEPARATORS = ",;\t"
-SAMPLE = 100  # lines that are looked at
+SAMPLE = 100  # lines that are examined
 NOTE = re.compile(r'"?sep=([^\w\s"]|\t| )"?\s*', re.IGNORECASE)
 WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", BLANKS: "blanks"}
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text is written.
+    """The format of a text.
 
     Parameters
     ----------
     separator : str
         A character, or " " for runs of blanks and tabs.
     names : tuple of str
+        Names of the columns.
     units : tuple of (str or None)
-        Empty where no row has units.
+        Units of the columns; empty if no row has units.
     header : int
         Number of the line with names.
     below : tuple of int
-        Of the lines between the names and the first row: units, and what a logger adds to them.
+        Numbers of the lines between the names and the first row: units, and additions of loggers.
     first : int
-        Of the line of the first row, or one above it.
+        Number of the line of the first row, or of one above it.
     comments : bool
         Whether there are comments (#) above the first row.
     numeric : tuple of bool
-        Of each column, whether the first rows have numbers in it, and nothing else.
+        For each column, whether the first rows contain only numbers in it.
 
     Examples
     --------
@@ -61,7 +62,7 @@ class Dialect:
 
     @property
     def width(self) -> int:
-        """Cells of a row."""
+        """Number of cells in a row."""
         return len(self.names)
 
 
@@ -75,24 +76,25 @@ class _Reading:
 
     @property
     def doubts(self) -> tuple[int, bool, bool]:
-        """Names that are numbers, whether blanks separate, and lines stand above the names."""
+        """Names that are numbers, blanks as separators, and lines above the names."""
         names = sum(number(name) is not None for name in self.layout.names)
         return names, self.separator == BLANKS, self.layout.header > 0
 
 
 def find_dialect(source: str, lines: Iterable[str]) -> Dialect:
-    r"""The dialect of a text.
+    r"""Find the dialect of a text.
 
     Parameters
     ----------
     source : str
+        Name of the file in messages.
     lines : iterable of str
-        With their ends, all of them a newline; only the first are taken.
+        Lines that end in a newline; only the first ones are read.
 
     Raises
     ------
     ValueError
-        If no line has names, or two have the same; or if cells may be separated in two ways.
+        If no line has names, or two are the same; or if cells may be separated in two ways.
 
     Examples
     --------
@@ -119,7 +121,7 @@ def find_dialect(source: str, lines: Iterable[str]) -> Dialect:
 
 
 def _top(lines: Sequence[str]) -> tuple[str, list[tuple[int, str]], int, list[str]]:
-    """The separator that a note tells, comments, how many lines are above the others, these."""
+    """The separator from a note, comments, number of lines above the others, and the others."""
     told, comments = "", []
     for place, line in enumerate(lines):
         if line.isspace():
@@ -143,19 +145,19 @@ def _read(
     layout = find_layout(table)
     for said in (comment.lstrip("# \t"), comment):
         if said is comment and separator in BLANKS + "\t":
-            continue  # the mark is a name only where no blank parts it from the names
+            continue  # the mark is a name only if no blank separates it from the names
         if said and (layout is None or layout.header >= 0):
             with contextlib.suppress(csv.Error):
                 layout = find_layout(table, split_cells(said, separator))
     if layout is None or len(layout.names) < 2:
         return None
     if separator == BLANKS and (layout.header > 0 or _have_marks(rows)):
-        return None  # or there are lines of prose above words
+        return None  # otherwise there are lines of prose above words
     return _Reading(separator, rows, layout)
 
 
 def _have_marks(rows: Sequence[Record]) -> bool:
-    """Whether blanks only stand beside the marks that separate: words might be in other columns."""
+    """Whether blanks occur only next to separators: words might be in other columns otherwise."""
     for row in rows[:5]:
         words, cells = row.cells or [], row.text.split("\t")
         if any(word[-1:] in {",", ";"} for word in words):
@@ -168,7 +170,7 @@ def _have_marks(rows: Sequence[Record]) -> bool:
 def _rows(
     source: str, separator: str, body: Sequence[str], above: int
 ) -> tuple[list[Record], bool]:
-    """The rows of a sample; and whether these are all, but for one that its end may cut."""
+    """The rows of a sample, and whether these are all rows, except one that its end may cut off."""
 
     def is_comment(text: str, line: int) -> bool:
         return not is_missing(text.strip(" \t\n").partition(separator)[0])  # as #N/A
@@ -185,7 +187,7 @@ def _rows(
 
 
 def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
-    """The one way in which the rows fit one another, with the fewest doubts."""
+    """The only reading whose rows fit together, with the fewest doubts."""
     fewest = min((reading.doubts for reading in found), default=None)
     best = [reading for reading in found if reading.doubts == fewest]
     if len(best) > 1:
@@ -198,7 +200,7 @@ def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
 
 
 def _first_line_has_names(source: str, body: Sequence[str], above: int, told: str) -> _Reading:
-    """Where rows do not fit, which is told when they are read."""
+    """A reading whose rows do not fit; the error occurs when they are read."""
     plain = re.sub('"[^"]*"', "", body[0])
     separator = told or max(SEPARATORS, key=plain.count)
     try:
@@ -231,7 +233,7 @@ def _checked(
     if "" in names[1:]:  # the first may be an index
         raise ValueError(
             f"{source}: column {names.index('', 1) + 1} has no name in line {line}; name it, or "
-            "write the file without it if it only counts the rows"
+            "write the file without it if it only numbers the rows"
         )
     check_names(source, names)
     below = tuple(row.line for row in rows[layout.header + 1 : layout.first])

@@ -1,4 +1,4 @@
-"""Excel files (.xlsx), by openpyxl."""
+"""Read Excel files (.xlsx) with openpyxl."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from mgnet.app.files.typed import TypedFile, cell_text, column_of
 
 __all__ = ["open_excel"]
 
-MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # as of other files
-SAMPLE = 100  # rows among which names and units are looked for
+MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # as for other files
+SAMPLE = 100  # rows that are searched for names and units
 Row = Sequence[Any]
 
 
 def open_excel(source: str, file: IO[bytes]) -> TypedFile:
-    """The columns of the only sheet with cells of an Excel file.
+    """Read the columns of the only nonempty sheet of an Excel file.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file in messages.
     file : binary file
-        Open for reading.
+        File that is open for reading.
 
     Raises
     ------
     ImportError
         If openpyxl is not installed.
     ValueError
-        If it is damaged, has several sheets with cells, formulas whose values are not stored, or
-        no names.
+        If it is damaged, has several nonempty sheets, formulas without stored values, or no
+        names.
     """
     try:
         import openpyxl
@@ -52,17 +52,17 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
             raise ValueError(f"it unpacks to more than {MOST_UNPACKED} times its size")
         sheets = _sheets(openpyxl, file, values=True)
         formulas = _sheets(openpyxl, file, values=False)
-    except Exception as error:  # of any kind, where a file is damaged
+    except Exception as error:  # of any kind if a file is damaged
         reason = shown(" ".join(str(error).split()) or type(error).__name__, 150)
         raise ValueError(
-            f"{source} cannot be read as an Excel file ({reason}); save it anew, or as CSV"
+            f"{source} cannot be read as an Excel file ({reason}); save it again, or as CSV"
         ) from None
     if not sheets:
         raise ValueError(f"{source} is empty; expected a row of column names, then rows")
     if len(sheets) > 1:
         raise ValueError(
             f"{source} has {len(sheets)} sheets with cells ({listed(list(sheets))}); save the one "
-            "that is meant as a file of its own"
+            "with the table as a separate file"
         )
     ((title, rows),) = sheets.items()
     for line, row in formulas.get(title, {}).items():
@@ -76,12 +76,12 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
 
 
 def _sheets(openpyxl: Any, file: IO[bytes], values: bool) -> dict[str, dict[int, Row]]:
-    """Sheets that have cells: their rows that have some, by number."""
+    """Nonempty sheets with their nonempty rows, by number."""
     file.seek(0)
     book = openpyxl.load_workbook(file, read_only=True, data_only=values, keep_links=False)
     found = {}
     for sheet in book.worksheets:
-        sheet.reset_dimensions()  # as the file tells them, which may be wrong
+        sheet.reset_dimensions()  # the dimensions stored in the file may be wrong
         rows = {
             line: row
             for line, row in enumerate(sheet.iter_rows(values_only=True), 1)
@@ -131,7 +131,7 @@ def _padded(row: Row, width: int) -> Row:
 
 
 def _layout(table: Sequence[Row]) -> Layout:
-    """Names and units, as in text; rows above the first one without gaps are lines of a title."""
+    """Names and units as in text; rows above the first row without gaps are title lines."""
     text = [[cell_text(cell).strip() for cell in row] for row in table[:SAMPLE]]
     full = next((k for k, row in enumerate(text) if all(row)), 0)
     for row in text[:full]:

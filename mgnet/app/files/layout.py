@@ -1,4 +1,4 @@
-"""Which of the first rows of a table are what: lines of a data logger, names, units, values."""
+"""The roles of the first rows of a table: lines of a data logger, names, units, values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mgnet.app.files.cells import is_missing, is_number_like
 __all__ = ["Layout", "find_layout", "numeric_columns"]
 
 Row = Sequence[str]
-LOGGERS = {"toa5", "toaci1", "tob1"}  # how Campbell's loggers begin the line on themselves
-# What loggers write below the units: how a value was made of samples.
+LOGGERS = {"toa5", "toaci1", "tob1"}  # how Campbell's loggers begin the line that describes them
+# Loggers write below the units how a value was computed from samples.
 PROCESSING = {"smp", "avg", "max", "min", "tot", "std", "stddev", "med", "cov", "wvc", "tmx", "tmn"}
 STAMPS = {"ts", "rn"}  # "units" of time stamps and record numbers
 MOST_HEAD = 20  # rows above the names
@@ -20,13 +20,14 @@ BRACKETS = {"[": "]", "(": ")"}
 
 @dataclass(frozen=True)
 class Layout:
-    """Which of the first rows are what.
+    """The roles of the first rows.
 
     Parameters
     ----------
     names : tuple of str
+        Names of the columns.
     units : tuple of (str or None)
-        Empty where no row has units.
+        Units of the columns; empty if no row has units.
     header : int
         Number of the row with names; -1 for a comment above all rows.
     first : int
@@ -45,12 +46,12 @@ class Layout:
 
 
 def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
-    """The layout of rows, or None if they do not fit one another.
+    """The layout of rows, or None if they do not fit together.
 
     Parameters
     ----------
     rows : sequence of sequence of str
-        The first of a table; at least one.
+        The first rows of a table; at least one.
     comment : sequence of str
         Cells of the last comment line above them, without its mark.
 
@@ -78,7 +79,7 @@ def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
 
 
 def _first_even(rows: Sequence[Row]) -> int:
-    """The first row from which on all have as many cells."""
+    """The first row from which on all have the same number of cells."""
     start = len(rows) - 1
     while start > 0 and len(rows[start - 1]) == len(rows[-1]):
         start -= 1
@@ -86,10 +87,10 @@ def _first_even(rows: Sequence[Row]) -> int:
 
 
 def _below(rows: Sequence[Row], header: int) -> Layout:
-    """The layout whose names are in this row; looks for rows of units below it."""
+    """The layout whose names are in this row; searches for rows of units below it."""
     names = tuple(name.strip() for name in rows[header])
     body = rows[header + 1 :]
-    # Of units a 1 may be one, that of a ratio.
+    # A unit may be 1, for a ratio.
     start = int(len(body) > 1 and _among_units(body[0], body[1:]))
     more = next((k for k, row in enumerate(body[:3]) if k >= start and any(map(_is_value, row))), 0)
     plain = Layout(names, header=header, first=header + 1)
@@ -107,7 +108,7 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
 
 
 def _among_units(row: Row, body: Sequence[Row]) -> bool:
-    """Whether the numbers of a row are ones, and fewer than texts above columns of numbers."""
+    """Whether the numbers in a row are ones, and fewer than the texts above numeric columns."""
     ones = [cell for cell in row if _is_value(cell)]
     texts = [
         cell
@@ -118,10 +119,10 @@ def _among_units(row: Row, body: Sequence[Row]) -> bool:
 
 
 def _are_units(units: Row, body: Sequence[Row], sure: bool) -> bool:
-    """Whether a row without numbers tells the units of the columns that have numbers below it."""
+    """Whether a row without numbers contains the units of the numeric columns below it."""
     numeric = numeric_columns(body, len(units))
     told = [cell for cell, is_numeric in zip(units, numeric, strict=True) if is_numeric]
-    if all(map(is_missing, told)):  # a row of values that are missing
+    if all(map(is_missing, told)):  # a row of missing values
         return False
     others = [k for k, is_numeric in enumerate(numeric) if not is_numeric]
     if any(not is_missing(units[k]) and any(row[k] == units[k] for row in body) for k in others):
@@ -133,12 +134,14 @@ def _are_units(units: Row, body: Sequence[Row], sure: bool) -> bool:
 
 
 def numeric_columns(rows: Sequence[Row], width: int) -> tuple[bool, ...]:
-    """Of each column, whether it has a number in these rows, and nothing else but missing values.
+    """For each column, whether it has a number in these rows and otherwise only missing values.
 
     Parameters
     ----------
     rows : sequence of sequence of str
+        Rows of cells.
     width : int
+        Number of columns.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files of columns, opened: text, compressed or not, NumPy archives, Parquet, Excel."""
+"""Open files of columns: text, compressed or not, NumPy archives, Parquet, Excel."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from mgnet.app.files.text import open_text
 
 __all__ = ["open_data_file"]
 
-HEAD = 2**16  # bytes that are looked at before the rest is read
-LONGEST_PATH = 300  # that messages show
+HEAD = 2**16  # bytes that are examined before the rest is read
+LONGEST_PATH = 300  # of a path in messages
 ZIP, PARQUET, OLD_EXCEL = b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"
 EXPECTED = "expected a CSV, .npz, Parquet or Excel file"
 
 
 def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
-    r"""The columns of a text file in any dialect, an .npz archive, a Parquet or an Excel file.
+    r"""Open a text file in any dialect, an .npz archive, a Parquet or an Excel file.
 
     Parameters
     ----------
     path : str or Path
-        Of a file or a pipe; "-" is standard input. Devices, which may never end, are refused.
+        Path of a file or a pipe; "-" is standard input. Devices, which may never end, are refused.
     decimal : "." or ",", optional
-        The decimal mark of a text file, where the file itself does not tell.
+        Decimal mark of a text file, if the file itself does not show it.
 
     Returns
     -------
     DataFile
+        Columns of the file.
 
     Raises
     ------
     OSError
         If there is no such file, or if it cannot be read.
     ValueError
-        If it is empty, of no such kind, has no header or two columns of one name.
+        If it is empty, of another kind, has no header or two columns with the same name.
     ImportError
         If the library for Parquet or Excel is not installed.
 
@@ -76,7 +77,7 @@ def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
 
 
 def _is_pipe(path: Path) -> bool:
-    """Whether it is a pipe, and no file; refuses what is neither."""
+    """Whether it is a pipe, and not a file; refuses everything else."""
     source = shown(str(path), LONGEST_PATH)
     try:
         mode = os.stat(path).st_mode
@@ -110,7 +111,7 @@ def _open(
     if is_packed(start) and not packed:
         return _open(source, io.BytesIO(unpacked(source, file)), "", decimal, packed=True)
     if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return open_text(source, start)  # is refused; the rest may be larger than the memory
+        return open_text(source, start)  # is refused; the rest may exceed the memory
     content = file.read()
     if not content or content.isspace():
         raise ValueError(f"{source} is empty; expected a line of column names, then rows")

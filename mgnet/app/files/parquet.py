@@ -1,4 +1,4 @@
-"""Parquet files, by pyarrow."""
+"""Read Parquet files with pyarrow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mgnet.app.files.typed import TypedFile, text_column
 
 __all__ = ["open_parquet"]
 
-# What a file may unpack to: so many times its size, and so many bytes in any case, as doubles.
+# Bounds on the unpacked size of a file: a multiple of its size, and bytes in any case, as doubles.
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28
-INDEX = "__index_level_"  # how pandas calls a column that is the index of its rows
+INDEX = "__index_level_"  # pandas's name for a column with the index of the rows
 
 
 def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
-    """The columns of a Parquet file.
+    """Read the columns of a Parquet file.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file in messages.
     file : binary file
-        Open for reading.
+        File that is open for reading.
 
     Raises
     ------
@@ -36,12 +36,13 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
 
     Notes
     -----
-    Columns that pandas writes for the index of rows are left out. Times with a zone become UTC.
+    Columns that pandas writes for the index of rows are omitted. Times with a zone are converted to
+    UTC.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:  # it is not there, or does not go with the NumPy that is
+    except ImportError as error:  # it is missing, or does not work with the installed NumPy
         reason = shown(" ".join(str(error).split()), 100)
         raise ImportError(
             f"{source} is a Parquet file, which pyarrow reads ({reason}); install it with "
@@ -68,7 +69,7 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__, 150)
         raise ValueError(
-            f"{source} cannot be read as a Parquet file ({reason}); write it anew, or as CSV"
+            f"{source} cannot be read as a Parquet file ({reason}); write it again, or as CSV"
         ) from None
     places = [k for k, name in enumerate(table.column_names) if not name.startswith(INDEX)]
     names = tuple(table.column_names[place] for place in places)
@@ -88,7 +89,7 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
 
 
 def _column(pa: Any, name: str, values: Any) -> Column | str:
-    """A column, or what it holds if it is none."""
+    """A column, or a description of its content if it is not a column."""
     kinds = pa.types
     if kinds.is_dictionary(values.type):
         values = values.cast(values.type.value_type)

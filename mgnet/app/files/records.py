@@ -1,4 +1,4 @@
-"""Lines of text as records of cells, whatever separates these."""
+"""Split lines of text into records of cells, with any separator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mgnet.app.files.columns import shown
 
 __all__ = ["BLANKS", "Record", "csv_line", "more_cells", "number_text", "records", "split_cells"]
 
-BLANKS = " "  # the separator that stands for runs of blanks and tabs
+BLANKS = " "  # the separator that represents runs of blanks and tabs
 WORD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"]+))(?=[ \t]|$)')
 
 
@@ -26,10 +26,11 @@ class Record(NamedTuple):
     Attributes
     ----------
     line : int
-        Where it begins.
+        Number of the line where it begins.
     text : str
-        As it stands there, without the end of its last line.
+        Original text, without the end of its last line.
     cells : list of str, or None for a comment
+        Cells of the row.
 
     Examples
     --------
@@ -49,23 +50,25 @@ def records(
     line: int = 1,
     is_comment: Callable[[str, int], bool] | None = None,
 ) -> Iterator[Record]:
-    r"""Rows and comments of a text; blank lines are left out.
+    r"""Yield rows and comments of a text, without blank lines.
 
     Parameters
     ----------
     source : str
+        Name of the file in messages.
     lines : iterable of str
-        With their ends, all of them a newline.
+        Lines that end in a newline.
     separator : str
+        Separator of the cells.
     line : int
         Number of the first line.
     is_comment : callable, optional
-        Whether a line with this number that begins with "#" is one; no line by default.
+        Whether a line with this number that begins with "#" is a comment; False by default.
 
     Raises
     ------
     ValueError
-        If a quote is not closed, or a cell goes on after it.
+        If a quote is not closed, or a cell continues after it.
 
     Examples
     --------
@@ -100,19 +103,21 @@ def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
 
 
 def split_cells(text: str, separator: str, more: Iterable[str] = ()) -> list[str]:
-    r"""The cells of a line, and of those lines more that an open quote goes on to.
+    r"""The cells of a line, and of further lines if a quote is open at its end.
 
     Parameters
     ----------
     text : str
+        Line to split.
     separator : str
+        Separator of the cells.
     more : iterable of str
-        The lines after it.
+        The following lines.
 
     Raises
     ------
     csv.Error
-        If a quote is not closed, or a cell goes on after it.
+        If a quote is not closed, or a cell continues after it.
 
     Examples
     --------
@@ -142,24 +147,25 @@ def _words(text: str) -> list[str]:
 
 
 def csv_line(cells: Sequence[str], separator: str) -> str:
-    """Cells as a line of a CSV file, quoted where they need it.
+    """Write cells as a line of a CSV file, quoted if necessary.
 
     Examples
     --------
     >>> csv_line(["a", "b,c"], ",")
     'a,"b,c"'
     """
-    line, end = io.StringIO(), "\r\n"  # a cell with one of these characters is quoted, too
+    line, end = io.StringIO(), "\r\n"  # a cell with one of these characters is also quoted
     csv.writer(line, delimiter=separator, lineterminator=end).writerow(cells)
     return line.getvalue().removesuffix(end)
 
 
 def more_cells(more: Mapping[str, np.ndarray], comma: bool = False) -> Iterator[tuple[str, ...]]:
-    """The cells of more columns, row by row: numbers, nothing for NaN, or text.
+    """The cells of additional columns, row by row: numbers, nothing for NaN, or text.
 
     Parameters
     ----------
     more : mapping of str to array of shape (rows,)
+        Columns by name.
     comma : bool
         Whether the comma is the decimal mark.
 
@@ -179,7 +185,7 @@ def more_cells(more: Mapping[str, np.ndarray], comma: bool = False) -> Iterator[
 
 
 def number_text(value: float) -> str:
-    """A predicted number as a cell; nothing for NaN.
+    """A predicted number as a cell; empty for NaN.
 
     Examples
     --------

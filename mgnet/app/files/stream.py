@@ -1,4 +1,4 @@
-"""Bytes from pipes, from standard input and out of compressed files: never without a bound."""
+"""Read bytes from pipes, standard input and compressed files, always with a bound."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["is_packed", "pipe_content", "standard_input", "unpacked"]
 
 BLOCK = 2**20
 MOST_FROM_PIPE = 2**30
-# What a file may unpack to: so many times its size, and so many bytes in any case.
+# Bounds on the unpacked size of a file: a multiple of its size, and bytes in any case.
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**26
-MOST_MEMORY = 2**28  # that a compressed file may ask for to be unpacked
-PATIENCE = 0.5  # seconds until a named pipe must have a writer
+MOST_MEMORY = 2**28  # bound on the memory for unpacking a file
+PATIENCE = 0.5  # seconds within which a named pipe must have a writer
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 
 
 def is_packed(start: bytes) -> bool:
-    r"""Whether a file that begins like this is compressed by gzip, bzip2 or xz.
+    r"""Whether a file that begins with these bytes is compressed with gzip, bzip2 or xz.
 
     Examples
     --------
@@ -36,14 +36,14 @@ def is_packed(start: bytes) -> bool:
 
 
 def unpacked(source: str, file: IO[bytes]) -> bytes:
-    r"""What a compressed file holds.
+    r"""Unpack a compressed file.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file in messages.
     file : binary file
-        At its start.
+        File at its start.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def unpacked(source: str, file: IO[bytes]) -> bytes:
     except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())[:100] or "it ends too early"
         raise ValueError(
-            f"{source} cannot be unpacked by {kind} ({reason}); compress it anew"
+            f"{source} cannot be unpacked by {kind} ({reason}); compress it again"
         ) from None
     return bytes(content)
 
@@ -88,7 +88,7 @@ def _blocks(kind: str, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _xz_blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """By hand: Python's own file has no bound on memory."""
+    """Unpack xz with a bound on memory, which Python's own file object lacks."""
     data = file.read(BLOCK)
     while data:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_MEMORY)
@@ -101,12 +101,12 @@ def _xz_blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def standard_input() -> bytes:
-    """All that comes through standard input.
+    """Read all of standard input.
 
     Raises
     ------
     ValueError
-        If it is a terminal, or gives more than a bound.
+        If it is a terminal, or the input exceeds a bound.
     """
     stream = sys.stdin.buffer
     if sys.stdin.isatty():
@@ -115,29 +115,30 @@ def standard_input() -> bytes:
 
 
 def pipe_content(source: str, path: Path) -> bytes:
-    """All that comes through a named pipe or a shell's `<(...)`.
+    """Read all of a named pipe or a shell's `<(...)`.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the pipe in messages.
     path : Path
+        Path of the pipe.
 
     Raises
     ------
     OSError
-        If nobody writes to it.
+        If no process writes to it.
     ValueError
-        If it gives more than a bound.
+        If the input exceeds a bound.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         end = time.monotonic() + PATIENCE
         start = pipe.read(BLOCK)
-        while start == b"" and time.monotonic() < end:  # no writer; None: one that is slow
+        while start == b"" and time.monotonic() < end:  # no writer; None means a slow writer
             time.sleep(0.01)
             start = pipe.read(BLOCK)
         if start == b"":
-            raise OSError(f"{source} is a pipe that nobody writes to; start its writer, too")
+            raise OSError(f"{source} is a pipe without a writer; start its writer, too")
         os.set_blocking(pipe.fileno(), True)
         return _whole(source, pipe, start or b"")
 

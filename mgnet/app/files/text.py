@@ -1,4 +1,4 @@
-"""Text files: lines of cells in any dialect, read without judging what the columns mean."""
+"""Text files: lines of cells in any dialect, read without interpreting the columns."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mgnet.app.files.records import BLANKS, Record, csv_line, more_cells, record
 
 __all__ = ["TextFile", "open_text"]
 
-BLOCK = 2**16  # bytes that are decoded at once, in a check
-QUOTED_COMMA = re.compile(rb'"[\d\s.+-]{0,50},[\d\s.,eE+-]{0,50}"')  # perhaps in a number
-ODD_BLANKS = re.compile(rb"[\x0b\x0c\x1c-\x1f\x80-\xff]")  # NumPy may part words at these, too
-OTHERS = {  # how other files begin
+BLOCK = 2**16  # bytes that are decoded at once in a check
+QUOTED_COMMA = re.compile(rb'"[\d\s.+-]{0,50},[\d\s.,eE+-]{0,50}"')  # perhaps part of a number
+ODD_BLANKS = re.compile(rb"[\x0b\x0c\x1c-\x1f\x80-\xff]")  # NumPy may split words at these, too
+OTHERS = {  # beginnings of other files
     b"\x1f\x8b": "compressed twice",
     b"BZh": "compressed twice",
     b"\xfd7zXZ": "compressed twice",
@@ -38,25 +38,26 @@ UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
 def open_text(source: str, content: bytes, decimal: str | None = None) -> TextFile:
-    r"""The columns of a text.
+    r"""Read the columns of a text.
 
     Parameters
     ----------
     source : str
-        For messages.
+        Name of the file in messages.
     content : bytes
-        UTF-8, with or without a mark at the start, or UTF-16 with one.
+        UTF-8, with or without a byte order mark, or UTF-16 with one.
     decimal : "." or ",", optional
-        The decimal mark; the other one then may group digits. By default the file tells.
+        Decimal mark; the other mark may then group digits. By default it follows from the file.
 
     Returns
     -------
     TextFile
+        Columns of the text.
 
     Raises
     ------
     ValueError
-        If it is no text, has no header, or two columns of one name.
+        If it is not text, has no header, or two columns with the same name.
 
     Examples
     --------
@@ -74,13 +75,14 @@ def _as_utf_8(source: str, content: bytes) -> bytes:
     if content.startswith(UTF_16):
         try:
             content = content.decode("utf-16").encode()
-        except UnicodeError:  # halves of letters
+        except UnicodeError:  # incomplete characters
             raise ValueError(
                 f"{source} is damaged text in UTF-16; save it as CSV in UTF-8"
             ) from None
     if b"\0" in content:
         raise ValueError(f"{source} has NUL bytes, so it is not a text file; save it as CSV")
-    decoder = codecs.getincrementaldecoder("utf-8")()  # by blocks: text may take 4 times as much
+    # In blocks, since text may take 4 times as much.
+    decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(content), BLOCK):
         kept = len(decoder.getstate()[0])
         try:
@@ -96,7 +98,7 @@ def _as_utf_8(source: str, content: bytes) -> bytes:
 
 
 def _lines_of(content: bytes) -> Iterator[str]:
-    """Lines with their ends, all of them a newline."""
+    """Lines, each ending in a newline."""
     return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig")
 
 
@@ -104,17 +106,19 @@ def _lines_of(content: bytes) -> Iterator[str]:
 class TextFile(DataFile):
     r"""A text of rows and columns.
 
-    Lines are decoded when they are asked for, so what is held is the file itself, and the numbers
-    of columns that were asked for one by one.
+    Lines are decoded on demand, so the memory holds only the file itself and the columns of numbers
+    that were requested individually.
 
     Parameters
     ----------
     source : str
+        Name of the file in messages.
     content : bytes
-        The whole file, which is UTF-8 text.
+        The whole file, UTF-8 text.
     dialect : Dialect
+        Format of the text.
     decimal : "." or ",", optional
-        The decimal mark that the user told.
+        Decimal mark that the user gave.
 
     Examples
     --------
@@ -138,7 +142,7 @@ class TextFile(DataFile):
 
     @cached_property
     def marks(self) -> Marks:
-        """How numbers are written: as the user says, or as the cells tell."""
+        """The marks of numbers: those of the user, or those that follow from the cells."""
         if self.decimal is not None:
             return Marks(self.decimal, grouped=True)
         if not self._may_have_commas():
@@ -181,13 +185,13 @@ class TextFile(DataFile):
         )
 
     def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Line, text and cells of every row that is not blank."""
+        """Line number, text and cells of every row that is not blank."""
         for line, text, cells in self._records():
             if cells is not None:
                 yield line, text, cells
 
     def _is_comment(self, text: str, line: int) -> bool:
-        """Whether a line that begins with # is a comment, not a cell such as #N/A."""
+        """Whether a line that begins with # is a comment, and not a cell such as #N/A."""
         dialect, text = self.dialect, text.strip(" \t\n")
         try:
             cells = split_cells(text, dialect.separator)
@@ -225,7 +229,7 @@ class TextFile(DataFile):
         if place in numbers:
             return Column(name, "number", numbers[place].copy(), units)
         cells = [row[place].strip() for _, row in self._complete_rows()]
-        if place in bad.places and all(map(is_number_like, cells)):  # they would make odd labels
+        if place in bad.places and all(map(is_number_like, cells)):  # they would be strange labels
             only = NoNumbers({place: bad.places[place]}, commas=True)
             raise ValueError(only.sentence(self.source, len(cells), self.decimal is not None))
         values = np.array([None if is_missing(cell) else cell for cell in cells], dtype=object)
@@ -235,7 +239,7 @@ class TextFile(DataFile):
 
     @cached_property
     def _numeric(self) -> tuple[dict[int, np.ndarray], NoNumbers]:
-        """The columns of numbers, all read at once, and what keeps others from being some."""
+        """The columns of numbers, all read at once, and the cells that exclude other columns."""
         places = [place for place, is_numeric in enumerate(self.dialect.numeric) if is_numeric]
         bad = NoNumbers()
         if not places:
@@ -248,13 +252,13 @@ class TextFile(DataFile):
         return {place: column for place, column in columns if place not in bad.places}, bad
 
     def _read_plain(self, columns: list[int]) -> np.ndarray:
-        """By NumPy's own reader; ValueError unless it reads every line as we would."""
+        """Read with NumPy's own reader; ValueError unless it reads every line as mgnet would."""
         separator, marks = self.dialect.separator, self.marks
         words = separator == BLANKS
         if self._quoted or marks not in (POINT, Marks(","), Marks(".", grouped=True)):
-            raise ValueError("cells must be looked at")
+            raise ValueError("cells must be examined")
         if words and ODD_BLANKS.search(self.content):
-            raise ValueError("words must be looked at")
+            raise ValueError("words must be examined")
         comma, lines = marks.decimal == ",", 0
 
         def even() -> Iterator[str]:
@@ -270,7 +274,7 @@ class TextFile(DataFile):
                 if count != others or line.isspace():
                     raise ValueError("a row is not complete")
                 lines += 1
-                # a point in a cell must not be read where the comma is decimal
+                # a point in a cell must not be read if the comma is the decimal mark
                 yield line.replace(".", "!").replace(",", ".") if comma else line
 
         body = even()
@@ -287,7 +291,7 @@ class TextFile(DataFile):
         return numbers.reshape(lines, len(columns))
 
     def _read_cells(self, columns: list[int]) -> tuple[np.ndarray, NoNumbers]:
-        """Numbers, NaN where a cell holds something else; and what was no number."""
+        """Numbers, NaN if a cell holds something else, and the cells that are not numbers."""
         numbers, bad, marks = array("d"), NoNumbers(), self.marks
         for line, cells in self._complete_rows():
             for place in columns:

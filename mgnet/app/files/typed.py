@@ -1,4 +1,4 @@
-"""Files whose cells have types: Parquet and Excel, once they are read."""
+"""Files whose cells have types, Parquet and Excel, after reading."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ __all__ = ["TypedFile", "cell_text", "column_of", "text_column"]
 
 @dataclass(frozen=True, eq=False)
 class TypedFile(DataFile):
-    """Columns that were read, and the cells as they stood in the file.
+    """Columns that were read, and the original cells of the file.
 
     Parameters
     ----------
     source : str
+        Name of the file in messages.
     names : tuple of str
+        Names of all columns.
     columns : dict of str to Column
+        Columns by name.
     others : dict of str to str
-        What columns hold that are none, for messages.
+        Contents of columns of other kinds, for messages.
     rows : callable
-        Gives the rows as sequences of Python objects, for `with_columns`.
+        Function that returns the rows as sequences of Python objects, for `with_columns`.
     labels : sequence of int
         Number of each row in the file.
 
@@ -95,7 +98,7 @@ def cell_text(value: object) -> str:
 
 
 def text_column(name: str, values: Sequence[object], units: str | None = None) -> Column:
-    """A column of text, None where it is missing.
+    """A column of text, None if missing.
 
     Examples
     --------
@@ -109,13 +112,16 @@ def text_column(name: str, values: Sequence[object], units: str | None = None) -
 
 
 def column_of(name: str, values: Sequence[object], units: str | None = None) -> Column | str:
-    """A column of Python objects, or what it holds if it is none.
+    """A column of Python objects, or a description of its content if it is not a column.
 
     Parameters
     ----------
     name : str
+        Name of the column.
     values : sequence of object
+        Cells.
     units : str, optional
+        Unit of the column.
 
     Examples
     --------
@@ -153,5 +159,5 @@ def _floats(values: Sequence[object]) -> np.ndarray:
 def _float(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
-    except OverflowError:  # of integers
+    except OverflowError:  # for integers
         return np.inf if value > 0 else -np.inf  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Sums of fitted models as one KAN."""
+"""Write sums of fitted models as one KAN."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mgnet.knots.spline import polynomial_coefficients
 
 __all__ = ["assembled", "joined"]
 
-SMALL, SMALLER = 1e-2, 1e-4  # hidden values of the additive part, where tanh is a cubic, or a line
-LEAST = 1e-3  # standardised outputs are about 1
+# Hidden values of the additive part for which tanh is nearly a cubic, or a line.
+SMALL, SMALLER = 1e-2, 1e-4
+LEAST = 1e-3  # standardized outputs are about 1
 DOMAIN = (-1.0, 1.0)
 
 
@@ -26,15 +27,18 @@ def assembled(
 ) -> KAN:
     """The network whose outputs are a weighted sum of those of models.
 
-    All sums of functions of one input go through one hidden unit for each output. Its values are so
-    small that the edge behind it, `a + a^3 / 3`, takes tanh back but for `a^5`, relatively 1e-9.
+    The sum of all functions of one input goes through one hidden unit for each output. Its values
+    are so small that the next edge, `a + a^3 / 3`, inverts tanh except for `a^5`, a relative error
+    of 1e-9.
 
     Parameters
     ----------
     members : sequence of (weight, Fitted)
+        Models and their weights.
     intervals : (int, int)
-        Of the layers; multiples, by powers of two, of those that the models have.
+        Intervals of the two layers: multiples, by powers of two, of those of the models.
     degree : int
+        Degree of the splines.
     """
     outputs = members[0][1].model.count
     inputs = len(members[0][1].model.features.counts)
@@ -46,7 +50,7 @@ def assembled(
         else:
             functions, constants = _beside(model, fitted.u)
         edges += weight * _edges(model.features, functions, constants, intervals[0])
-    largest = np.abs(edges).max(1).sum(0).max()  # no sum of these splines is larger
+    largest = np.abs(edges).max(1).sum(0).max()  # bound on all sums of these splines
     size = (SMALL if degree > 2 else SMALLER) / max(largest, LEAST)
     first, second = [size * edges], [_inverse_of_tanh(outputs, intervals[1], degree, size)]
     for weight, fitted in members:
@@ -64,14 +68,14 @@ def assembled(
 
 
 def joined(networks: Sequence[KAN], first_is_zero: bool = False) -> KAN:
-    """Networks with one hidden layer side by side: all outputs of one input.
+    """Combine networks with one hidden layer side by side: all outputs of one input.
 
     Parameters
     ----------
     networks : sequence of KAN
-        Of the same inputs and degree.
+        Networks with the same inputs and degree.
     first_is_zero : bool
-        Whether an output that is 0 comes before the others.
+        Whether the first output is constant 0.
     """
     degree, inputs = networks[0].degree, networks[0].widths[0]
     if len(networks) == 1 and not first_is_zero:
@@ -99,7 +103,7 @@ def _fill(network: KAN, layers: Sequence[np.ndarray]) -> None:
 
 
 def _beside(model: Hidden, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The linear model beside a hidden layer, as weights of all features."""
+    """The linear model next to a hidden layer, as weights of all features."""
     *_, linear, constants = model.split(u)
     weights = np.zeros((len(model.features.centre), model.count))
     weights[model.features.linear] = linear
@@ -109,14 +113,14 @@ def _beside(model: Hidden, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _edges(
     features: Features, weights: np.ndarray, constants: np.ndarray, intervals: int
 ) -> np.ndarray:
-    """(inputs, splines, units): edge functions whose sums include the constants."""
+    """Edge functions of shape (inputs, splines, units) whose sums include the constants."""
     edges, shifts = features.splines(weights)
-    edges = edges + (shifts + constants) / len(edges)  # splines add up to one
+    edges = edges + (shifts + constants) / len(edges)  # the splines sum to one
     return _refined(edges, intervals, features.modes.degree)
 
 
 def _refined(edges: np.ndarray, intervals: int, degree: int) -> np.ndarray:
-    """The same functions on more intervals; splines are on the middle axis."""
+    """The same functions with more intervals; splines are on the middle axis."""
     own = edges.shape[1] - degree
     if own == intervals:
         return edges
@@ -125,7 +129,7 @@ def _refined(edges: np.ndarray, intervals: int, degree: int) -> np.ndarray:
 
 
 def _inverse_of_tanh(outputs: int, intervals: int, degree: int, size: float) -> np.ndarray:
-    """Edges behind hidden units `tanh(size f)` that give back f, each to its own output."""
+    """Edges after hidden units `tanh(size f)` that recover f, each for its own output."""
     powers = np.zeros(degree + 1)
     powers[1::2] = 1.0 / (size * np.arange(1, degree + 1, 2))
     edges = np.zeros((outputs, intervals + degree, outputs))

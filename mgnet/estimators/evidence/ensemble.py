@@ -1,8 +1,8 @@
-"""Linear, additive and hidden-layer models on folds of a table, mixed: an ensemble of networks.
+"""A mixture of linear, additive and hidden-layer models, trained on folds: an ensemble of networks.
 
-Every fold has one model of each kind, trained without its rows. What the models predict there tells
-how to mix them, and how large the errors of the mixture are. Then knots are refined as long as the
-data determine what they add, and the rows left out are predicted better for it.
+Every fold has one model of each kind, trained without its rows. The predictions for these rows
+determine the mixture and its errors. Knots are then refined as long as the data determine the new
+parameters and the loss on the rows left out decreases.
 """
 
 from __future__ import annotations
@@ -29,33 +29,35 @@ from mgnet.knots import KAN
 __all__ = ["Ensemble", "train"]
 
 LINEAR, ADDITIVE, HIDDEN = range(3)
-SEEDS = 1000  # between those of two members
-KNOWN = 0.35  # determined by the data: the roughest mode on knots that are refined
-LEAST_NOISE = 0.1  # of the mean square of errors on rows left out
-LEAST_STEPS = 2  # of a line, which is there without any time, too
-GAIN = 0.01  # of the loss on rows left out, that finer knots must bring
+SEEDS = 1000  # difference of the seeds of two members
+KNOWN = 0.35  # degree to which the data must determine the roughest mode for a refinement
+LEAST_NOISE = 0.1  # part of the mean squared error on rows left out
+LEAST_STEPS = 2  # steps of the linear model, which is trained even without any time
+GAIN = 0.01  # decrease of the loss on rows left out that finer knots must achieve
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """What `train` returns.
+    """The result of `train`.
 
     Attributes
     ----------
     fitted : list of list of Fitted
-        Of each fold: the linear, the additive and the hidden-layer model.
+        For each fold, the linear, the additive and the hidden-layer model.
     shares : array of shape (3,)
-        With which each kind enters the sum; for classes times a scale.
+        Weight of each kind in the sum; for classes, multiplied by a scale.
     folds : Folds
+        Rows that each member leaves out.
     unseen : array of shape (entries, outputs)
-        The outputs of members for what they have left out.
+        Outputs of members for the rows that they left out.
     losses : tuple of float
-        Mean loss over rows left out, level by level.
+        Mean loss on rows left out, for each level.
     intervals : (int, int)
-        Of the network's layers.
+        Intervals of the network's layers.
     degree : int
+        Degree of the splines.
     spread : float
-        The mean variance of the members' outputs over training rows.
+        Mean variance of the members' outputs over training rows.
     """
 
     fitted: list[list[Fitted]]
@@ -69,24 +71,24 @@ class Ensemble:
 
     @property
     def units(self) -> int:
-        """Of the hidden layer of a member."""
+        """Number of units in the hidden layer of a member."""
         return self.fitted[0][HIDDEN].model.units  # type: ignore[attr-defined]
 
     @property
     def levels(self) -> int:
-        """Of knots that were kept."""
+        """Number of knot levels that were kept."""
         return len(self.losses)
 
     def deviation(self, x: torch.Tensor) -> np.ndarray:
-        """The standard deviation of a new value at each row of x, for squares.
+        """The standard deviation of a new value at each row of x, for squared errors.
 
-        The mean square of errors on rows left out, less what members differ by there on average,
-        is the noise; how far they differ at x comes on top.
+        The noise is the mean squared error on rows left out minus the mean variance among members
+        there; the variance among members at x is added to it.
 
         Parameters
         ----------
         x : tensor of shape (rows, inputs)
-            Within [-1, 1], or beyond, where members are continued linearly.
+            Rows within [-1, 1], or beyond, where members are extended linearly.
         """
         noise = max(2.0 * self.losses[-1] - self.spread, LEAST_NOISE * 2.0 * self.losses[-1])
         return np.sqrt(noise + self.differences(x))
@@ -118,25 +120,28 @@ def train(
 ) -> Ensemble:
     """Train all models on all folds, mix them, and refine knots.
 
-    Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
-    coarsest level; of the first, the linear model at least.
+    Ctrl-C or a watch ends the training with the current result: the previous level, or some members
+    of the coarsest level, at least the linear model of the first.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
-        Within [-1, 1].
+        Rows within [-1, 1].
     likelihood : Likelihood
-        Of the rows.
+        Likelihood of the rows.
     folds : Folds
+        Rows that each member leaves out.
     plan : Plan
+        Sizes of the models, and bounds.
     seed : int
-        Of networks.
+        Seed of the networks.
     watch : Watch, optional
+        Time limit and progress.
 
     Raises
     ------
     KeyboardInterrupt
-        If Ctrl-C came before the first member was trained.
+        If Ctrl-C occurred before the first member was trained.
     """
     watch = Watch() if watch is None else watch
     level = _trained(x, likelihood, folds, plan, seed, plan.sizes, None, watch)
@@ -191,7 +196,7 @@ def _trained(
     former: _Level | None,
     watch: Watch,
 ) -> _Level:
-    """All members on one level; where the watch ends it fewer, or the level before."""
+    """Train all members on one level; if the watch ends it, fewer, or return the previous level."""
     features = _features(x, likelihood.weights, sizes, plan, former)
     matrices = [own.matrix(x) for own in features]
     unseen = np.empty((len(features), len(folds.rows), likelihood.outputs))
@@ -217,7 +222,7 @@ def _trained(
                 break
             raise
         if watch.ended and (fitted or former):
-            break  # before it was done
+            break  # before it was finished
         fitted.append(own)
         left = folds.members == member
         for kind, (part, B) in enumerate(zip(own, matrices, strict=True)):
@@ -251,7 +256,7 @@ def _features(
     plan: Plan,
     former: _Level | None,
 ) -> tuple[Features, ...]:
-    """Of the linear, the additive and the hidden-layer models; those of the level before stay."""
+    """Features of linear, additive and hidden-layer models; those of the previous level remain."""
     kinds = ((sizes.additive, 1), (sizes.additive, sizes.modes), (sizes.first, sizes.modes // 2))
     made = []
     for kind, (intervals, most) in enumerate(kinds):
@@ -263,12 +268,12 @@ def _features(
 
 
 def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
-    """A model of the level before on these knots; itself, if they are the same."""
+    """A model of the previous level on these knots; itself if the knots are the same."""
     own = former.model
     same = own.features is model.features and own.size == model.size
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
         return former
-    u = own.onto(cast(Any, model), former.u, x)  # both are of one class
+    u = own.onto(cast(Any, model), former.u, x)  # both have the same class
     prior = model.prior().carried(former.prior)
     return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
 
@@ -282,7 +287,7 @@ def _on_rows(
     begin: Fitted | None,
     stops: Callable[[], bool],
 ) -> Fitted:
-    """Trained on these rows, at first on a part of them where they are many."""
+    """A model trained on these rows, first on a part of them if there are many."""
     hidden = isinstance(model, Hidden)
     steps, few = plan.steps(hidden, begin is not None), EXAMPLES * model.size
     rows = _some(len(B), plan.rows, seed)
@@ -296,7 +301,7 @@ def _on_rows(
 
 
 def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:
-    """The same end, but not before it was asked for so many times."""
+    """The same stopping function, but not in its first `steps` calls."""
     asked = iter(range(steps))
     return lambda: next(asked, None) is None and stops()
 
@@ -308,9 +313,9 @@ def _some(rows: int, most: int, seed: int) -> np.ndarray:
 
 
 def _wanted(level: _Level) -> tuple[Sizes, Sizes]:
-    """Sizes twice as large where the data determine the roughest mode, or most parameters.
+    """Sizes twice as large if the data determine the roughest mode, or most parameters.
 
-    The second choice has as many units as before.
+    The second choice keeps the number of units.
     """
     told = np.zeros(4)
     for _, additive, hidden in level.fitted:

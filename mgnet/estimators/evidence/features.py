@@ -1,4 +1,4 @@
-"""The columns of a table as modes: as many for each as its values can tell apart."""
+"""The columns of a table as modes, as many for each as its distinct values allow."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ __all__ = ["Features", "different_values", "features_of", "finer"]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A matrix with some columns for each input: the modes of the input, centred.
+    """A matrix with several columns for each input: the centered modes of the input.
 
     Attributes
     ----------
     modes : Modes
+        Modes of one input.
     counts : array of int of shape (inputs,)
-        Columns of each input.
+        Number of columns of each input.
     centre : array of shape (columns,)
         Means over the training rows, which are subtracted.
     deviation : array of shape (columns,)
-        Over the training rows.
+        Standard deviations over the training rows.
 
     Examples
     --------
@@ -47,36 +48,38 @@ class Features:
 
     @property
     def roughness(self) -> np.ndarray:
-        """Of the mode in each column."""
+        """Roughness of the mode in each column."""
         return np.concatenate([self.modes.roughness[:count] for count in self.counts])
 
     @property
     def bent(self) -> np.ndarray:
-        """Numbers of the columns with the roughest mode of an input, where it has all modes."""
+        """Numbers of the columns with the roughest mode of an input that has all modes."""
         whole = self.counts == len(self.modes.roughness)
         return (np.cumsum(self.counts) - 1)[whole]
 
     @property
     def linear(self) -> np.ndarray:
-        """Numbers of the columns that are the input itself, centred."""
+        """Numbers of the columns that are the input itself, centered."""
         return np.concatenate([[0], np.cumsum(self.counts)[:-1]])
 
     def matrix(self, x: np.ndarray) -> np.ndarray:
-        """(rows, inputs) within [-1, 1] -> (rows, columns)."""
+        """Map rows of shape (rows, inputs) within [-1, 1] to shape (rows, columns)."""
         return _columns(x, self.modes, self.counts) - self.centre
 
     def splines(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of the columns as edge functions.
+        """Convert weights of the columns to edge functions.
 
         Parameters
         ----------
         weights : array of shape (columns, outputs)
+            Weights of the columns.
 
         Returns
         -------
         coefficients : array of shape (inputs, splines, outputs)
+            Spline coefficients of the edge functions.
         constants : array of shape (outputs,)
-            What is to be added to their sum.
+            Constants to add to their sum.
         """
         ends = np.concatenate([[0], np.cumsum(self.counts)])
         own = self.modes.coefficients
@@ -85,16 +88,16 @@ class Features:
 
 
 def finer(coarse: Features, fine: Features, x: np.ndarray) -> list[np.ndarray]:
-    """For each input the matrix that takes weights of coarse features to those of fine ones.
+    """For each input the matrix that maps weights of coarse features to those of fine ones.
 
-    Functions stay what they are; those of an input with few different values at these values.
+    Functions are preserved; those of an input with few distinct values only at these values.
 
     Parameters
     ----------
     coarse, fine : Features
-        Of the same rows; the intervals of `fine` are twice those of `coarse`.
+        Features of the same rows; `fine` has twice as many intervals as `coarse`.
     x : array of shape (rows, inputs)
-        The training rows.
+        Training rows.
     """
     whole = refined_modes(coarse.modes, fine.modes)
     matrices = []
@@ -115,19 +118,20 @@ def finer(coarse: Features, fine: Features, x: np.ndarray) -> list[np.ndarray]:
 def features_of(
     x: np.ndarray, modes: Modes, weights: np.ndarray | None = None, most: int | None = None
 ) -> Features:
-    """Those of training rows.
+    """The features of training rows.
 
-    An input of d different values gets at most d - 1 columns.
+    An input with d distinct values has at most d - 1 columns.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
-        Within [-1, 1].
+        Training rows within [-1, 1].
     modes : Modes
+        Modes of one input.
     weights : array of shape (rows,), optional
-        For means.
+        Weights for the means.
     most : int, optional
-        Columns of each input.
+        Largest number of columns of each input.
     """
     limit = len(modes.roughness) if most is None else min(most, len(modes.roughness))
     counts = np.array([_told_apart(column, limit) for column in x.T])
@@ -138,7 +142,7 @@ def features_of(
 
 
 def different_values(x: np.ndarray) -> np.ndarray:
-    """How many there are in each column; of very long ones, in their first rows.
+    """Number of distinct values in each column; for very long columns, in their first rows.
 
     Examples
     --------
@@ -149,7 +153,7 @@ def different_values(x: np.ndarray) -> np.ndarray:
 
 
 def _told_apart(column: np.ndarray, most: int) -> int:
-    few = np.unique(column[: 50 * most])  # most columns show it in their first rows
+    few = np.unique(column[: 50 * most])  # most columns have that many in their first rows
     if len(few) <= most:
         few = np.unique(column)
     return int(np.clip(len(few) - 1, 1, most))

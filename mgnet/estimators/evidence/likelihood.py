@@ -1,4 +1,4 @@
-"""What the rows of a table say about a network's outputs: normal errors, or classes."""
+"""Likelihoods of the rows of a table for given outputs of a network: normal errors, or classes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 __all__ = ["Classes", "Curvature", "Likelihood", "Normal", "log_softmax"]
 
-LEAST_SHARE = 0.02  # of the rows that count as free, where parameters could explain all of them
+LEAST_SHARE = 0.02  # part of the rows that count as free if parameters could fit all of them
 LEAST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """Second derivatives of a loss by the outputs of each row: diag(own) - cross cross^T.
+    """Second derivatives of a loss in the outputs of each row: diag(own) - cross cross^T.
 
     Attributes
     ----------
     own, cross : array of shape (rows, outputs)
+        Diagonal and vector of the formula.
 
     Examples
     --------
@@ -32,15 +33,16 @@ class Curvature:
     cross: np.ndarray
 
     def times(self, f: np.ndarray) -> np.ndarray:
-        """(rows, outputs) -> (rows, outputs)."""
+        """Product with an array of shape (rows, outputs)."""
         return self.own * f - self.cross * (self.cross * f).sum(1, keepdims=True)
 
     def along(self, slopes: np.ndarray) -> np.ndarray:
-        """For each row the second derivative along a direction, or along its own.
+        """For each row the second derivative along one direction, or along its own direction.
 
         Parameters
         ----------
         slopes : array of shape (outputs,) or (rows, outputs)
+            Directions.
         """
         curved = (self.own * slopes**2).sum(1) - (self.cross * slopes).sum(1) ** 2
         return np.maximum(curved, 0.0)
@@ -48,13 +50,14 @@ class Curvature:
 
 @dataclass(frozen=True, eq=False)
 class Normal:
-    """Squared differences to standardised targets.
+    """Squared differences from standardized targets.
 
     Attributes
     ----------
     targets : array of shape (rows,)
+        Standardized targets.
     weights : array of shape (rows,)
-        Of their squares; together they are the number of rows that they count for.
+        Weights of the squares; their sum is the number of rows that they count for.
 
     Examples
     --------
@@ -68,15 +71,15 @@ class Normal:
 
     @property
     def rows(self) -> float:
-        """How many the weights count."""
+        """Number of rows that the weights count for."""
         return float(self.weights.sum())
 
     def start(self) -> np.ndarray:
-        """Constants of the outputs to begin with."""
+        """Initial constants of the outputs."""
         return np.array([np.average(self.targets, weights=self.weights)])
 
     def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Normal:
-        """The same of some rows, with other weights if they are given."""
+        """The likelihood of some rows, with other weights if they are given."""
         return Normal(self.targets[rows], self.weights[rows] if weights is None else weights)
 
     def loss(self, f: np.ndarray) -> float:
@@ -84,13 +87,14 @@ class Normal:
         return 0.5 * float(self.weights @ (self.targets - f[:, 0]) ** 2)
 
     def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows K and residuals s: K^T K is the Gauss-Newton matrix, -K^T s the gradient.
+        """Rows K and residuals s: K^T K is the Gauss-Newton matrix, and -K^T s the gradient.
 
         Parameters
         ----------
         f : array of shape (rows, outputs)
+            Outputs of the network.
         J : array of shape (outputs, rows, parameters)
-            Derivatives of f. It is overwritten.
+            Derivatives of f, which are overwritten.
         """
         roots = np.sqrt(self.weights)
         K = J[0]
@@ -99,30 +103,32 @@ class Normal:
         return K, roots * (self.targets - f[:, 0])
 
     def descent(self, f: np.ndarray) -> np.ndarray:
-        """Minus the derivatives of the loss by the outputs, (rows, outputs)."""
+        """Minus the derivatives of the loss with respect to the outputs: (rows, outputs)."""
         return (self.weights * (self.targets - f[:, 0]))[:, None]
 
     def curvature(self, f: np.ndarray) -> Curvature:
-        """Of the loss at these outputs."""
+        """Second derivatives of the loss at these outputs."""
         own = self.weights[:, None]
         return Curvature(own, np.zeros_like(own))
 
     def variance(self, f: np.ndarray, used: float) -> float:
-        """Of the errors, where parameters have used up so many rows."""
+        """Variance of the errors if parameters have used this number of rows."""
         free = max(self.rows - used, LEAST_SHARE * self.rows)
         return max(2.0 * self.loss(f) / free, LEAST_VARIANCE)
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Cross entropy of a softmax; of two classes only the log-odds of the second is an output.
+    """Cross entropy of a softmax; with two classes, the only output is the log-odds of the second.
 
     Attributes
     ----------
     labels : array of int of shape (rows,)
+        Numbers of the classes.
     weights : array of shape (rows,)
+        Weights of the rows.
     count : int
-        Of classes.
+        Number of classes.
 
     Examples
     --------
@@ -136,22 +142,22 @@ class Classes:
 
     @property
     def rows(self) -> float:
-        """How many the weights count."""
+        """Number of rows that the weights count for."""
         return float(self.weights.sum())
 
     @property
     def outputs(self) -> int:
-        """Of a network."""
+        """Number of outputs of a network."""
         return 1 if self.count == 2 else self.count
 
     def start(self) -> np.ndarray:
-        """Logits of the shares of the classes."""
+        """Logits of the frequencies of the classes."""
         shares = np.bincount(self.labels, self.weights, self.count)
         logs = np.log((shares + 0.5) / (self.rows + 0.5 * self.count))
         return logs[1:] - logs[:1] if self.count == 2 else logs
 
     def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Classes:
-        """The same of some rows, with other weights if they are given."""
+        """The likelihood of some rows, with other weights if they are given."""
         own = self.weights[rows] if weights is None else weights
         return Classes(self.labels[rows], own, self.count)
 
@@ -160,7 +166,7 @@ class Classes:
         return -float(self.weights @ log_softmax(f)[np.arange(len(f)), self.labels])
 
     def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As those of `Normal`, by the generalized Gauss-Newton matrix."""
+        """Rows and residuals as for `Normal`, from the generalized Gauss-Newton matrix."""
         p = np.exp(log_softmax(f))
         roots = np.sqrt(self.weights)
         if self.count == 2:
@@ -179,14 +185,14 @@ class Classes:
         return J.reshape(-1, J.shape[2]), (s * roots).ravel()
 
     def descent(self, f: np.ndarray) -> np.ndarray:
-        """Minus the derivatives of the loss by the outputs, (rows, outputs)."""
+        """Minus the derivatives of the loss with respect to the outputs: (rows, outputs)."""
         p = np.exp(log_softmax(f))
         wrong = -p
         wrong[np.arange(len(f)), self.labels] += 1.0
         return (self.weights[:, None] * wrong)[:, -self.outputs :]
 
     def curvature(self, f: np.ndarray) -> Curvature:
-        """Of the loss at these outputs."""
+        """Second derivatives of the loss at these outputs."""
         p, weights = np.exp(log_softmax(f)), self.weights[:, None]
         if self.count == 2:
             own = weights * p[:, :1] * p[:, 1:]
@@ -194,7 +200,7 @@ class Classes:
         return Curvature(weights * p, np.sqrt(weights) * p)
 
     def variance(self, f: np.ndarray, used: float) -> float:
-        """1: classes have no other."""
+        """Always 1: classes have no other variance."""
         return 1.0
 
 

@@ -1,7 +1,7 @@
 """The mode of a posterior by Gauss-Newton steps, while the prior and the noise adapt to the data.
 
-A few damped steps, then one update of all weights of the prior from the covariance that Laplace's
-approximation gives; and so on, until both rest. Sources: Foresee and Hagan, "Gauss-Newton
+A few damped steps alternate with one update of all weights of the prior, from the covariance of
+Laplace's approximation, until both converge. Sources: Foresee and Hagan, "Gauss-Newton
 approximation to Bayesian learning" (1997); MacKay, "Bayesian interpolation" (1992).
 """
 
@@ -20,26 +20,31 @@ from mgnet.estimators.evidence.systems import System, system_of
 __all__ = ["Fitted", "maximize"]
 
 EVERY = 2  # steps between updates of the prior
-GAIN, GAINS = 0.03, 2  # a step gains little below so many roots of the rows; rest after so many
-CHANGE = 0.1  # of weights of a linear model's prior at rest
+# A gain below this multiple of the square root of the rows is small; converged after this many.
+GAIN, GAINS = 0.03, 2
+CHANGE = 0.1  # change of the weights of a linear model's prior at convergence
 TRIES = 8
 LEAST_DAMPING = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model with parameters, and what they were chosen by.
+    """A model with its parameters, prior and noise.
 
     Attributes
     ----------
     model : Model
+        Model that was fitted.
     u : array of shape (parameters,)
+        Parameters.
     prior : Prior
+        Prior of the parameters.
     variance : float
-        Of the errors.
+        Variance of the errors.
     determined : array of shape (parameters,)
-        How far the data, and not the prior, determine each parameter: 0 to 1.
+        Degree to which the data, not the prior, determine each parameter: 0 to 1.
     steps : int
+        Number of steps.
     """
 
     model: Model
@@ -59,22 +64,24 @@ def maximize(
     stop: Callable[[], bool] = lambda: False,
     blocks: bool = False,
 ) -> Fitted:
-    """Parameters, weights of the prior and the noise, from each other.
+    """Fit the parameters, the weights of the prior and the noise, each from the others.
 
     Parameters
     ----------
     model : Model
+        Model to fit.
     B : array of shape (rows, columns)
         Features of the rows.
     likelihood : Likelihood
+        Likelihood of the rows.
     steps : int
-        At most.
+        Largest number of steps.
     begin : Fitted, optional
-        Parameters, prior and noise to begin with.
+        Initial parameters, prior and noise.
     stop : callable
         Whether to end before the next step.
     blocks : bool
-        Whether to use no matrix of all parameters: for thousands of them.
+        Whether to avoid matrices of all parameters, for thousands of them.
     """
     if begin is None:
         u, prior = model.start(likelihood.start()), model.prior()
@@ -117,7 +124,7 @@ def _step(
     loss: float,
     damping: float,
 ) -> tuple[np.ndarray, float, float] | None:
-    """A step that does not raise the objective: new parameters, the gain and the next damping."""
+    """A step that does not raise the objective: new parameters, gain and next damping; or None."""
     u, variance, precisions = system.u, system.variance, system.precisions
     value = loss / variance + 0.5 * float(precisions @ (u * u))
     for _ in range(TRIES):

@@ -1,7 +1,7 @@
 """Outputs of a small network as functions of its parameters, with derivatives.
 
 `Additive` is a sum of functions of one input each; with one column for each input it is a linear
-model. `Hidden` is a network with one hidden layer beside a linear model.
+model. `Hidden` is a network with one hidden layer plus a linear model.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from mgnet.estimators.evidence.prior import Part, Prior, prior_of
 
 __all__ = ["Additive", "Hidden", "Model"]
 
-FREE = 1e-6  # precision of constants
-ROUGH = 0.1  # first weight of what second derivatives cost
-STEEP, SHIFT, OUTPUT = 1.0, 0.5, 0.3  # sizes of the start: slopes and shifts of units, outputs
+FREE = 1e-6  # precision (inverse variance) of constants
+ROUGH = 0.1  # initial weight of the penalty of second derivatives
+STEEP, SHIFT, OUTPUT = 1.0, 0.5, 0.3  # sizes of initial slopes and shifts of units, and outputs
 
 
 @dataclass(frozen=True, eq=False)
 class Additive:
-    """Constants, and a function of each input: weights of all features.
+    """A sum of constants and a function of each input: weights of all features.
 
     Parameters are the weights, of shape (columns, outputs), then the constants.
 
     Attributes
     ----------
     features : Features
+        Features of the rows.
     count : int
-        Of outputs.
+        Number of outputs.
 
     Examples
     --------
@@ -51,15 +52,15 @@ class Additive:
 
     @property
     def size(self) -> int:
-        """Of parameters."""
+        """Number of parameters."""
         return (len(self.features.centre) + 1) * self.count
 
     def start(self, constants: np.ndarray) -> np.ndarray:
-        """No functions, these constants."""
+        """Parameters of zero functions with these constants."""
         return np.concatenate([np.zeros(self.size - self.count), constants])
 
     def prior(self) -> Prior:
-        """Slopes at typical distances share a weight; bends have one for each input, and one."""
+        """Slopes at typical distances share a weight; bends have one per input and a common one."""
         own, outputs = self.features, np.arange(self.count)
         places = (np.arange(len(own.centre))[:, None] * self.count + outputs).reshape(-1)
         rough, inputs = np.repeat(own.roughness, self.count), np.repeat(own.inputs, self.count)
@@ -81,7 +82,7 @@ class Additive:
         return np.concatenate([moved.reshape(-1), u[-self.count :]])
 
     def outputs(self, B: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Of shape (rows, outputs), for the rows of a matrix of features."""
+        """Outputs of shape (rows, outputs), for the rows of a matrix of features."""
         return B @ u[: -self.count].reshape(-1, self.count) + u[-self.count :]
 
     def linearized(self, B: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +96,7 @@ class Additive:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """A KAN with one hidden layer, and a linear model beside it.
+    """A KAN with one hidden layer, plus a linear model.
 
     Parameters, in this order: weights of the first layer, (units, columns), and shifts, (units,);
     weights of the second, (units, modes, outputs); the linear model, (inputs, outputs), and
@@ -104,12 +105,13 @@ class Hidden:
     Attributes
     ----------
     features : Features
+        Features of the rows.
     modes : Modes
-        Of the second layer.
+        Modes of the second layer.
     units, count : int
-        Hidden units, and outputs.
+        Numbers of hidden units and of outputs.
     seed : int
-        Of the start.
+        Seed of the initial parameters.
     """
 
     features: Features
@@ -120,18 +122,18 @@ class Hidden:
 
     @cached_property
     def _ends(self) -> tuple[int, int, int, int]:
-        """Where first weights, shifts, second weights and the linear model end."""
+        """Ends of first weights, shifts, second weights and linear model in the parameters."""
         first = self.units * len(self.features.centre)
         second = first + self.units + self.units * len(self.modes.roughness) * self.count
         return first, first + self.units, second, second + len(self.features.counts) * self.count
 
     @property
     def size(self) -> int:
-        """Of parameters."""
+        """Number of parameters."""
         return self._ends[3] + self.count
 
     def split(self, u: np.ndarray) -> tuple[np.ndarray, ...]:
-        """First weights, shifts, second weights, the linear model and constants, in shape."""
+        """First weights, shifts, second weights, linear model and constants, in their shapes."""
         first, shifts, second, linear = self._ends
         return (
             u[:first].reshape(self.units, -1),
@@ -142,7 +144,7 @@ class Hidden:
         )
 
     def start(self, constants: np.ndarray) -> np.ndarray:
-        """Random straight edges, as many steep ones as in a perceptron."""
+        """Random linear edges, with as many steep ones as in a perceptron."""
         generator, u = np.random.default_rng(self.seed), np.zeros(self.size)
         first, shifts, second, _, free = self.split(u)
         own = self.features
@@ -156,7 +158,7 @@ class Hidden:
         return u
 
     def prior(self) -> Prior:
-        """Slopes of the first layer have a weight for each input, all else one for each kind."""
+        """Slopes of the first layer have a weight per input; the others have one for each kind."""
         own, numbers = self.features, np.arange(self.size)
         first, shifts, second, linear, free = self.split(numbers)
         inputs, rough = own.inputs, own.roughness
@@ -196,7 +198,7 @@ class Hidden:
         return new
 
     def outputs(self, B: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Of shape (rows, outputs), for the rows of a matrix of features."""
+        """Outputs of shape (rows, outputs), for the rows of a matrix of features."""
         first, shifts, second, linear, constants = self.split(u)
         a = np.tanh(B @ first.T + shifts)
         values = self.modes.values(a).reshape(len(B), -1)
@@ -231,7 +233,7 @@ Model: TypeAlias = Additive | Hidden
 
 
 def _moved(coarse: Features, fine: Features, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Weights of coarse features, (columns, outputs), as those of fine ones."""
+    """Weights of coarse features, (columns, outputs), converted to those of fine ones."""
     ends = np.cumsum(coarse.counts)[:-1]
     parts = zip(finer(coarse, fine, x), np.split(weights, ends), strict=True)
     return np.concatenate([matrix @ part for matrix, part in parts])

@@ -29,10 +29,11 @@ class Modes:
     Attributes
     ----------
     intervals, degree : int
+        Number of intervals and degree of the splines.
     coefficients : array of shape (splines, modes)
-        Of each mode in the splines. The first mode is x itself.
+        Coefficients of each mode in the splines. The first mode is x itself.
     roughness : array of shape (modes,)
-        The mean of the squared second derivative of each mode, whose mean squared slope is 1.
+        Mean squared second derivative of each mode, whose mean squared slope is 1.
 
     Examples
     --------
@@ -50,7 +51,7 @@ class Modes:
 
     @cached_property
     def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
-        """Polynomials of the place within an interval, (intervals, powers, modes); their slopes."""
+        """Polynomials of the position in an interval, and slopes: (intervals, powers, modes)."""
         number = np.arange(self.intervals)[:, None] + np.arange(self.degree + 1)
         pieces = []
         for order in (0, 1):
@@ -59,12 +60,12 @@ class Modes:
         return pieces[0], pieces[1]
 
     def values(self, x: np.ndarray) -> np.ndarray:
-        """X within [-1, 1]; the result is of shape x.shape + (modes,)."""
+        """Values at x within [-1, 1], of shape x.shape + (modes,)."""
         interval, powers = self._places(x)
         return np.einsum("...p,...pm->...m", powers, self._pieces[0][interval])
 
     def values_and_slopes(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both of shape x.shape + (modes,)."""
+        """Values and slopes, both of shape x.shape + (modes,)."""
         interval, powers = self._places(x)
         values, slopes = (
             np.einsum("...p,...pm->...m", powers, pieces[interval]) for pieces in self._pieces
@@ -72,7 +73,7 @@ class Modes:
         return values, slopes
 
     def _places(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The interval of each x, and powers of the place within it, (..., powers)."""
+        """The interval of each x, and powers of the position within it, (..., powers)."""
         places = (x + 1.0) * (0.5 * self.intervals)
         interval = np.clip(places.astype(int), 0, self.intervals - 1)
         powers = np.ones((*x.shape, self.degree + 1))
@@ -82,13 +83,14 @@ class Modes:
 
 @cache
 def spline_modes(intervals: int, degree: int) -> Modes:
-    """The modes of a space of splines.
+    """Compute the modes of a space of splines.
 
     Parameters
     ----------
     intervals : int
+        Number of intervals.
     degree : int
-        1 to 5. With 1, jumps of the slope stand for the second derivative.
+        Degree, 1 to 5. With 1, jumps of the slope replace the second derivative.
 
     Examples
     --------
@@ -110,17 +112,18 @@ def spline_modes(intervals: int, degree: int) -> Modes:
     sizes, vectors = eigh(whole.T @ (0.5 * rough.T @ rough) @ whole, whole.T @ steep @ whole)
     modes = whole @ vectors
     modes[:, 0] *= np.sign(modes[-1, 0])
-    sizes[0] = 0.0  # but for rounding
+    sizes[0] = 0.0  # except for rounding
     return Modes(intervals, degree, modes, np.maximum(sizes, 0.0))
 
 
 @cache
 def refined_modes(coarse: Modes, fine: Modes) -> np.ndarray:
-    """The matrix that takes weights of coarse modes to those of modes on twice as many intervals.
+    """The matrix that maps weights of coarse modes to those of modes on twice as many intervals.
 
     Parameters
     ----------
     coarse, fine : Modes
+        Modes on n and on 2 n intervals.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How large the models of an ensemble are, and how much work it takes: counted, not timed."""
+"""Sizes of the models of an ensemble, and their work, which is counted and not timed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from mgnet.estimators.evidence.systems import work_of_block_step, work_of_step
 
 __all__ = ["EXAMPLES", "Plan", "Sizes", "plan_of"]
 
-WORK, WORK_PER_ROW = 2e10, 2e5  # multiplications on one level, of all members: some seconds
+WORK, WORK_PER_ROW = 2e10, 2e5  # multiplications of all members on one level, a few seconds
 STEPS, STEPS_LINEAR, STEPS_FINER = 25, 30, 8
 UNITS_OF_BLOCKS = 8
-EXAMPLES = 10  # rows for each parameter that the first steps are taken on
+EXAMPLES = 10  # rows per parameter for the first steps
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
-LARGE = 10**30  # a size that is refused later; larger ones are no doubles
-FEWEST_ROWS = 2000  # that wide tables are cut to before models are made smaller
-MUCH, FEWEST = 100.0, 300  # so many times that work, as of many classes: fewer rows at the end
+LARGE = 10**30  # a size that is refused later; larger ones overflow a double
+FEWEST_ROWS = 2000  # rows to which wide tables are reduced before models are made smaller
+# If the work exceeds this multiple, for example with many classes, fewer rows are used at the end.
+MUCH, FEWEST = 100.0, 300
 
 
 class Sizes(NamedTuple):
-    """Of the models on one level.
+    """Sizes of the models on one level.
 
     Attributes
     ----------
     additive, first, second : int
-        Intervals: of additive models, and of both layers of the others.
+        Intervals of additive models, and of both layers of the others.
     units : int
-        Of the hidden layer.
+        Units of the hidden layer.
     modes : int
-        The most for each input of an additive model, and half of that for a hidden-layer one.
+        Largest number for each input of an additive model; a hidden-layer model has half of that.
     """
 
     additive: int
@@ -49,19 +50,21 @@ class Plan:
     Attributes
     ----------
     folds : int
+        Number of folds.
     sizes : Sizes
-        On the coarsest level.
+        Sizes on the coarsest level.
     degree : int
+        Degree of the splines.
     levels : int
-        At most.
+        Largest number of levels.
     rows : int
-        That the largest models are trained on, at most.
+        Largest number of rows on which the largest models are trained.
     work : float
-        Multiplications on one level, at most.
+        Limit on the multiplications on one level.
     most_steps : int
-        Of any model on any level.
+        Limit on the steps of any model on any level.
     blocks : bool
-        Whether steps are taken without a matrix of all parameters: for many classes.
+        Whether steps avoid a matrix of all parameters, for many classes.
     """
 
     folds: int
@@ -74,24 +77,24 @@ class Plan:
     blocks: bool = False
 
     def steps(self, hidden: bool, begun: bool) -> int:
-        """Of a model at most; fewer where it begins at parameters of another level or part."""
+        """Limit on the steps of a model; fewer if it begins at parameters of another one."""
         steps = (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
         return min(steps, self.most_steps)
 
     def allows(self, sizes: Sizes, inputs: np.ndarray, rows: int, outputs: int) -> bool:
-        """Whether finer models are not too much work, for inputs of so many different values."""
+        """Whether the work of finer models is within the limit for these distinct values."""
         if max(sizes[:3]) > MOST_INTERVALS or sizes.units > MOST_UNITS:
             return False
         return _work(self, sizes, 0, inputs, rows, outputs) <= self.work
 
     def parameters(self, inputs: np.ndarray, outputs: int) -> int:
-        """Of the network of all members on the coarsest level."""
+        """Number of parameters of the network of all members on the coarsest level."""
         units = self.folds * self.sizes.units + outputs
         first = len(inputs) * (max(self.sizes[:2]) + self.degree)
         return units * (first + outputs * (self.sizes.second + self.degree))
 
     def numbers(self, inputs: np.ndarray, rows: int, outputs: int) -> int:
-        """In the largest matrix of a step on the coarsest level."""
+        """Number of entries of the largest matrix of a step on the coarsest level."""
         if self.blocks:
             return min(rows, self.rows) * (
                 len(inputs) * self.sizes.modes + self.sizes.units * outputs
@@ -104,7 +107,7 @@ class Plan:
 def _counts(
     plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
 ) -> tuple[float, float, float]:
-    """Columns of a hidden-layer model and of an additive one; parameters of the former."""
+    """Columns of a hidden-layer model and of an additive one; parameters of the first."""
     largest = int(inputs.max(initial=0))  # larger limits change nothing and may not fit an int64
     few, wide = (
         np.minimum(inputs - 1, min(most, intervals + plan.degree - 1, largest)).sum()
@@ -117,7 +120,7 @@ def _counts(
 def _work(
     plan: Plan, sizes: Sizes, first: int, inputs: np.ndarray, rows: int, outputs: int
 ) -> float:
-    """Multiplications on a level, about, with so many first steps on few rows."""
+    """Approximate multiplications on a level, with this number of first steps on few rows."""
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
     few, wide, hidden = _counts(plan, sizes, inputs, outputs)
 
@@ -152,19 +155,22 @@ def plan_of(
     levels: int | None = None,
     most_steps: int = STEPS_LINEAR,
 ) -> Plan:
-    """Sizes for a table, so that the work stays in bounds.
+    """Choose sizes for a table, so that the work stays within bounds.
 
     Parameters
     ----------
     values : array of int of shape (inputs,)
-        Different values of each input.
+        Number of distinct values of each input.
     rows : int
+        Number of rows.
     outputs : int
-        Of the likelihood.
+        Number of outputs of the likelihood.
     folds, degree : int
+        Number of folds, and degree of the splines.
     units, intervals, levels : int, optional
-        What is asked for.
+        Sizes that the user requested.
     most_steps : int
+        Limit on the steps of any model.
 
     Examples
     --------
@@ -180,7 +186,7 @@ def plan_of(
     if outputs > 1 and _work(plan, sizes, STEPS, values, rows, outputs) > work:
         more = sizes._replace(units=units or UNITS_OF_BLOCKS)
         plan = replace(plan, sizes=more, blocks=True)
-    while True:  # wide or long tables: fewer modes, units and rows
+    while True:  # for wide or long tables, fewer modes, units and rows
         sizes = plan.sizes
         too_much = _work(plan, sizes, STEPS, values, rows, outputs) / work
         if too_much <= 1.0:

@@ -16,23 +16,23 @@ import scipy.sparse as sp
 __all__ = ["Part", "Prior", "prior_of"]
 
 LEAST, MOST = 1e-7, 1e9
-FIXED = 1e-8  # precision that everything has, so that the prior is proper
+FIXED = 1e-8  # precision added to all parameters, so that the prior is proper
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the precisions.
+    """A part of the precisions (inverse variances).
 
     Parameters
     ----------
     places : array of int
-        Parameters that it holds.
+        Numbers of the parameters in this part.
     sizes : array or float
-        For each of them.
+        Precision of each of them at weight 1.
     weight : float
-        To begin with.
+        Initial weight.
     name : str
-        By which models on other knots know it.
+        Name by which models on other knots find the part.
     """
 
     places: np.ndarray
@@ -48,9 +48,11 @@ class Prior:
     Attributes
     ----------
     parts : sparse array of shape (parts, parameters)
+        Precisions of each part.
     weights : array of shape (parts,)
+        Weights of the parts.
     names : tuple of str
-        Of the parts.
+        Names of the parts.
 
     Examples
     --------
@@ -65,18 +67,18 @@ class Prior:
 
     @property
     def precisions(self) -> np.ndarray:
-        """Of shape (parameters,)."""
+        """The precisions, of shape (parameters,)."""
         return self.weights @ self.parts + FIXED
 
     def updated(self, u: np.ndarray, variances: np.ndarray) -> Prior:
-        """With the weights of the next Fellner-Schall step.
+        """The prior with the weights of the next Fellner-Schall step.
 
         Parameters
         ----------
         u : array of shape (parameters,)
-            The mode of the posterior.
+            Mode of the posterior.
         variances : array of shape (parameters,)
-            The diagonal of its covariance.
+            Diagonal of its covariance.
         """
         freed = self.parts @ np.maximum(1.0 / self.precisions - variances, 0.0)
         used = self.parts @ (u * u)
@@ -84,7 +86,7 @@ class Prior:
         return replace(self, weights=np.clip(weights, LEAST, MOST))
 
     def carried(self, former: Prior) -> Prior:
-        """With the weights that a prior on coarser knots has; it may lack parts, such as bends."""
+        """The prior with the weights from coarser knots, which may lack parts."""
         known = dict(zip(former.names, former.weights, strict=True))
         weights = [known.get(n, w) for n, w in zip(self.names, self.weights, strict=True)]
         return replace(self, weights=np.array(weights))
@@ -96,13 +98,14 @@ class Prior:
 
 
 def prior_of(parameters: int, parts: Sequence[Part]) -> Prior:
-    """A prior from its parts.
+    """Build a prior from its parts.
 
     Parameters
     ----------
     parameters : int
-        What no part holds is free.
+        Number of parameters; those in no part are free.
     parts : sequence of Part
+        Parts of the precisions.
     """
     rows = np.repeat(np.arange(len(parts)), [len(part.places) for part in parts])
     columns = np.concatenate([part.places for part in parts])

@@ -1,6 +1,6 @@
-"""Rows in folds, and the mixture of models that predicts best the rows that each has not seen.
+"""Folds of rows, and the mixture of models that best predicts the rows that each left out.
 
-Source: Wolpert, "Stacked generalization" (1992); Breiman, "Stacked regressions" (1996).
+Sources: Wolpert, "Stacked generalization" (1992); Breiman, "Stacked regressions" (1996).
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from mgnet.estimators.evidence.likelihood import Likelihood, Normal
 
 __all__ = ["Folds", "folds_of", "mixture"]
 
-DOUBT = 3.0  # rows that speak for equal shares
-SURE = 0.5  # standard deviation of the logarithm of a scale, before the rows are seen
+DOUBT = 3.0  # pseudo-rows in favor of equal weights
+SURE = 0.5  # prior standard deviation of the logarithm of a scale
 MOST_SCALE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Which member leaves out what: of each row all its weight, or a part for every fold.
+    """The rows that each member leaves out, with all of their weight or a part for every fold.
 
     Attributes
     ----------
     count : int
+        Number of folds.
     rows, members : array of int of shape (entries,)
-        What is left out, and by whom.
+        Row that is left out, and member that leaves it out, for each entry.
     weights : array of shape (entries,)
+        Weight that is left out.
 
     Examples
     --------
@@ -44,7 +46,7 @@ class Folds:
     weights: np.ndarray
 
     def kept(self, member: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that a member is trained on, and what is left of their weights."""
+        """Rows on which a member is trained, and the remaining part of their weights."""
         own = self.members == member
         left = weights.copy()
         left[self.rows[own]] -= self.weights[own]
@@ -52,7 +54,7 @@ class Folds:
         return rows, left[rows]
 
     def only(self, members: int) -> Folds:
-        """What the first members leave out."""
+        """The entries of the first members."""
         own = self.members < members
         return Folds(members, self.rows[own], self.members[own], self.weights[own])
 
@@ -64,19 +66,23 @@ def folds_of(
     seed: int,
     times: np.ndarray | None = None,
 ) -> Folds:
-    """Folds drawn at random, all of about the same size in each stratum.
+    """Draw folds at random, all of about the same size in each stratum.
 
-    A row that stands for as many rows of a table as there are folds, or more, is in each of them
-    with a part of its weight; so is one that is more than half of the table.
+    A row that counts for as many rows of a table as there are folds, or more, is in each fold with
+    a part of its weight; so is a row that is more than half of the table.
 
     Parameters
     ----------
     strata : array of shape (rows,)
+        Stratum of each row.
     weights : array of shape (rows,)
+        Weights of the rows.
     folds : int
+        Number of folds.
     seed : int
+        Seed of the random order.
     times : array of shape (rows,), optional
-        For how many rows of a table each stands; by default its weight.
+        Number of rows of a table that each row represents; its weight by default.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(strata))
@@ -93,18 +99,18 @@ def folds_of(
 
 
 def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
-    """Shares of models whose sum of outputs fits best: not negative, 1 together.
+    """Weights with which a sum of models fits best: not negative, with sum 1.
 
-    A few imagined rows that speak for equal shares keep small tables from choosing by chance. For
-    classes all shares are multiplied by a scale, since priors make members too careful where
+    A few pseudo-rows in favor of equal weights keep small tables from choosing by chance. For
+    classes, all weights are multiplied by a scale, since priors make members too cautious if
     classes are far apart (Guo et al., "On calibration of modern neural networks", 2017).
 
     Parameters
     ----------
     likelihood : Likelihood
-        Of rows that were left out.
+        Likelihood of rows that were left out.
     outputs : array of shape (models, rows, outputs)
-        Of each model, trained without the row.
+        Outputs of each model that was trained without the row.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Equations of a Gauss-Newton step: by a matrix of all parameters, of all rows, or by blocks.
+"""Equations of a Gauss-Newton step with a matrix of all parameters, of all rows, or by blocks.
 
-Each is `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s as `Normal.equations`
-makes them, the variance v of the errors and the precisions P of the prior, a diagonal matrix.
+Each is `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s from `Normal.equations`,
+the variance v of the errors and the precisions P of the prior, a diagonal matrix.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["System", "system_of", "work_of_block_step", "work_of_step"]
 potrf, potri, potrs, trtrs = get_lapack_funcs(
     ("potrf", "potri", "potrs", "trtrs"), dtype=np.float64
 )
-BLOCK = 2**22  # numbers of a Jacobian in memory at once
-ITERATIONS, TOLERANCE = 30, 0.03  # of conjugate gradients, and the residual they end at
-AVERAGE = 10  # iterations, about
+BLOCK = 2**22  # entries of a Jacobian in memory at once
+ITERATIONS, TOLERANCE = 30, 0.03  # of conjugate gradients, and their final relative residual
+AVERAGE = 10  # typical number of iterations
 
 
 class _Primal:
@@ -31,7 +31,7 @@ class _Primal:
     Parameters
     ----------
     gram : array of shape (parameters, parameters)
-        K^T K.
+        The matrix K^T K.
     """
 
     def __init__(self, gram: np.ndarray):
@@ -41,7 +41,7 @@ class _Primal:
         return _cholesky(self.gram / variance, diagonal)
 
     def solve(self, g: np.ndarray, variance: float, diagonal: np.ndarray) -> np.ndarray | None:
-        """Solve with right-hand side g; None if the matrix is not positive definite in doubles."""
+        """Solve with right-hand side g; None if the matrix is not positive definite."""
         factor = self._factor(variance, diagonal)
         return None if factor is None else potrs(factor, g, lower=1)[0]
 
@@ -57,6 +57,7 @@ class _Dual:
     Parameters
     ----------
     K : array of shape (rows, parameters)
+        Rows of the equations.
     """
 
     def __init__(self, K: np.ndarray):
@@ -64,11 +65,11 @@ class _Dual:
 
     def _factor(self, variance: float, covariances: np.ndarray) -> np.ndarray | None:
         roots = self.K * np.sqrt(covariances)
-        # BLAS computes half of such a product.
+        # BLAS computes only half of such a product.
         return _cholesky(roots @ roots.T, np.full(len(roots), variance))
 
     def solve(self, g: np.ndarray, variance: float, diagonal: np.ndarray) -> np.ndarray | None:
-        """As that of `_Primal`."""
+        """Solve like `_Primal.solve`."""
         covariances = 1.0 / diagonal
         factor = self._factor(variance, covariances)
         if factor is None:
@@ -77,7 +78,7 @@ class _Dual:
         return d - covariances * (self.K.T @ potrs(factor, self.K @ d, lower=1)[0])
 
     def variances(self, variance: float, diagonal: np.ndarray) -> np.ndarray | None:
-        """As those of `_Primal`."""
+        """The diagonal of the inverse, like `_Primal.variances`."""
         covariances = 1.0 / diagonal
         factor = self._factor(variance, covariances)
         if factor is None:
@@ -89,13 +90,15 @@ class _Dual:
 class _Blocks:
     """Conjugate gradients, preconditioned by a block for each hidden unit and each output.
 
-    Products with the matrix go through the model. Variances are those of the blocks alone, and so
-    at most the true ones.
+    Products with the matrix go through the model. Variances are those of the blocks alone, which
+    are lower bounds of the true ones.
 
     Parameters
     ----------
     tangent : Tangent
+        Products with the derivatives.
     curvature : Curvature
+        Second derivatives of the loss.
     """
 
     def __init__(self, tangent: Tangent, curvature: Curvature):
@@ -116,7 +119,7 @@ class _Blocks:
         return factors
 
     def solve(self, g: np.ndarray, variance: float, diagonal: np.ndarray) -> np.ndarray | None:
-        """As that of `_Primal`, to a residual that is small beside g."""
+        """Solve like `_Primal.solve`, to a small residual relative to g."""
         factors = self._factors(variance, diagonal)
         if factors is None:
             return None
@@ -154,21 +157,23 @@ class _Blocks:
 
 
 class System:
-    """The equations with the variance and the precisions of the moment.
+    """The equations with their current variance and precisions.
 
     Parameters
     ----------
     method : _Primal, _Dual or _Blocks
+        Method of solution.
     slope : array of shape (parameters,)
-        K^T s.
+        The vector K^T s.
     u : array of shape (parameters,)
+        Parameters at the start of the step.
 
     Attributes
     ----------
     size : float
-        The mean of the diagonal of K^T K, by which damping is measured.
+        Mean of the diagonal of K^T K, the unit of the damping.
     gradient : array of shape (parameters,)
-        The right-hand side.
+        Right-hand side.
     """
 
     def __init__(self, method: _Primal | _Dual | _Blocks, slope: np.ndarray, u: np.ndarray):
@@ -176,12 +181,12 @@ class System:
         self.size = method.trace / len(u)
 
     def set(self, variance: float, precisions: np.ndarray) -> None:
-        """Take these for what is solved next."""
+        """Set variance and precisions for the next solves."""
         self.variance, self.precisions = variance, precisions
         self.gradient = self.slope / variance - precisions * self.u
 
     def solve(self, damping: float) -> np.ndarray | None:
-        """The damped step; None if the matrix is not positive definite in doubles."""
+        """The damped step; None if the matrix is not positive definite in double precision."""
         diagonal = self.precisions + damping * self.size / self.variance
         return self.method.solve(self.gradient, self.variance, diagonal)
 
@@ -193,17 +198,20 @@ class System:
 def system_of(
     model: Model, B: np.ndarray, likelihood: Likelihood, u: np.ndarray, blocks: bool = False
 ) -> tuple[System, float]:
-    """The equations of a step at u, and the loss there.
+    """Set up the equations of a step at u, and evaluate the loss there.
 
     Parameters
     ----------
     model : Model
+        Model that is fitted.
     B : array of shape (rows, columns)
         Features of the rows.
     likelihood : Likelihood
+        Likelihood of the rows.
     u : array of shape (parameters,)
+        Parameters at the start of the step.
     blocks : bool
-        Whether to use no matrix of all parameters.
+        Whether to avoid matrices of all parameters.
     """
     if blocks:
         f, own = tangent(model, B, u)
@@ -225,7 +233,7 @@ def system_of(
 
 
 def work_of_step(rows: float, size: float) -> float:
-    """Multiplications of a step by a matrix, about.
+    """Approximate number of multiplications of a step with a matrix.
 
     Examples
     --------
@@ -237,7 +245,7 @@ def work_of_step(rows: float, size: float) -> float:
 
 
 def work_of_block_step(rows: float, sizes: Sequence[float]) -> float:
-    """Multiplications of a step by blocks of such sizes, about.
+    """Approximate number of multiplications of a step with blocks of these sizes.
 
     Examples
     --------
@@ -249,7 +257,7 @@ def work_of_block_step(rows: float, sizes: Sequence[float]) -> float:
 
 
 def _cholesky(matrix: np.ndarray, diagonal: np.ndarray) -> np.ndarray | None:
-    """A lower factor of the matrix plus a diagonal; the matrix is overwritten."""
+    """A lower Cholesky factor of the matrix plus a diagonal; the matrix is overwritten."""
     matrix.flat[:: len(matrix) + 1] += diagonal
     factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
     return None if failed else factor

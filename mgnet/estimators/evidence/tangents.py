@@ -1,4 +1,4 @@
-"""Derivatives of a model's outputs as products: no matrix of rows times outputs and parameters."""
+"""Derivatives of a model's outputs as products, without a matrix of all derivatives."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ __all__ = ["Block", "Tangent", "tangent"]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Parameters that act on the outputs through one number for each row.
+    """Parameters that affect the outputs through one number for each row.
 
     Attributes
     ----------
     places : array of int of shape (size,)
+        Numbers of the parameters.
     columns : array of shape (rows, size)
-        Derivatives of the number.
+        Derivatives of the number with respect to them.
     slopes : array of shape (rows, outputs) or (outputs,)
-        Derivatives of the outputs by the number.
+        Derivatives of the outputs with respect to the number.
     """
 
     places: np.ndarray
@@ -37,11 +38,11 @@ class Tangent:
     Attributes
     ----------
     forward : callable
-        (parameters,) -> (rows, outputs)
+        Map from (parameters,) to (rows, outputs).
     backward : callable
-        (rows, outputs) -> (parameters,)
+        Map from (rows, outputs) to (parameters,).
     blocks : list of Block
-        One for each hidden unit, and one for each output; together all parameters.
+        One block for each hidden unit and each output; together they contain all parameters.
     """
 
     forward: Callable[[np.ndarray], np.ndarray]
@@ -50,14 +51,16 @@ class Tangent:
 
 
 def tangent(model: Model, B: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Tangent]:
-    """Outputs of shape (rows, outputs), and their derivatives.
+    """Compute the outputs, of shape (rows, outputs), and their derivatives.
 
     Parameters
     ----------
     model : Model
+        Model to differentiate.
     B : array of shape (rows, columns)
         Features of the rows.
     u : array of shape (parameters,)
+        Parameters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What looks on while an ensemble is trained, and may end it."""
+"""Progress and time limit of the training of an ensemble."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Tells how far the training is, and ends it when its time is over.
+    """Reports the progress of a training, and ends it when its time is over.
 
     Parameters
     ----------
     seconds : float
-        From now on.
+        Time limit, from now on.
     tell : callable, optional
-        `(seconds, level, member, members)`, before each member is trained.
+        Function of `(seconds, level, member, members)`, called before each member is trained.
 
     Attributes
     ----------
     ended : bool
-        Whether the training was to end before it was done.
+        Whether the training had to end before it was finished.
     interrupted : bool
-        By Ctrl-C.
+        Whether Ctrl-C ended it.
     part : (int, int)
-        As `begin_part` was told.
+        Arguments of the last `begin_part`.
 
     Examples
     --------
@@ -48,14 +48,14 @@ class Watch:
         self._until = seconds
 
     def begin_part(self, number: int, parts: int) -> None:
-        """Give the next of some trainings an equal part of the time that is left.
+        """Give the next of several trainings an equal part of the remaining time.
 
         Parameters
         ----------
         number : int
-            Of the training, counted from 0.
+            Number of the training, counted from 0.
         parts : int
-            How many there are.
+            Number of trainings.
         """
         self._until = self.seconds + (self.limit - self.seconds) / (parts - number)
         self.part = number, parts
@@ -63,11 +63,11 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since the watch was created."""
         return time.perf_counter() - self.began
 
     def begins(self, level: int, member: int, members: int) -> bool:
-        """Note that a member is to be trained; whether there is no time for it."""
+        """Note that a member is about to be trained; returns whether there is no time for it."""
         if not self.stops() and self.tell is not None:
             self.tell(self.seconds, level, member, members)
         return self.ended

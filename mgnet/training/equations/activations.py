@@ -1,8 +1,8 @@
 """Pointwise activations with their derivatives up to the third.
 
-Those of the table by formulas, each from the ones before it; any other module by differentiating
-it, if its entries turn out to be functions of their own inputs alone. It may have parameters that
-are single numbers, as a frequency.
+Activations in the table have formulas, each in terms of lower derivatives. Any other module is
+differentiated if its entries depend on their own inputs only. It may have parameters that are
+single numbers, such as a frequency.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
 
 
 def _logistic(x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
-    """The next one after s: the logistic function and its derivatives."""
+    """The next element after s: the logistic function and its derivatives."""
     if not s:
         return torch.sigmoid(x)
     if len(s) == 1:
@@ -82,7 +82,7 @@ def _sine(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
     return s[len(s) - 2] * -(frequency**2)
 
 
-# Of each class: the next derivative at x after those in the list.
+# For each class, a function that gives the next derivative at x after those in the list.
 FORMULAS: dict[
     type[torch.nn.Module],
     Callable[[torch.nn.Module, torch.Tensor, list[torch.Tensor]], torch.Tensor],
@@ -96,8 +96,8 @@ FORMULAS: dict[
 }
 
 
-#: Further classes of PyTorch that act on each entry alone, whatever the shape: differentiated. A
-#: module of a user may look at the shape, or at neighbors, so it is not carried.
+#: Further classes of PyTorch that act on each entry separately, whatever the shape; they are
+#: differentiated. A user's module may depend on the shape or on neighbors, so it is not included.
 POINTWISE = (
     torch.nn.CELU,
     torch.nn.ELU,
@@ -110,19 +110,21 @@ POINTWISE = (
 
 
 class Activated:
-    """An activation at x and its derivatives there, made when they are asked for.
+    """An activation at x and its derivatives there, computed on demand.
 
     Parameters
     ----------
     activation : torch.nn.Module
+        Activation to evaluate.
     x : tensor
+        Points of evaluation.
     check : bool
-        Whether to make sure that an activation beyond the table is one.
+        Whether to check that an activation outside the table is pointwise.
 
     Raises
     ------
     ValueError
-        If entries of what it gives depend on other entries of x, or on parameters of others.
+        If entries of its result depend on other entries of x, or on parameters of other modules.
 
     Examples
     --------
@@ -142,11 +144,11 @@ class Activated:
         self._made: list[torch.Tensor] = []
 
     def __getitem__(self, order: int) -> torch.Tensor:
-        """The derivative of that order, 0 for the value."""
+        """The derivative of this order; 0 is the value."""
         return self.attached(order).detach()
 
     def attached(self, order: int) -> torch.Tensor:
-        """The same, for differentiating with respect to parameters of the activation."""
+        """The same, differentiable with respect to parameters of the activation."""
         while len(self._made) <= order:
             if self.formula is None:
                 self._made.append(self._differentiated())
@@ -158,7 +160,7 @@ class Activated:
     @torch.enable_grad()
     def _differentiated(self) -> torch.Tensor:
         if not self._made:
-            value = self.activation(self.x.clone())  # some work in place
+            value = self.activation(self.x.clone())  # some activations work in place
             if self.check:
                 self._check(value)
             return value
@@ -176,7 +178,7 @@ class Activated:
     def _check(self, value: torch.Tensor) -> None:
         name = type(self.activation).__name__
         if value.shape != self.x.shape:
-            raise ValueError(f"{name} gave {tuple(value.shape)} for {tuple(self.x.shape)}")
+            raise ValueError(f"{name} maps {tuple(self.x.shape)} to {tuple(value.shape)}")
         own = {key: p.detach() for key, p in self.activation.named_parameters()}
         fixed = torch.func.functional_call(self.activation, own, self.x.detach().clone())
         if fixed.requires_grad:
@@ -184,4 +186,4 @@ class Activated:
         if value.requires_grad:
             slope = torch.autograd.grad(value.sum(), [self.x], retain_graph=True, allow_unused=True)
             if not is_row_wise(value, [self.x], slope):
-                raise ValueError(f"{name} is no function of single entries of its input")
+                raise ValueError(f"{name} is not a function of single entries of its input")

@@ -1,4 +1,4 @@
-"""Weights of the conditions that follow their losses, until these are alike."""
+"""Adapt the weights of the terms to their losses, until these are equal."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ __all__ = ["BalancedWeights"]
 
 @dataclass(frozen=True)
 class BalancedWeights:
-    """A `refresh` of `levenberg_marquardt`: the weighted losses of all terms are to become alike.
+    """A `refresh` of `levenberg_marquardt` that equalizes the weighted losses of all terms.
 
-    A weight is multiplied by `(mean of the weighted losses / its own)^power`, then all of them by
-    one factor, so that their sum stays. A term that is met better than the others gets more weight,
-    and is met better still: for terms that can all be met, as an equation and its initial values.
-    Terms that contradict each other, such as noisy data, want weights by their noise. Source:
-    arXiv 2607.02194 (DSGNAR, 2026), whose authors take the power 0.05 at each step. The limit of
-    the ratio is ours: a term that can be met exactly, a value at one point, takes all weight.
+    Each weight is multiplied by `(mean of the weighted losses / its own)^power`; then all are
+    scaled by one factor, so that their sum does not change. A term with a smaller loss than the
+    others gets more weight, and its loss decreases further. This is meant for terms that can all be
+    satisfied, such as an equation and its initial values. Terms that contradict each other, such as
+    noisy data, need weights that depend on their noise. Source: arXiv 2607.02194 (DSGNAR, 2026),
+    whose authors use the power 0.05 at each step. The limit of the ratio is an addition of mgnet:
+    without it, a term that can be satisfied exactly, such as a value at one point, takes all the
+    weight.
 
     Parameters
     ----------
     power : float
-        Above 0, at most 1.
+        Exponent of the change, above 0 and at most 1.
     most : float
-        The largest ratio of two weights, at least 1; larger ones that are given come down to it;
-        math.inf for no limit.
+        Largest ratio of two weights, at least 1; larger initial ratios are reduced to it; math.inf
+        means no limit.
     every : int
-        Cycles between changes.
+        Number of cycles between changes.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -65,7 +72,13 @@ class BalancedWeights:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem with other weights; itself where a loss is zero, or not finite."""
+        """The problem with new weights, or itself if a loss is zero or not finite.
+
+        Raises
+        ------
+        TypeError
+            If the problem is not a Collocation.
+        """
         if not isinstance(problem, Collocation):
             raise TypeError(
                 f"BalancedWeights got a {type(problem).__name__}; it needs a Collocation, whose "
@@ -82,7 +95,7 @@ class BalancedWeights:
         old = torch.tensor([term.weight for term in problem.terms], dtype=torch.float64)
         factors = torch.where(losses > 0.0, given.mean() / losses, 1.0) ** self.power
         new = old * factors
-        # A term with weight 0 is switched off, and stays so.
+        # A term with weight 0 is disabled and remains so.
         new = torch.where(old > 0.0, new.clamp_min(float(new.max()) / self.most), 0.0)
         new = new * (old.sum() / new.sum())
         return problem.with_data(

@@ -1,4 +1,4 @@
-"""Batches for `Solver(batches=...)`: one per cycle, the same samples on every level, by a seed."""
+"""Batches for `Solver(batches=...)`: one per cycle, with the same samples on every level."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ Data = tuple[torch.Tensor, torch.Tensor]
 
 
 def minibatches(data: Data, size: int, seed: int = 0) -> Iterator[Data]:
-    """Endless batches of `size` samples: every sample once per epoch, in a new order each.
+    """Endless batches of `size` samples; each epoch has every sample once, in a new order.
 
-    What is left of an epoch when fewer than `size` samples remain is not used.
+    If fewer than `size` samples remain at the end of an epoch, they are not used.
 
     Parameters
     ----------
     data : (inputs, targets)
+        Tensors with one row per sample.
     size : int
-        At most the number of samples.
+        Samples per batch, at most the number of samples.
     seed : int
+        Seed of the random order.
+
+    Raises
+    ------
+    ValueError
+        If the size is out of its range.
 
     Examples
     --------
@@ -54,14 +61,21 @@ def resampled(
     draw: Sequence[Callable[[torch.Generator], torch.Tensor] | None],
     seed: int = 0,
 ) -> Iterator[tuple[Term, ...]]:
-    """Endless batches for a `Collocation`: its terms at new points each time.
+    """Endless batches for a `Collocation`: its terms at new points in every batch.
 
     Parameters
     ----------
     terms : sequence of Term
+        Terms whose points are replaced.
     draw : sequence of callable or None
-        For each term `generator -> points`; None keeps the points.
+        For each term a function `generator -> points`; None keeps the points.
     seed : int
+        Seed of the generator.
+
+    Raises
+    ------
+    ValueError
+        If there is not one function or None for each term.
 
     Examples
     --------
@@ -93,27 +107,36 @@ def by_residual(
     power: float = 1.0,
     share: float = 0.5,
 ) -> torch.Tensor:
-    """Points for the first term: some of the candidates, more of them where its residual is large.
+    """Select points for the first term from candidates, preferably where its residual is large.
 
     Source: Wu et al., arXiv 2207.10289 (RAD), equation (2).
 
     Parameters
     ----------
     problem : Collocation
+        Problem whose first term gives the residual.
     u : tensor
-        The parameters at which residuals are taken.
+        Parameters at which residuals are evaluated.
     candidates : tensor of shape (many, inputs)
+        Points to choose from.
     count : int
-        Points to draw, at most the number of candidates.
+        Number of points to select, at most the number of candidates.
     generator : torch.Generator
+        Source of random numbers.
     power : float
-        Of the residual in the probability.
+        Exponent of the residual in the probability.
     share : float
-        Of the points drawn this way, 0 to 1; the others are drawn evenly.
+        Share of the points that are drawn this way, 0 to 1; the others are drawn uniformly.
 
     Returns
     -------
     tensor of shape (count, inputs)
+        The selected points.
+
+    Raises
+    ------
+    ValueError
+        If there are too few candidates, or a residual is not finite.
 
     Examples
     --------
@@ -126,7 +149,7 @@ def by_residual(
     if not 1 <= count <= len(candidates):
         raise ValueError(
             f"by_residual got {len(candidates)} candidates for {count} points; "
-            "give at least as many, several times as many are better"
+            "give at least that many, preferably several times as many"
         )
     term = replace(problem.terms[0], points=candidates, attention=None)
     (r,) = problem.with_data([term]).unscaled(u)

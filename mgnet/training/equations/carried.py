@@ -1,7 +1,7 @@
-"""What a residual function is given for a plain network or a KAN, alone or in an `Ansatz`.
+"""Arguments of a residual function for a plain network or a KAN, alone or in an `Ansatz`.
 
-Features of the points have no parameters. So their derivatives stay the same while a network is
-trained on fixed points, and are made once.
+Features of the points have no parameters. Their derivatives therefore do not change while a network
+is trained on fixed points, and they are computed once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ __all__ = ["CutDerivatives", "FixedInputs", "carried_derivatives", "check_only_c
 
 
 class FixedInputs:
-    """Features of fixed points with their derivatives, each made once; see `Derivatives`.
+    """Features of fixed points with their derivatives, each computed once; see `Derivatives`.
 
     Parameters
     ----------
     points : tensor of shape (samples, inputs)
+        Points of evaluation.
     features : callable, optional
-        `points -> inputs of the network`; the points themselves by default.
+        Function `points -> inputs of the network`; the points themselves by default.
 
     Examples
     --------
@@ -50,16 +51,17 @@ class FixedInputs:
         self.source = points
         self.points = points.detach()
         self.features = features
-        self.asked = set[tuple[int, ...]]()  # of networks at these points, see `MLPDerivatives`
+        # Derivatives requested of networks at these points, see `MLPDerivatives`.
+        self.asked = set[tuple[int, ...]]()
         self._made: dict[tuple[int, ...], torch.Tensor] = {}
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, features)."""
+        """Values of shape (samples, features)."""
         return self.d()
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The derivative by one or two inputs, shape (samples, features)."""
+        """The derivative with respect to one or two inputs, of shape (samples, features)."""
         if axes not in self._made:
             source: Derivatives = Points(self.points)
             if self.features is not None:
@@ -69,7 +71,7 @@ class FixedInputs:
         return self._made[axes]
 
     def hold(self, points: torch.Tensor, features: Function | None) -> bool:
-        """Whether they are still those of these features, which are called, at these points.
+        """Whether these are still the features at these points; the function is called to check.
 
         Raises
         ------
@@ -87,15 +89,15 @@ class FixedInputs:
 
 
 class CutDerivatives:
-    """Those that a network carries itself, cut from its parameters for automatic differentiation.
+    """Derivatives from a network, detached from its parameters for automatic differentiation.
 
-    So what else of a residual depends on parameters, or on other samples, can be seen; see
+    This reveals whether a residual depends on parameters or on other samples in another way; see
     `check_only_carried`.
 
     Parameters
     ----------
     inner : Derivatives
-        With a method `add_jacobian`, as `KANDerivatives` has.
+        Derivatives with a method `add_jacobian`, such as `KANDerivatives`.
 
     Examples
     --------
@@ -112,16 +114,16 @@ class CutDerivatives:
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """Values of shape (samples, outputs)."""
         return self.d()
 
     @property
     def coefficients(self) -> Any:
-        """Those of the network, if any."""
+        """The coefficients of the network, if any."""
         return self.inner.coefficients
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The derivative by one or two inputs, shape (samples, outputs)."""
+        """The derivative with respect to one or two inputs, of shape (samples, outputs)."""
         axes = tuple(sorted(axes))
         if axes not in self._made:
             self._made[axes] = self.inner.d(*axes).detach().requires_grad_()
@@ -133,8 +135,9 @@ class CutDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Entry i made of the values and derivatives of sample i.
+            Residuals; entry i depends on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
+            Matrix to add to.
 
         Raises
         ------
@@ -143,7 +146,7 @@ class CutDerivatives:
         """
         outputs = list(self._made.values())
         gradients = gradients_by_sample(residual, outputs)
-        # Has the same derivatives by the parameters.
+        # It has the same derivatives with respect to the parameters.
         parts = [
             (gradient * self.inner.d(*axes)).sum(1)
             for axes, gradient in zip(self._made, gradients, strict=True)
@@ -156,20 +159,21 @@ class CutDerivatives:
 def carried_derivatives(
     network: torch.nn.Module, points: torch.Tensor, known: dict[int, FixedInputs]
 ) -> Composed | CutDerivatives | MLPDerivatives:
-    """The outputs of a network at points and their derivatives, with a Jacobian of their own.
+    """The outputs of a network at points and their derivatives, with their own Jacobian.
 
     Parameters
     ----------
     network : torch.nn.Module
-        That carries derivatives or that `layers_of` knows, alone or in an `Ansatz`.
+        Network that computes derivatives or that `layers_of` supports, alone or in an `Ansatz`.
     points : tensor of shape (samples, inputs)
+        Points of evaluation.
     known : dict
-        By the id of points, of which those who keep it hold references, what was made for them.
+        Results for points that others hold references to, by the id of the points.
 
     Raises
     ------
     NotCarriedError
-        If the network is another, or its features depend on its parameters.
+        If the network is of another kind, or its features depend on its parameters.
 
     Examples
     --------
@@ -206,22 +210,24 @@ def check_only_carried(
     residuals: Iterable[torch.Tensor],
     functions: Iterable[Iterable[Derivatives]],
 ) -> None:
-    """Raise where residuals reach parameters on another way than by what they were given.
+    """Raise an error if residuals depend on parameters other than through their arguments.
 
-    As by a call of the network itself, or by differentiating by `u.points`: the Jacobian of carried
-    derivatives would be without that.
+    Examples are a call of the network itself, or differentiation with respect to `u.points`. The
+    Jacobian of carried derivatives would lack these parts.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Whose parameters require gradients.
+        Network whose parameters require gradients.
     residuals : iterable of tensors
+        Residuals of all terms.
     functions : iterable of iterables of Derivatives
-        That they were made of.
+        Functions that the residuals were computed from.
 
     Raises
     ------
     NotCarriedError
+        If residuals depend on the network in another way.
 
     Examples
     --------
@@ -238,4 +244,4 @@ def check_only_carried(
     ):
         raise NotCarriedError("residuals that call the network")
     if any(function.points.requires_grad for of_term in functions for function in of_term):
-        raise NotCarriedError("residuals that differentiate by the points")
+        raise NotCarriedError("residuals that differentiate with respect to the points")

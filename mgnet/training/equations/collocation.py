@@ -30,25 +30,34 @@ from mgnet.training.loss.sample_order import sample_order, shares
 
 __all__ = ["Collocation"]
 
-At = Callable[[torch.nn.Module, torch.Tensor], Derivatives]  # of a network at points
-TRIED = 16  # points, the first and the last of a term, that tell whether it can be taken apart
+# The derivatives of a network at points.
+At = Callable[[torch.nn.Module, torch.Tensor], Derivatives]
+TRIED = 16  # first and last points of a term, used to test whether it can be split
 
 
 class Collocation(LeastSquares):
-    """A differential equation for a network: least squares of residuals at points.
+    """Least-squares problem for a differential equation: residuals of a network at points.
 
-    The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
-    loss as papers print it. With a KAN or a `torch.nn.Sequential` of linear layers and pointwise
-    activations, alone or in an `Ansatz`, derivatives up to the second are carried through the
-    layers and the Jacobian is explicit. Other networks are differentiated automatically, and so are
-    residuals that ask for more, mix samples or reach parameters by themselves.
+    The value is `1/2 sum over terms of weight * mean of squares`; `mean_square` gives twice that,
+    the loss that papers usually print. For a KAN or a `torch.nn.Sequential` of linear layers and
+    pointwise activations, alone or in an `Ansatz`, derivatives up to the second are propagated
+    through the layers and the Jacobian is explicit. Other networks are differentiated
+    automatically, and so are residuals that need higher derivatives, mix samples or use parameters
+    directly.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network that represents the solution.
     terms : sequence of Term
+        Residuals and their points.
     chunk_size : int, optional
-        Rows of the Jacobian in memory at once, as in `LeastSquares`.
+        Number of rows of the Jacobian in memory at once, as for `LeastSquares`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If terms are not a non-empty sequence of Term, or precisions differ.
 
     Examples
     --------
@@ -72,36 +81,37 @@ class Collocation(LeastSquares):
     ):
         if isinstance(terms, Term) or any(not isinstance(term, Term) for term in terms):
             raise TypeError(
-                "Collocation got terms that are no list of Term; give [Term(residual, points), ...]"
+                "Collocation got terms that are not a list of Term; give [Term(residual, points), "
+                "...]"
             )
         if not terms:
             raise ValueError("Collocation got no terms; give at least one Term")
         super().__init__(network, None, residual=self._terms_of, chunk_size=chunk_size)
         self.terms = tuple(terms)
-        self._plain = True  # until a network or a residual turns out to need more
+        self._plain = True  # until a network or a residual needs automatic differentiation
         self._inputs = dict[int, FixedInputs]()
 
     def with_network(self, network: torch.nn.Module) -> Collocation:
         return Collocation(network, self.terms, chunk_size=self.chunk_size)
 
     def with_data(self, batch: Any) -> Collocation:
-        """The same with other terms: other points, weights or attention."""
+        """The same problem with other terms: other points, weights or attention."""
         return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
-        """The same on a part of the points of every term."""
+        """The same problem on a part of the points of every term."""
         return self.with_data([term.subsampled(fraction) for term in self.terms])
 
     @property
     def samples(self) -> int:
-        """The points of all terms."""
+        """Number of points of all terms."""
         return sum(term.samples for term in self.terms)
 
     def split(self, count: int) -> tuple[Collocation, Collocation]:
-        """The same at `count` points, and at all others.
+        """The same problem at `count` points, and at all others.
 
-        Of terms with few points, as measurements and corners have, all remain, and both problems
-        have them; the others have equal numbers.
+        Terms with few points, such as measurements and corners, keep all points in both problems;
+        the other terms have equal numbers of points.
         """
         if count >= self.samples:
             return self, self
@@ -114,7 +124,7 @@ class Collocation(LeastSquares):
         return self.with_data(few), self.with_data(rest)
 
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
-        """The residuals of each term as its function gives them: (samples, components)."""
+        """The residuals of each term as returned by its function: (samples, components)."""
         u = u.detach()
         blocks = self._carried(self._blocks_of, u, self._inputs)
         if blocks is None:
@@ -123,16 +133,21 @@ class Collocation(LeastSquares):
         return [block.detach() for block in blocks]
 
     def attended(self, u: torch.Tensor, rate: float = 1e-4) -> Collocation:
-        """With residual-based attention: factors `(1 - rate) a + rate |r| / max |r|`.
+        """The same problem with residual-based attention, `(1 - rate) a + rate |r| / max |r|`.
 
         Source: Anagnostopoulos et al., arXiv 2307.00379, equation (6).
 
         Parameters
         ----------
         u : tensor
-            The parameters at which the residuals are taken.
+            Parameters at which the residuals are evaluated.
         rate : float
-            Above 0, at most 1.
+            Rate of the change, above 0 and at most 1.
+
+        Raises
+        ------
+        ValueError
+            If the rate is out of its range.
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"attended got rate {rate}; it must be above 0 and at most 1")
@@ -145,11 +160,11 @@ class Collocation(LeastSquares):
         return self.with_data(terms)
 
     def mean_square(self, u: torch.Tensor) -> float:
-        """The loss as it is usually printed: the sum of weighted means of squares."""
+        """The loss in its usual form: the sum of weighted means of squares."""
         return 2.0 * self.value(u)
 
     def standard_errors(self, u: torch.Tensor, noise: Sequence[float | None]) -> dict[str, float]:
-        """How far noise in the data moves the coefficients of the equation, to first order.
+        """Estimate the errors of the coefficients of the equation from the noise, to first order.
 
         Noise e in the residuals moves the minimum by `-J^+ e`, J^+ being the pseudoinverse of the
         Jacobian, `(J^T J)^-1 J^T` where it has full rank. Source: Bates and Watts, Nonlinear
@@ -158,16 +173,21 @@ class Collocation(LeastSquares):
         Parameters
         ----------
         u : tensor
-            The parameters at the minimum.
+            Parameters at the minimum.
         noise : sequence of (float or None)
-            For each term the standard deviation of the noise in what its function gives, in the
-            unit of that; None for a term without noise.
+            For each term the standard deviation of the noise in its residual, in the unit of the
+            residual; None for a term without noise.
 
         Returns
         -------
         dict of str to float
-            By name, in the unit of the coefficient; infinite where the residuals do not determine
-            it. Coefficients that are not trained are left out.
+            Standard errors by name, in the unit of the coefficient; infinite if the residuals do
+            not determine the coefficient. Coefficients that are not trained are omitted.
+
+        Raises
+        ------
+        ValueError
+            If there is not one entry per term, or the network has no coefficients.
 
         Examples
         --------
@@ -207,14 +227,14 @@ class Collocation(LeastSquares):
             raise
 
     def _check_precision(self, error: RuntimeError) -> None:
-        """Tell what to change where points and parameters differ in precision."""
+        """Explain what to change if points and parameters differ in precision."""
         points = {place.dtype for term in self.terms for place in term.places}
         parameters = {p.dtype for p in self.network.parameters()}
         if len(points | parameters) > 1 and "dtype" in str(error):
             raise TypeError(
                 f"Collocation got points of {', '.join(sorted(map(str, points)))} for parameters "
-                f"of {', '.join(sorted(map(str, parameters)))}; take network.double(), or points "
-                "of the other precision, as quasi_random(..., dtype=torch.float32)"
+                f"of {', '.join(sorted(map(str, parameters)))}; use network.double(), or points "
+                "of the other precision, such as quasi_random(..., dtype=torch.float32)"
             ) from error
 
     def _terms_of(self, network: torch.nn.Module, at: At | None = None) -> tuple[torch.Tensor, ...]:
@@ -227,11 +247,11 @@ class Collocation(LeastSquares):
         u: torch.Tensor,
         known: dict[int, FixedInputs],
     ) -> Any:
-        """What a function of the network makes of carried derivatives, else None.
+        """Apply a function of the network to carried derivatives; None if that is not possible.
 
-        Errors end the attempts: they may be those of the function, which then come again from
-        automatic differentiation, or a residual may ask for derivatives that are not carried. A
-        network with derivatives of its own refuses in words what it does not have.
+        An error ends the attempt: it may come from the function, and then occurs again with
+        automatic differentiation, or a residual may need derivatives that are not carried. A
+        network with its own derivatives raises a descriptive error for those that it does not have.
         """
         if not self._plain:
             return None
@@ -250,7 +270,7 @@ class Collocation(LeastSquares):
                 self._plain = False
                 return None
 
-        # Without parameters that require gradients, a network of the former kind keeps no graph.
+        # Without parameters that require gradients, such a network keeps no graph.
         with torch.set_grad_enabled(u.requires_grad or not own):
             return self.flat.evaluate(attempt, u)
 
@@ -261,18 +281,25 @@ class Collocation(LeastSquares):
         return torch.cat([block.detach().flatten() for block in blocks]).double()
 
     def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
-        """The residual vectors of several parameter vectors, as of trial points of one step.
+        """The residual vectors of several parameter vectors, such as trial points of one step.
 
-        One after the other: with thousands of points a batch of them takes as long, for the
-        products do.
+        They are evaluated one after another: with thousands of points, a batched evaluation takes
+        as long, because the matrix products dominate.
 
         Parameters
         ----------
         us : tensor of shape (several, parameters)
+            Parameter vectors, one per row.
 
         Returns
         -------
         tensor of shape (several, residuals), in float64
+            Residual vectors, one per row.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not (several, parameters).
 
         Examples
         --------
@@ -283,7 +310,7 @@ class Collocation(LeastSquares):
         """
         if us.dim() != 2 or not len(us):
             raise ValueError(
-                f"residuals_of_many got shape {tuple(us.shape)}; give (several, parameters), as "
+                f"residuals_of_many got shape {tuple(us.shape)}; give (several, parameters), like "
                 "u.unsqueeze(0) for one vector"
             )
         return torch.stack([self.residuals(u) for u in us])
@@ -301,7 +328,7 @@ class Collocation(LeastSquares):
         return made[0], DenseJacobian(made[1])
 
     def _streamed(self, u: torch.Tensor, most: int) -> tuple[torch.Tensor, RowBlocks] | None:
-        """The Jacobian in blocks of rows; None where a residual needs all points of its term."""
+        """The Jacobian in blocks of rows; None if a residual needs all points of its term."""
         r = self.residuals(u)
         components = [block.shape[1] for block in self.unscaled(u)]
         ends = [t.samples * c for t, c in zip(self.terms, components, strict=True)]
@@ -326,7 +353,7 @@ class Collocation(LeastSquares):
                 if not torch.allclose(found, r[rows], rtol=1e-6, atol=1e-6 * float(r.abs().max())):
                     return None
         except Exception:
-            self._plain = plain  # its function does not take other points than those of the term
+            self._plain = plain  # its function works only with all points of the term
             return None
         stream = RowStream(self.flat, self._terms_of, u, most)
         exact = u.dtype == torch.float64
@@ -342,7 +369,7 @@ class Collocation(LeastSquares):
     def _linearized(
         self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The residuals of some terms and their Jacobian, float64; None where none is carried."""
+        """The residuals of some terms and their Jacobian in float64, or None."""
 
         def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
             return self._filled(network, terms, at)
@@ -353,7 +380,7 @@ class Collocation(LeastSquares):
     def _filled(
         self, network: torch.nn.Module, terms: Sequence[Term], at: At
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same, term by term."""
+        """The residuals and the Jacobian, term by term."""
         functions = [[at(network, place) for place in t.places] for t in terms]
         blocks = [t.scaled(t.at(*f)) for t, f in zip(terms, functions, strict=True)]
         check_only_carried(network, blocks, functions)

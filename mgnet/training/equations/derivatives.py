@@ -1,8 +1,8 @@
-"""What a differential equation asks of a network: outputs and derivatives in the inputs.
+"""Outputs of a network and their derivatives with respect to its inputs.
 
-For any module by differentiating twice; a network that carries derivatives forward (a KAN does) is
-asked for its own. `Ansatz` wraps either: features of the points before it, hard constraints after
-it, unknown coefficients of the equation beside it.
+Any module is differentiated twice; a network that propagates derivatives itself, such as a KAN, is
+asked for its own. `Ansatz` wraps either, with features of the points before the network, hard
+constraints after it, and unknown coefficients of the equation.
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ Function = Callable[..., torch.Tensor]
 
 
 class Derivatives(Protocol):
-    """A function of the points, made to be differentiated; what a residual function is given.
+    """A differentiable function of the points: the argument of a residual function.
 
     Attributes
     ----------
     points : tensor of shape (samples, inputs)
+        Points of evaluation.
     """
 
     points: torch.Tensor
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """Values of shape (samples, outputs)."""
         ...
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The value, or its derivative by one or two of the inputs: shape (samples, outputs)."""
+        """The value, or a derivative with respect to one or two inputs: (samples, outputs)."""
         ...
 
 
 class MixedSamplesError(ValueError):
-    """A function in an `Ansatz` makes a row of several samples: no derivatives by single points."""
+    """A function in an `Ansatz` mixes samples, so there is no derivative at a single point."""
 
 
 def check_axes(axes: tuple[int, ...], inputs: int) -> None:
-    """Raise unless all are numbers of inputs."""
+    """Raise an error unless all axes are numbers of inputs."""
     if not all(is_whole(axis, 0, inputs - 1) for axis in axes):
         raise ValueError(
             f"u.d got the axes {axes}; an axis is a column of the points, 0 to {inputs - 1}"
@@ -62,7 +63,7 @@ def check_axes(axes: tuple[int, ...], inputs: int) -> None:
 
 
 class Coefficients(dict[str, torch.Tensor]):
-    """Those of an `Ansatz`, by name; empty for other networks.
+    """The coefficients of an `Ansatz` by name; empty for other networks.
 
     Examples
     --------
@@ -81,7 +82,7 @@ class Coefficients(dict[str, torch.Tensor]):
 
 
 class Points:
-    """The points themselves, as a function of the points.
+    """The points as a function of themselves.
 
     Examples
     --------
@@ -94,18 +95,24 @@ class Points:
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, inputs)."""
+        """Values of shape (samples, inputs)."""
         return self.points
 
     def d(self, *axes: int) -> torch.Tensor:
-        """A unit vector for one axis, zero for two."""
+        """A unit vector for one axis, zero for two.
+
+        Raises
+        ------
+        ValueError
+            If there are no axes, more than two, or axes that do not exist.
+        """
         if not axes:
             return self.points
         check_axes(axes, self.points.shape[1])
         if len(axes) > 2:
             raise ValueError(
-                f"u.d got the axes {axes}; give one or two (higher derivatives: more unknowns, a "
-                "system of equations)"
+                f"u.d got the axes {axes}; give one or two (for higher derivatives introduce "
+                "unknowns, as in a first-order system)"
             )
         unit = torch.zeros_like(self.points)
         if len(axes) == 1:
@@ -131,18 +138,18 @@ class Composed:
         self.points = inner.points
         self.coefficients = Coefficients(coefficients)
         self._made: dict[tuple[int, ...], torch.Tensor] = {}
-        # What `outer` was differentiated by: its arguments, then also first tangents.
+        # Variables of differentiation of `outer`: its arguments, then also first tangents.
         self._arguments: tuple[torch.Tensor, ...] = ()
         self._slopes: dict[int, torch.Tensor] = {}
-        self._checked = False  # whether `outer` treats each row by itself
+        self._checked = False  # whether `outer` treats each row separately
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """Values of shape (samples, outputs)."""
         return self.d()
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The derivative by one or two inputs, shape (samples, outputs)."""
+        """The derivative with respect to one or two inputs, of shape (samples, outputs)."""
         axes = tuple(sorted(axes))
         if axes not in self._made:
             self._made[axes] = self._along(axes)
@@ -169,7 +176,7 @@ class Composed:
         return _directional(value, arguments, tangents)
 
     def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
-        """Add derivatives of residuals in the parameters of the network, then the coefficients."""
+        """Add derivatives of residuals with respect to the parameters, then the coefficients."""
         own = len(self.coefficients)
         network = J.shape[1] - own
         self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
@@ -193,7 +200,7 @@ def _differentiable(part: torch.Tensor) -> torch.Tensor:
 
 
 def _check_row_wise(value: torch.Tensor, arguments: Sequence[torch.Tensor]) -> None:
-    """Raise where what a function made of rows mixes them: there is no slope at a single point."""
+    """Raise an error if a function of rows mixes them: a slope at a single point does not exist."""
     for column in value.unbind(1):
         if not column.requires_grad:
             continue
@@ -202,16 +209,16 @@ def _check_row_wise(value: torch.Tensor, arguments: Sequence[torch.Tensor]) -> N
         )
         if not is_row_wise(column, arguments, gradients):
             raise MixedSamplesError(
-                "the output or features of an Ansatz mix samples, as a mean over points does; "
-                "derivatives by a point need a function of each row by itself: compute such "
-                "numbers before, from fixed points"
+                "the output or features of an Ansatz mix samples, for example by a mean over "
+                "points; derivatives at a point need a function of each row alone: compute such "
+                "numbers in advance, from fixed points"
             )
 
 
 def _directional(
     value: torch.Tensor, arguments: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """The derivative of a function that treats every row by itself."""
+    """The directional derivative of a function that treats every row separately."""
     columns = []
     for column in value.unbind(1):
         gradients = torch.autograd.grad(
@@ -223,7 +230,7 @@ def _directional(
 
 
 class _ByAutograd:
-    """The derivatives of any module."""
+    """The derivatives of any module, by automatic differentiation."""
 
     def __init__(self, network: torch.nn.Module, points: torch.Tensor):
         self.network = network
@@ -248,7 +255,7 @@ class _ByAutograd:
     def _gradients(self, axes: tuple[int, ...]) -> dict[tuple[int, ...], torch.Tensor]:
         columns = []
         for output in self._made[axes].unbind(1):
-            if not output.requires_grad:  # the slope of what is linear, with fixed parameters
+            if not output.requires_grad:  # the slope of a linear function with fixed parameters
                 columns.append(torch.zeros_like(self.points))
                 continue
             (column,) = torch.autograd.grad(
@@ -264,18 +271,20 @@ class _ByAutograd:
 
 
 class Ansatz(torch.nn.Module):
-    """A network within a function: `output(x, network(features(x)))`, a network itself.
+    """A network inside a function, `output(x, network(features(x)))`, which is a network itself.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network to wrap.
     output : callable, optional
-        `(points, outputs) -> outputs`, of torch functions, each row by itself: a hard constraint.
+        `(points, outputs) -> outputs`, built from torch functions, for each row separately: a hard
+        constraint.
     features : callable, optional
-        `points -> inputs of the network`, each row by itself: periodic functions, a level set.
+        `points -> inputs of the network`, for each row separately: periodic functions, a level set.
     coefficients : mapping of str to float, optional
-        Unknown coefficients of the equation: parameters like all others, at `u.coefficients[name]`
-        in a residual function, with these starting values.
+        Unknown coefficients of the equation and their initial values. They are trained like all
+        parameters; a residual function reads them as `u.coefficients[name]`.
 
     Examples
     --------
@@ -315,7 +324,9 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
     Parameters
     ----------
     network : torch.nn.Module
+        Network to differentiate.
     points : tensor of shape (samples, inputs)
+        Points of evaluation.
 
     Examples
     --------
@@ -334,12 +345,12 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
     copies = {name: c.expand(len(points), 1) for name, c in network.coefficients.items()}
     for copy in copies.values():
         if torch.is_grad_enabled() and not copy.requires_grad:
-            copy.requires_grad_()  # one for each sample: see `Composed.add_jacobian`
+            copy.requires_grad_()  # one per sample, see `Composed.add_jacobian`
     return Composed(network.output, network.network.derivatives(inputs), copies)  # type: ignore
 
 
 def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
-    """The same by automatic differentiation, whatever the network brings.
+    """The same by automatic differentiation, even if the network has its own derivatives.
 
     Examples
     --------
@@ -350,10 +361,10 @@ def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivative
 
 
 def carries(network: torch.nn.Module) -> bool:
-    """Whether derivatives are carried forward, with a Jacobian of their own.
+    """Whether a network propagates derivatives itself, with their own Jacobian.
 
-    By a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
-    `mgnet.knots.derivatives`. Not where a subclass or a hook would be left out.
+    It needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
+    `mgnet.knots.derivatives`. A subclass or a hook that it would omit gives False.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Boxes of points, as users write them: an interval for each input."""
+"""Check boxes of points given by users: an interval for each input."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ Domain = Sequence[tuple[float, float]]
 
 
 def checked_domain(owner: str, domain: Any, sides: bool = False) -> tuple[tuple[float, float], ...]:
-    """The intervals of a box, as floats.
+    """Check the intervals of a box and return them as floats.
 
     Parameters
     ----------
     owner : str
-        The function that got it, for the message.
+        Name of the function in the message.
     domain : sequence of (low, high)
-        One pair for each input, in increasing order; also as an array or a tensor.
+        One pair for each input, in increasing order; may be an array or a tensor.
     sides : bool
-        Whether an interval may be one point, as on a side of a box.
+        Whether an interval may be one point, as for a side of a box.
 
     Raises
     ------
     ValueError
-        If it is none, or the length of an interval is not a finite number, or too small to divide.
+        If it is not such a sequence, or the length of an interval is not finite or too small to
+        divide by.
 
     Examples
     --------
@@ -48,8 +49,8 @@ order, as [(-1.0, 1.0), (0.0, 2.0)]
     if not listed or not all(_is_interval(pair, sides) for pair in given):
         order = "" if sides else ", in increasing order"
         raise ValueError(
-            f"{owner} got domain {shown(given)}; give a pair (low, high) for each input{order}, as "
-            "[(-1.0, 1.0), (0.0, 2.0)]"
+            f"{owner} got domain {shown(given)}; give a pair (low, high) for each input{order}, "
+            "such as [(-1.0, 1.0), (0.0, 2.0)]"
         )
     return tuple((float(low), float(high)) for low, high in given)
 

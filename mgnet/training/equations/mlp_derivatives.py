@@ -5,18 +5,19 @@ A linear layer maps derivatives as it maps values; a pointwise activation s(a) g
     h_i  = s'(a) a_i
     h_ij = s''(a) a_i a_j + s'(a) a_ij
 
-One sweep back turns the derivatives S, S_i, S_ij of a residual by h, h_i, h_ij into those by a:
+One sweep back turns the derivatives S, S_i, S_ij of a residual with respect to h, h_i, h_ij into
+those with respect to a:
 
     A_ij = s' S_ij
     A_i  = s' S_i + s'' sum_j (1 + [i = j]) a_j S_ij
     A    = s' S + s'' (sum_i a_i S_i + sum_ij a_ij S_ij) + s''' sum_ij a_i a_j S_ij
 
-(i <= j), and a row of the Jacobian is, for a linear layer of input z, `A z^T + sum A_i z_i^T +
-sum A_ij z_ij^T`: no copy of the parameters for each sample, no graph.
+(i <= j), and a row of the Jacobian is, for a linear layer with input z, `A z^T + sum A_i z_i^T +
+sum A_ij z_ij^T`: this needs neither a copy of the parameters for each sample nor a graph.
 
-Both ways take a block of samples through all layers, so that what they compute with stays in the
-cache, and hidden values are computed again for the Jacobian: that takes less time than to fetch
-them, and no memory. In a block the samples are the last axis, along which processors compute.
+Both passes take a block of samples through all layers, so that the intermediate values stay in the
+cache. Hidden values are recomputed for the Jacobian, which is faster than reading them from memory
+and needs none. In a block the samples are the last axis, which is vectorized.
 """
 
 from __future__ import annotations
@@ -39,23 +40,25 @@ __all__ = ["MLPDerivatives", "NotCarriedError", "gradients_by_sample", "layers_o
 
 Axes = tuple[int, ...]
 
-# Entries of J in a block of samples: on the CPU of what stays in the cache, measured.
+# Entries of J in a block of samples: on the CPU it is chosen, by measurement, to fit in the cache.
 BLOCK, BLOCK_ELSEWHERE = 2**20, 2**26
 
 
 class NotCarriedError(Exception):
-    """What was asked of carried derivatives is not among them; automatic differentiation has it."""
+    """A derivative is not carried; automatic differentiation is used instead."""
 
 
 def gradients_by_sample(
     residual: torch.Tensor, outputs: list[torch.Tensor]
 ) -> tuple[torch.Tensor | None, ...]:
-    """The derivatives of residuals by outputs of the same sample, None where there are none.
+    """The derivatives of residuals with respect to outputs of the same sample, or None.
 
     Parameters
     ----------
     residual : tensor of shape (samples,)
+        One residual per sample.
     outputs : list of tensors of shape (samples, outputs)
+        Tensors to differentiate with respect to.
 
     Raises
     ------
@@ -75,14 +78,16 @@ def gradients_by_sample(
 
 
 def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
-    """The layers of a plain network in their order, None where it is another.
+    """The layers of a plain network in order; None for other networks.
 
-    Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of the activations in
-    `FORMULAS` and `POINTWISE`, to which no subclass, hook or parametrization adds.
+    Plain networks are a `Linear` and a `Sequential`, nested or not, of `Linear` and of the
+    activations in `FORMULAS` and `POINTWISE`, without additions by a subclass, hook or
+    parametrization.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network to take apart.
 
     Examples
     --------
@@ -115,13 +120,13 @@ def _flat(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _is_activation(module: torch.nn.Module) -> bool:
-    """Whether it is known to act on each entry alone."""
+    """Whether a module is known to act on each entry separately."""
     return type(module) in (*FORMULAS, *POINTWISE)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """A block of samples in a layer: what goes in, of shape (width, kinds, samples)."""
+    """A block of samples in a layer: its input, of shape (width, kinds, samples)."""
 
     layer: torch.nn.Module
     state: torch.Tensor
@@ -129,37 +134,38 @@ class _Pass:
 
 
 class _Kinds:
-    """Which derivatives are carried together: the value, first ones, second ones."""
+    """The derivatives that are propagated together: the value, first and second ones."""
 
     def __init__(self, asked: Iterable[Axes]):
         needed = {()} | {some for axes in asked for some in (axes[:1], axes[1:], axes)}
         self.axes = sorted(needed, key=lambda axes: (len(axes), axes))
         place = {axes: number for number, axes in enumerate(self.axes)}
-        # Of each second derivative: its place and those of its first ones.
+        # For each second derivative, its position and those of its first derivatives.
         self.pairs = [
             (place[axes], place[axes[:1]], place[axes[1:]]) for axes in self.axes if len(axes) == 2
         ]
 
 
 class MLPDerivatives:
-    """Outputs of a plain network and their derivatives, made when they are asked for.
+    """Outputs of a plain network and their derivatives, computed on demand.
 
-    They do not depend on the parameters for automatic differentiation: `add_jacobian` does that.
+    Automatic differentiation does not see their dependence on the parameters; `add_jacobian` adds
+    it.
 
     Parameters
     ----------
     network : torch.nn.Module
-        That `layers_of` knows.
+        Network that `layers_of` supports.
     inputs : Derivatives
-        Of the network, with respect to the points.
+        Inputs of the network and their derivatives with respect to the points.
     asked : set, optional
-        Which derivatives were asked for before, at these points: they will be made together. What
-        is asked for is added to it.
+        Derivatives requested before at these points, which are computed together. New requests are
+        added to the set.
 
     Raises
     ------
     NotCarriedError
-        If the network is another, or the inputs are of another precision.
+        If the network is of another kind, or the inputs have another precision.
 
     Examples
     --------
@@ -179,7 +185,7 @@ class MLPDerivatives:
     ):
         layers, value = layers_of(network), inputs.value
         if layers is None:
-            raise NotCarriedError(f"{type(network).__name__} is no plain network")
+            raise NotCarriedError(f"{type(network).__name__} is not a plain network")
         first = next(network.parameters())
         if value.dtype != first.dtype or torch.is_autocast_enabled(value.device.type):
             raise NotCarriedError(f"inputs are of {value.dtype}, parameters of {first.dtype}")
@@ -188,7 +194,7 @@ class MLPDerivatives:
         self.inputs = inputs
         self.layers = layers
         self.asked: set[Axes] = set() if asked is None else asked
-        self._places = dict[int, int]()  # of each parameter, by its id: the first column of J
+        self._places = dict[int, int]()  # the first column of J for each parameter, by its id
         start = 0
         for parameter in network.parameters():
             self._places[id(parameter)] = start
@@ -199,11 +205,17 @@ class MLPDerivatives:
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """Values of shape (samples, outputs)."""
         return self.d()
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The derivative by one or two inputs, shape (samples, outputs)."""
+        """The derivative with respect to one or two inputs, of shape (samples, outputs).
+
+        Raises
+        ------
+        NotCarriedError
+            If more than two axes are given.
+        """
         axes = tuple(sorted(axes))
         if len(axes) > 2:
             raise NotCarriedError(f"a derivative of order {len(axes)}")
@@ -214,7 +226,7 @@ class MLPDerivatives:
 
     @torch.no_grad()
     def _propagate(self) -> None:
-        """Make all outputs that were asked for, but those that are there."""
+        """Compute all requested outputs that are missing."""
         kinds = _Kinds(self.asked - self._outputs.keys())
         whole = self._stacked(kinds)
         blocks = [
@@ -256,9 +268,9 @@ class MLPDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Entry i made of the values and derivatives of sample i.
+            Residuals; entry i depends on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
-            Fastest with its columns contiguous.
+            Matrix to add to; fastest with contiguous columns.
 
         Raises
         ------
@@ -286,7 +298,7 @@ class MLPDerivatives:
     def _backward(
         self, adjoint: torch.Tensor, passes: list[_Pass], kinds: _Kinds, J: torch.Tensor
     ) -> None:
-        """From the last layer to the first; the adjoint is that of what a layer gives."""
+        """Go from the last layer to the first; the adjoint belongs to the output of a layer."""
         for number in reversed(range(len(passes))):
             layer, state, s = passes[number].layer, passes[number].state, passes[number].activated
             if s is not None:
@@ -301,11 +313,11 @@ class MLPDerivatives:
     def _fill(
         self, J: torch.Tensor, layer: torch.nn.Linear, adjoint: torch.Tensor, state: torch.Tensor
     ) -> None:
-        """Into J of shape (parameters, samples)."""
+        """Fill J of shape (parameters, samples)."""
         outputs, inputs = layer.weight.shape
         start = self._places[id(layer.weight)]
         weights = J[start : start + outputs * inputs].unflatten(0, (outputs, inputs))
-        # Rows that lie apart, as those of one of several components do, are written once.
+        # Rows that are not adjacent, such as those of one of several components, are written once.
         apart = weights.stride(2) != 1
         sums = torch.zeros_like(weights) if apart else weights
         for kind in range(state.shape[1]):
@@ -318,12 +330,12 @@ class MLPDerivatives:
 
 
 def _times(matrix: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    """All kinds and samples in one product."""
+    """Multiply all kinds and samples in one product."""
     return (matrix @ state.flatten(1)).unflatten(1, state.shape[1:])
 
 
 def _activated(s: Activated, a: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
-    """What an activation gives for a."""
+    """The values of an activation at a and their derivatives."""
     if len(kinds.axes) == 1:
         return s[0].unsqueeze(1)
     h = a * s[1].unsqueeze(1)
@@ -350,7 +362,7 @@ def _columns(
 
 
 def _pulled(s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
-    """The adjoint of what goes into an activation, made of that of what it gives."""
+    """The adjoint of the input of an activation from that of its output."""
     if len(kinds.axes) == 1:
         return outer.mul_(s[1].unsqueeze(1))
     value = (outer[:, 1:] * a[:, 1:]).sum(1).mul_(s[2])

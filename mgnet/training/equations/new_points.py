@@ -1,4 +1,4 @@
-"""New points again and again, and more of them later: few points make the first steps cheap."""
+"""New points every few cycles, and more of them later, so that the first steps are cheap."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from mgnet.training.equations.quasi_random import quasi_random
 
 __all__ = ["NewPoints"]
 
-FEW = 16  # even points fill more than half of every interval
-CANDIDATES = 10  # per point that is drawn by the residual
+FEW = 16  # evenly spaced points cover more than half of every interval
+CANDIDATES = 10  # per point that is selected by its residual
 
 
 @dataclass(frozen=True)
 class NewPoints:
-    """A `refresh` of `levenberg_marquardt`: a term of a `Collocation` gets other points.
+    """A `refresh` of `levenberg_marquardt` that replaces the points of a term of a `Collocation`.
 
-    Fixed points can be learnt by heart: with fewer than a few times as many residuals as
-    parameters, errors stop falling while the loss goes on. New ones every few cycles measure what
-    was not trained on, and early cycles, far from the solution, need few of them. The residual of
-    the term must be a function of `u.points`: data that were made for its first points are no more
-    in their places. All its points must be in one box; for two sides of one take two terms.
+    A network can memorize fixed points: with fewer than a few times as many residuals as
+    parameters, errors stop decreasing while the loss continues to fall. New points every few cycles
+    avoid this, and early cycles, far from the solution, need few points. The residual of the term
+    must be a function of `u.points`; precomputed data for the first points would not match. All
+    points of the term must lie in one box; use two terms for two sides of a box.
 
     Parameters
     ----------
     domain : sequence of (low, high)
-        An interval for each input, as in `quasi_random`.
+        Interval for each input, as for `quasi_random`.
     counts : int, or sequence of (cycle, points)
-        How many points, or how many from which cycle on; the first cycle is 0, and that of the
-        points which the term has.
+        Number of points, or pairs of a cycle and the number of points from that cycle on. The first
+        cycle is 0, which uses the points of the term.
     every : int
-        Cycles between new points; they also come where their number changes.
+        Number of cycles between new points; a change of their number also gives new points.
     share : float
-        Of the points, 0 to below 1, that are drawn where the residual is large, by its size; the
-        others are even (Sobol').
+        Share of the points, from 0 to below 1, drawn with a probability proportional to the
+        residual; the others are evenly distributed (Sobol').
     term : int
-        Which term, from 0.
+        Index of the term, from 0.
     seed : int
+        Seed of the random points.
 
     Raises
     ------
     ValueError
-        If a number is none, or cycles do not increase from 0; when called, if the term has pairs
-        of points, or points outside of the domain, is not there, or gives another residual for the
-        same points in another order.
+        If a parameter is invalid, or cycles do not increase from 0. When called, if the term does
+        not exist, has pairs of points or points outside the domain, or its residual changes with
+        the order of the points.
 
     Examples
     --------
@@ -79,7 +80,7 @@ class NewPoints:
         if not _are_counts(self.counts):
             raise ValueError(
                 f"NewPoints got counts {shown(self.counts)}; give a number of points, or pairs "
-                "(cycle, points) with increasing cycles from 0, as [(0, 500), (50, 2000)]"
+                "(cycle, points) with increasing cycles from 0, such as [(0, 500), (50, 2000)]"
             )
         if not is_count(self.every):
             raise ValueError(f"NewPoints got every {shown(self.every)}; it must be at least 1")
@@ -95,13 +96,19 @@ class NewPoints:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem itself, or with new points; the same ones for the same cycle and seed."""
+        """The problem itself or with new points, the same ones for the same cycle and seed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the problem is not a Collocation, or its term does not fit.
+        """
         count, since = self._count_at(cycle)
         if since % self.every:
             return problem
         term = self._term_of(problem, u)
         old = term.places[0]
-        # PyTorch takes only 32 bits of a seed, so both numbers are mixed into these.
+        # PyTorch uses only 32 bits of a seed, so both numbers are mixed into these.
         mixed = np.random.SeedSequence([self.seed, cycle]).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
         chosen = min(round(self.share * count), count - 1)
@@ -116,7 +123,7 @@ class NewPoints:
         return problem.with_data(terms)
 
     def _count_at(self, cycle: int) -> tuple[int, int]:
-        """How many points in a cycle, and since how many cycles that is their number."""
+        """Number of points in a cycle, and for how many cycles it has been this number."""
         if isinstance(self.counts, Sequence):
             begun = [(first, count) for first, count in self.counts if first <= cycle]
             return begun[-1][1], cycle - begun[-1][0]
@@ -144,7 +151,7 @@ class NewPoints:
         return term
 
     def _check_domain(self, points: torch.Tensor) -> None:
-        """The points that the term has tell where it is meant to hold."""
+        """Check that the domain is the box of the term's points."""
         box = torch.tensor(
             checked_domain("NewPoints", self.domain, sides=True), dtype=torch.float64
         )
@@ -168,15 +175,15 @@ class NewPoints:
             )
 
     def _check_residual(self, alone: Collocation, u: torch.Tensor) -> None:
-        """Data beside the points would stay where they are."""
+        """Check that the residual depends on the points and not on precomputed data."""
         (term,), turned = alone.terms, alone.terms[0].places[0].flip(0)
         (r,) = alone.unscaled(u)
         (other,) = alone.with_data([replace(term, points=turned, attention=None)]).unscaled(u)
         size = float(r.abs().max())
         if not torch.allclose(r, other.flip(0), rtol=1e-4, atol=1e-4 * size, equal_nan=True):
             raise ValueError(
-                f"NewPoints got term {self.term}, whose residual is another one for the same "
-                "points in another order; make it a function of u.points, without data made before"
+                f"NewPoints got term {self.term}, whose residual changes for the same "
+                "points in another order; make it a function of u.points, without precomputed data"
             )
 
 

@@ -1,7 +1,7 @@
-"""Inputs that make a network exactly periodic: the cosine and the sine of an angle.
+"""Inputs that make a network exactly periodic: the cosine and sine of an angle.
 
-A network of (cos, sin) of `2 pi (x - a) / (b - a)` has period b - a in x, with all its derivatives,
-so no residual at the ends has to ask for it. Source: Dong and Ni, J. Comput. Phys. 435 (2021)
+A network of (cos, sin) of `2 pi (x - a) / (b - a)` has period b - a in x, and so have all its
+derivatives; no residual at the ends is needed. Source: Dong and Ni, J. Comput. Phys. 435 (2021)
 110242, the construction for smooth solutions.
 """
 
@@ -24,13 +24,16 @@ MOST_HARMONICS = 1000
 
 @dataclass(frozen=True)
 class PeriodicInputs:
-    """What `periodic` returns: a function of points, each row by itself.
+    """The features that `periodic` returns: a function of points, for each row separately.
 
     Parameters
     ----------
     domain : tuple of (low, high)
+        Interval of each input.
     dims : tuple of int
+        Periodic inputs.
     harmonics : int
+        Number of multiples of the basic frequency.
 
     Examples
     --------
@@ -44,11 +47,11 @@ class PeriodicInputs:
 
     @property
     def width(self) -> int:
-        """How many inputs the network has: 2 harmonics for a periodic input, 1 for any other."""
+        """Number of inputs of the network: 2 * harmonics for a periodic input, 1 for any other."""
         return len(self.domain) + (2 * self.harmonics - 1) * len(self.dims)
 
     def __call__(self, points: torch.Tensor) -> torch.Tensor:
-        """(samples, inputs) -> (samples, width)."""
+        """Map (samples, inputs) to (samples, width)."""
         if points.shape[-1] != len(self.domain):
             raise ValueError(
                 f"periodic inputs of {len(self.domain)} inputs got points of shape "
@@ -61,7 +64,7 @@ class PeriodicInputs:
                 columns.append((x - low) * (2.0 / (high - low)) - 1.0)
                 continue
             turns = (x - low) / (high - low)
-            # Whole turns are taken off first: both ends then give the same bits.
+            # Whole periods are removed first, so that both ends give bitwise equal results.
             angle = 2.0 * math.pi * (turns - turns.detach().round())
             for k in range(1, self.harmonics + 1):
                 columns += [torch.cos(k * angle), torch.sin(k * angle)]
@@ -72,28 +75,28 @@ def periodic(domain: Domain, dims: int | Sequence[int], *, harmonics: int = 1) -
     """Features for an `Ansatz` that make any network exactly periodic in some of its inputs.
 
     A periodic input x on [a, b] becomes `cos k t, sin k t` with `t = 2 pi (x - a) / (b - a)`, for k
-    = 1 to `harmonics`; every other input is scaled linearly to [-1, 1], where a `KAN` expects it.
+    = 1 to `harmonics`; every other input is scaled linearly to [-1, 1], the domain of a `KAN`.
     The columns are in the order of the inputs.
 
     Parameters
     ----------
     domain : sequence of (low, high)
-        An interval for each input, in its units; of a periodic one it is the period.
+        Interval for each input, in its units; for a periodic input, one period.
     dims : int or sequence of int
-        The periodic inputs, counted from 0.
+        Numbers of the periodic inputs, counted from 0.
     harmonics : int
-        Multiples of the basic frequency. With one a network makes the others itself; more help
-        where the solution has many waves in a period.
+        Number of multiples of the basic frequency. With one, the network builds the others itself;
+        more help if the solution has many waves in a period.
 
     Returns
     -------
     PeriodicInputs
-        `points -> inputs of the network`; its `width` is their number.
+        Function `points -> inputs of the network`; its `width` is the number of inputs.
 
     Raises
     ------
     ValueError
-        If the domain is none, or an entry of dims is no input of it.
+        If the domain is malformed, or an entry of dims is not the number of an input.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Points that fill a box more evenly than random ones, so that fewer of them will do."""
+"""Points that fill a box more evenly than random ones, so that fewer points suffice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mgnet.training.equations.domain import Domain, checked_domain
 __all__ = ["quasi_random"]
 
 KINDS = "sobol", "halton", "latin"
-# SciPy 1.15 gave the argument its new name.
+# SciPy 1.15 renamed the argument.
 SEED = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"
 MOST_BITS = 30  # of SciPy's Sobol sequence: 2^30 points
 
@@ -28,36 +28,39 @@ def quasi_random(
     *,
     dtype: torch.dtype = torch.float64,
 ) -> torch.Tensor:
-    """Points in a box, evenly spread, by `scipy.stats.qmc`.
+    """Draw evenly distributed points in a box, with `scipy.stats.qmc`.
 
-    For an integral over n points the error of a smooth function falls about as 1/n, of random
-    points as n^-1/2. All kinds are randomised, so no point lies in a corner, and the same seed
-    gives the same points.
+    For an integral over n points the error of a smooth function decreases about like 1/n, instead
+    of n^-1/2 for random points. All kinds are randomized, so no point lies in a corner, and the
+    same seed gives the same points.
 
     Parameters
     ----------
     count : int
-        Points. For "sobol" powers of two are best; of any other number the points are the first of
-        the next larger power.
+        Number of points. Powers of two are best for "sobol"; any other number gives the first
+        points of the next power of two.
     domain : sequence of (low, high)
-        An interval for each input, in its units. Where low = high the input has this value: a side
-        of a box, such as `[(-1, -1), (0, 2)]` for x = -1.
+        Interval for each input, in its units. If low = high, the input has this value: a side of a
+        box, such as `[(-1, -1), (0, 2)]` for x = -1.
     kind : "sobol", "halton" or "latin"
-        Sobol' and Halton sequences, and a Latin hypercube, in which every input is even by itself.
+        Sobol' or Halton sequence, or a Latin hypercube, in which every single input is evenly
+        distributed.
     seed : int or torch.Generator
-        A generator draws a new seed in every call, for `resampled`.
+        Seed, or a generator that draws a new seed in every call, for `resampled`.
     dtype : torch.dtype
+        Type of the points, float64 or float32.
 
     Returns
     -------
     tensor of shape (count, inputs)
+        The points.
 
     Raises
     ------
     ValueError
-        If the domain or a number is none, or "sobol" is asked for more than 2^30 points.
+        If the domain or a number is invalid, or "sobol" is used for more than 2^30 points.
     TypeError
-        If the seed is neither.
+        If the seed or the dtype has another type.
 
     Examples
     --------
@@ -87,15 +90,15 @@ def quasi_random(
     generator = np.random.default_rng(_number(seed))
     low, high = np.array(box).T
     free = low < high
-    # The points of a Sobol sequence are made by whole powers of two.
+    # The points of a Sobol sequence are generated in whole powers of two.
     made = 2 ** (int(count) - 1).bit_length() if kind == "sobol" else int(count)
     if kind == "sobol" and made > 2**MOST_BITS:
         raise ValueError(
-            f"quasi_random got count {written(count)}; 'sobol' has at most {2**MOST_BITS}: take "
+            f"quasi_random got count {written(count)}; 'sobol' has at most {2**MOST_BITS}: use "
             "'halton'"
         )
     check_memory(
-        24 * made * len(box), f"quasi_random got count {written(count)}", "take fewer points"
+        24 * made * len(box), f"quasi_random got count {written(count)}", "use fewer points"
     )
     x = np.tile(low, (int(count), 1))
     if free.any():
@@ -117,7 +120,7 @@ def _number(seed: Any) -> int:
 
 
 def _unit_points(kind: str, inputs: int, count: int, generator: np.random.Generator) -> Any:
-    """In the unit cube, shape (count, inputs)."""
+    """Points in the unit cube, of shape (count, inputs)."""
     given: dict[str, Any] = {SEED: generator}
     if kind == "sobol":
         return qmc.Sobol(inputs, **given).random_base2(count.bit_length() - 1)

@@ -1,6 +1,6 @@
-"""Rows and columns of Jacobians by few backward passes.
+"""Rows and columns of Jacobians from few backward passes.
 
-One pass tells all rows where a function treats each sample by itself; and two tell a column.
+One pass gives all rows if a function treats each sample separately, and two passes give a column.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ def is_row_wise(
     arguments: Sequence[torch.Tensor],
     gradients: Sequence[torch.Tensor | None],
 ) -> bool:
-    """Whether each entry of the values depends on the same row of every argument alone.
+    """Whether each entry of the values depends only on the same row of every argument.
 
-    Then a factor of an entry is one of that row of the gradients; tried with one set of factors.
+    A factor of an entry is then a factor of this row of the gradients; one set of factors is
+    tested.
 
     Parameters
     ----------
     values : tensor of shape (samples,), or of the shape of the arguments for single entries
+        Values of the function.
     arguments : sequence of tensors of shape (samples, ...)
-        Of which the values were made.
+        Arguments of the function.
     gradients : sequence of (tensor or None)
-        Of the sum of the values with respect to the arguments, None for one that is not used.
+        Gradients of the sum of the values with respect to the arguments; None for unused arguments.
 
     Examples
     --------
@@ -47,7 +49,7 @@ def is_row_wise(
         if one is None or other is None:
             continue
         expected = one * factors.view(*factors.shape, *[1] * (argument.dim() - factors.dim()))
-        # Not where a gradient is no number: it is then none in either way.
+        # Entries that are NaN in a gradient are not compared: they are NaN either way.
         if not holds(~((expected - other).norm() > tolerance * one.norm())):
             return False
     return True
@@ -59,11 +61,14 @@ def columns_by(numbers: Sequence[torch.Tensor], values: torch.Tensor) -> torch.T
     Parameters
     ----------
     numbers : sequence of tensors with one entry
+        Variables of differentiation.
     values : tensor of shape (samples,)
+        Values to differentiate.
 
     Returns
     -------
     tensor of shape (samples, numbers)
+        The derivatives.
 
     Examples
     --------
@@ -73,7 +78,7 @@ def columns_by(numbers: Sequence[torch.Tensor], values: torch.Tensor) -> torch.T
     """
     factors = torch.ones_like(values, requires_grad=True)
     sums = torch.autograd.grad(values, numbers, factors, create_graph=True, allow_unused=True)
-    # The derivative of `factors @ values` by a number is linear in the factors.
+    # The derivative of `factors @ values` with respect to a number is linear in the factors.
     columns = [
         torch.zeros_like(values)
         if total is None

@@ -19,16 +19,21 @@ LEAST, MOST = 1e-6, 1e6  # frequencies
 
 
 class Sine(torch.nn.Module):
-    """The activation `sin(frequency x)`, one frequency for the whole layer.
+    """The activation `sin(frequency x)` with one frequency for the whole layer.
 
     Parameters
     ----------
     frequency : float
-        Positive, dimensionless; radians per unit of the layer's values.
+        Frequency, positive and dimensionless: radians per unit of the layer's values.
     learn : bool
-        Whether it is a parameter, with this starting value.
+        Whether the frequency is a parameter, with this initial value.
     dtype : torch.dtype
-        Of the parameter.
+        Type of the parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has another type or is out of its range.
 
     Examples
     --------
@@ -48,12 +53,12 @@ class Sine(torch.nn.Module):
         _check_frequency("Sine", frequency)
         if not isinstance(learn, bool):
             raise TypeError(f"Sine got learn {shown(learn)}; it must be True or False")
-        # A number takes part in any precision; a parameter of shape () does, too.
+        # A number works in any precision, and so does a parameter of shape ().
         number = torch.tensor(float(frequency), dtype=dtype)
         self.frequency = torch.nn.Parameter(number) if learn else float(frequency)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> (..., width)."""
+        """Map (..., width) to (..., width)."""
         return torch.sin(self.frequency * x)
 
     def extra_repr(self) -> str:
@@ -70,24 +75,30 @@ def sine_network(
     dtype: torch.dtype = torch.float64,
     generator: torch.Generator | None = None,
 ) -> torch.nn.Sequential:
-    """Linear layers with sines between them, drawn so that values keep their size at any depth.
+    """Linear layers with sines between them; initial values keep their size at any depth.
 
-    Weights are even in `[-1, 1] / inputs` for the first layer and in `[-1, 1] sqrt(6 / inputs) /
-    frequency` for the others, biases in `[-1, 1] / sqrt(inputs)`, as in the authors' code. Inputs
-    are expected in [-1, 1].
+    Weights are uniform in `[-1, 1] / inputs` for the first layer and in `[-1, 1] sqrt(6 / inputs) /
+    frequency` for the others; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the authors'
+    code. Inputs should lie in [-1, 1].
 
     Parameters
     ----------
     widths : sequence of int
-        Of the input, the hidden layers and the output.
+        Numbers of inputs, of neurons in the hidden layers, and of outputs.
     frequency : float
-        Of all sines. The first layer has waves of up to `frequency / inputs` radians per unit of
-        its inputs: near 1 for smooth solutions, 30 for pictures (the authors' choice).
+        Frequency of all sines. The first layer has waves of up to `frequency / inputs` radians per
+        unit of its inputs: use about 1 for smooth solutions, 30 for pictures (the authors' choice).
     learn : bool
         Whether the frequency of each hidden layer is a parameter.
     dtype : torch.dtype
+        Type of all parameters, float64 or float32.
     generator : torch.Generator, optional
-        Seed 0 by default.
+        Source of random numbers; seed 0 by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has another type or is out of its range.
 
     Examples
     --------
@@ -99,8 +110,8 @@ def sine_network(
     """
     if not _are_widths(widths):
         raise ValueError(
-            f"sine_network got widths {shown(widths)}; give at least two positive integers, as "
-            "[2, 20, 20, 1]"
+            f"sine_network got widths {shown(widths)}; give at least two positive integers, such "
+            "as [2, 20, 20, 1]"
         )
     _check_frequency("sine_network", frequency)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -122,7 +133,7 @@ def sine_network(
 
 
 def _even(like: torch.Tensor, reach: float, generator: torch.Generator) -> torch.Tensor:
-    """Even in [-reach, reach]; drawn in float64, so that a seed means the same in any precision."""
+    """Uniform in [-reach, reach]; drawn in float64, so that the seed fixes the values."""
     drawn = torch.rand(
         like.shape, generator=generator, dtype=torch.float64, device=generator.device
     )

@@ -1,4 +1,4 @@
-"""One kind of residuals of a differential equation, and where they are taken."""
+"""One kind of residuals of a differential equation, and the points where they are evaluated."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ class Term:
     Parameters
     ----------
     residual : callable
-        `u -> tensor` of shape (samples,) or (samples, components), row i of what `u` is at point i:
-        `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples, outputs),
-        and `u.coefficients[name]`. See `Derivatives`.
+        `u -> tensor` of shape (samples,) or (samples, components). Row i is computed from `u` at
+        point i: `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples,
+        outputs), and `u.coefficients[name]`. See `Derivatives`.
     points : tensor of shape (samples, inputs), or a tuple of such
-        With several, the residual is `(u, v, ...) -> tensor` of the values at the first points, the
-        second ones, ...: both sides of an interface, two ends of a period.
+        Points of evaluation. With a tuple, the residual is `(u, v, ...) -> tensor` of the values at
+        the first points, the second points, ...: both sides of an interface, two ends of a period.
     weight : float
-        Of the mean of squares of this term in the loss.
+        Weight of the mean of squares of this term in the loss, not negative.
     attention : tensor of shape (samples,), optional
         Factors of the residuals, 1 by default; see `Collocation.attended`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the residual is not a function, or points, weight and attention do not fit.
 
     Examples
     --------
@@ -46,18 +51,18 @@ class Term:
         if not callable(self.residual):
             raise TypeError(
                 f"Term got a residual of type {type(self.residual).__name__}; give a function of "
-                "u, as lambda u: u.d(0, 0)"
+                "u, such as lambda u: u.d(0, 0)"
             )
         for points in self.places:
             if not isinstance(points, torch.Tensor) or points.dim() != 2 or not len(points):
                 shape = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points)
                 raise ValueError(
                     f"Term got points of {shape}; give a tensor of shape (samples, inputs), with "
-                    "at least one sample, as x.unsqueeze(1)"
+                    "at least one sample, such as x.unsqueeze(1)"
                 )
             if len(points) != self.samples:
                 raise ValueError(
-                    f"Term got {self.samples} and {len(points)} points; give as many of each"
+                    f"Term got {self.samples} and {len(points)} points; give equal numbers of both"
                 )
         if not 0.0 <= self.weight < math.inf:
             raise ValueError(f"Term got weight {self.weight}; it must be finite and not negative")
@@ -74,11 +79,17 @@ class Term:
 
     @property
     def samples(self) -> int:
-        """How many points, or pairs of them."""
+        """Number of points, or of pairs of them."""
         return len(self.places[0])
 
     def at(self, *functions: Derivatives) -> torch.Tensor:
-        """The residuals without weight and attention, shape (samples, components)."""
+        """The residuals without weight and attention, of shape (samples, components).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the function returns something else.
+        """
         r = self.residual(*functions)
         if not isinstance(r, torch.Tensor):
             raise TypeError(
@@ -94,17 +105,17 @@ class Term:
             raise ValueError(
                 f"the residual of a term gave shape {tuple(r.shape)} for {self.samples} points; it "
                 "must give (samples,) or (samples, components): values have shape (samples, "
-                "outputs), so take columns of points as u.points[:, :1]"
+                "outputs), so write columns of points as u.points[:, :1]"
             )
         return r.unflatten(0, (-1, 1)) if r.dim() == 1 else r
 
     def scaled(self, r: torch.Tensor) -> torch.Tensor:
-        """Residuals so that their sum of squares is the weighted mean of squares."""
+        """Scale residuals so that their sum of squares is the weighted mean of squares."""
         r = r * (self.weight / self.samples) ** 0.5
         return r if self.attention is None else r * self.attention.unsqueeze(1)
 
     def part(self, begin: int, end: int) -> Term:
-        """The same at some of its points, with the residuals that it has there."""
+        """The same term at some of its points, with their residuals."""
         places = tuple(part[begin:end] for part in self.places)
         points = places if isinstance(self.points, tuple) else places[0]
         attention = None if self.attention is None else self.attention[begin:end]
@@ -112,14 +123,14 @@ class Term:
         return replace(self, points=points, attention=attention, weight=weight)
 
     def subsampled(self, fraction: float) -> Term:
-        """The same on a part of its points, evenly spread over their order."""
+        """The same term at a part of its points, evenly spaced in their order."""
         count = max(1, round(fraction * self.samples))
         if count >= self.samples:
             return self
         return self.at_points(torch.arange(count) * self.samples // count)
 
     def at_points(self, kept: torch.Tensor) -> Term:
-        """The same at some of its points, with its weight as a whole."""
+        """The same term at some of its points, with the full weight."""
         places = tuple(part[kept] for part in self.places)
         points = places if isinstance(self.points, tuple) else places[0]
         attention = None if self.attention is None else self.attention[kept]

@@ -1,12 +1,12 @@
-"""Marching in time: one network for each slab of a long interval, each from the end of the last.
+"""Time marching: one network for each slab of a long interval, starting from the end of the last.
 
-Errors of a network over a long time are those of its hardest moment, and its residual has minima
-that ignore what comes first. In slab number k, from t_k to t_k+1, the solution is
+The error of a network over a long time is that of its most difficult moment, and its residual has
+minima that ignore the initial value. In slab number k, from t_k to t_k+1, the solution is
 
     u(x, t) = u(x, t_k) + s z_k(x, t),    s = (t - t_k) / (t_k+1 - t_k)
 
-so it is continuous whatever the networks z_k are, and `u(x, t_k)` is the initial value and the sum
-of the former z_j at their ends. Its derivatives at the points of a slab are taken once.
+It is continuous for all networks z_k, and `u(x, t_k)` is the sum of the initial value and the
+previous z_j at their ends. Its derivatives at the points of a slab are computed once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["TimeSlabs", "time_slabs"]
 
 MOST_SLABS = 10_000
 Box = tuple[tuple[float, float], ...]
-_KEPT = 3  # sets of points of a term, such as those of training and candidates for new ones
+_KEPT = 3  # sets of points of a term, such as training points and candidates for new ones
 
 
 class TimeSlabs(torch.nn.Module):
@@ -45,17 +45,20 @@ class TimeSlabs(torch.nn.Module):
     Parameters
     ----------
     initial : callable
+        Value at the first time, as a function of the points.
     edges : sequence of float
+        Edges of the slabs.
     axis : int
+        Number of the input that is the time.
 
     Attributes
     ----------
     edges : tuple of float
-        Of the slabs, in the unit of time.
+        Edges of the slabs, in the unit of time.
     networks : torch.nn.ModuleList
-        One for each slab that is solved, an `Ansatz` of the inputs.
+        One network for each solved slab: an `Ansatz` of the inputs.
     results : list
-        What `train` returned, a `Solution` as a rule.
+        Results of `train`, usually a `Solution` each.
 
     Examples
     --------
@@ -77,12 +80,12 @@ class TimeSlabs(torch.nn.Module):
         self.results: list[Any] = []
 
     def forward(self, points: torch.Tensor) -> torch.Tensor:
-        """(samples, inputs) -> (samples, outputs).
+        """Map (samples, inputs) to (samples, outputs).
 
         Raises
         ------
         ValueError
-            If a time lies outside of the slabs that are solved.
+            If a time lies outside the solved slabs.
         """
         t = points[:, self.axis]
         first, last = self.edges[0], self.edges[len(self.networks)]
@@ -98,7 +101,7 @@ class TimeSlabs(torch.nn.Module):
             here = t >= begin if number else torch.ones_like(t, dtype=torch.bool)
             if not bool(here.any()):
                 break
-            # From the next edge on another network goes on from the value there.
+            # From the next edge on, another network continues from the value there.
             before = t < end if number + 1 < len(self.networks) else torch.ones_like(here)
             time = torch.where(before, t, torch.full_like(t, end))[here]
             part = network(_at_time(points[here], self.axis, time))
@@ -123,47 +126,49 @@ def time_slabs(
 ) -> TimeSlabs:
     """Solve a differential equation in time slab by slab, with one network for each.
 
-    A slab begins exactly at the end of the last one. Its network starts from the last one plus a
-    part of the first start, since a minimum is no good start. Source of both: DSGNAR, arXiv
-    2607.02194.
+    A slab begins exactly at the end of the last one. Its network starts from the last network plus
+    a part of the first initial network, since starting at a minimum trains badly. Source of both:
+    DSGNAR, arXiv 2607.02194.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The start of the first slab; a copy is trained. It sees what `features` gives.
+        Initial network of the first slab; a copy is trained. Its inputs are the `features`.
     terms : callable
-        `box -> terms` of a slab, `box` being the domain with the times of the slab, such as `[Term(
-        residual, quasi_random(1000, box))]`. No term for the initial value, which is built in.
+        Function `box -> terms` of a slab, where `box` is the domain with the times of the slab,
+        such as `[Term(residual, quasi_random(1000, box))]`. The initial value is built in and needs
+        no term.
     domain : sequence of (low, high)
-        An interval for each input, in its units.
+        Interval for each input, in its units.
     slabs : int or sequence of float
-        How many, of equal length; or their edges, from the first to the last time of the domain.
+        Number of slabs of equal length; or their edges, from the first to the last time.
     initial : callable
-        `points -> tensor of shape (samples, outputs)`, of torch functions: the value at the first
-        time.
+        `points -> tensor of shape (samples, outputs)`, built from torch functions: the value at the
+        first time.
     train : callable
         `problem -> result`: trains the network of a slab, such as `lambda problem:
-        levenberg_marquardt(problem, seconds=30)`, which trains in place. Where the result is a
-        `Solution` or a flat vector, it is the new parameters.
+        levenberg_marquardt(problem, seconds=30)`, which trains in place. If the result is a
+        `Solution` or a flat vector, it contains the new parameters.
     features : callable, optional
-        `box -> features` as an `Ansatz` takes them, such as `lambda box: periodic(box, dims=0)`. By
-        default every input is scaled to [-1, 1].
+        `box -> features` for an `Ansatz`, such as `lambda box: periodic(box, dims=0)`. By default
+        every input is scaled to [-1, 1].
     output : callable, optional
         `(points, outputs) -> outputs` for the changes from the initial value, such as `lambda x, y:
-        (1.0 - x[:, :1] ** 2) * y` where values at the ends stay what they are.
+        (1.0 - x[:, :1] ** 2) * y` to keep the values at the ends.
     axis : int
-        The input that is the time; the last by default.
+        Number of the input that is the time; the last by default.
     perturbation : float
-        The part of the first start, dimensionless.
+        Part of the first initial network that is added, dimensionless.
 
     Returns
     -------
     TimeSlabs
+        The solution, a network of all inputs.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is not what it must be.
+        If an argument has another type or is out of its range.
 
     Examples
     --------
@@ -201,7 +206,7 @@ def time_slabs(
     if not isinstance(network, torch.nn.Module) or isinstance(network, Ansatz):
         raise TypeError(
             f"time_slabs got a network of type {type(network).__name__}; give a torch.nn.Module "
-            "that is no Ansatz: features and output are arguments of time_slabs"
+            "that is not an Ansatz: features and output are arguments of time_slabs"
         )
     axis = int(axis) % len(box)
     solution = TimeSlabs(initial, _edges(slabs, box[axis]), axis)
@@ -247,19 +252,19 @@ def _edges(slabs: Any, interval: tuple[float, float]) -> list[float]:
 
 
 def _keep(problem: Collocation, result: Any) -> None:
-    """Write what a training found, where it has not done so itself."""
+    """Write the parameters that a training found, unless it trains in place."""
     value = result.value if isinstance(result, Solution) else result
     if isinstance(value, torch.Tensor):
         problem.flat.write(value)
     elif value is not None:
         raise TypeError(
-            f"time_slabs got {type(result).__name__} from train; it must give a Solution, the flat "
-            "vector of the parameters, or nothing where it trains problem.network in place"
+            f"time_slabs got {type(result).__name__} from train; it must return a Solution, the "
+            "flat vector of the parameters, or nothing where it trains problem.network in place"
         )
 
 
 class _Slab:
-    """Makes the terms of a slab: residual functions are given the solution, not the network."""
+    """Builds the terms of a slab: residual functions receive the solution, not the network."""
 
     def __init__(self, solution: TimeSlabs, former: tuple[torch.nn.Module, ...]):
         self.solution = solution
@@ -267,18 +272,18 @@ class _Slab:
         self.begin, self.end = solution.edges[len(former) : len(former) + 2]
 
     def terms(self, terms: Any) -> list[Term]:
-        """The same terms for the network of this slab."""
+        """The terms for the network of this slab."""
         listed = isinstance(terms, Sequence)
         if not listed or not all(isinstance(term, Term) for term in terms):
             raise TypeError(
-                f"time_slabs got terms of {shown(terms)}; give a function of the box that makes a "
-                "list of Term"
+                f"time_slabs got terms of {shown(terms)}; give a function of the box that returns "
+                "a list of Term"
             )
         return [replace(term, residual=_Residual(self, term.residual)) for term in terms]
 
 
 class _Residual:
-    """The function of a term, for the network of a slab."""
+    """The residual function of a term, for the network of a slab."""
 
     def __init__(self, slab: _Slab, residual: Callable[..., torch.Tensor]):
         self.slab = slab
@@ -300,7 +305,7 @@ class _Residual:
 
 
 class _Before:
-    """The value where a slab begins, as a function of points that does not depend on time."""
+    """The value at the beginning of a slab, as a function of points that is constant in time."""
 
     def __init__(self, slab: _Slab, points: torch.Tensor):
         solution, self.axis = slab.solution, slab.solution.axis
@@ -334,11 +339,11 @@ class _Within:
 
     @property
     def value(self) -> torch.Tensor:
-        """Shape (samples, outputs)."""
+        """Values of shape (samples, outputs)."""
         return self.d()
 
     def d(self, *axes: int) -> torch.Tensor:
-        """The value, or its derivative by one or two of the inputs: shape (samples, outputs)."""
+        """The value, or a derivative with respect to one or two inputs: (samples, outputs)."""
         if axes:
             Points(self.points).d(*axes)  # refuses axes that are none
         axes = tuple(sorted(axes))
@@ -348,7 +353,7 @@ class _Within:
             raise ValueError(
                 f"time_slabs got an initial value of shape {tuple(before.shape)} for outputs of "
                 f"shape {tuple(z.shape)}; initial must give (samples, outputs), so take columns of "
-                "points as x[:, :1]"
+                "points such as x[:, :1]"
             )
         made = before + self.s * z
         for place, axis in enumerate(axes):

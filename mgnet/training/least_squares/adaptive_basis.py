@@ -1,19 +1,19 @@
-"""The hidden layers as an adaptive basis: any step on them, the last layer always solved.
+"""The hidden layers as an adaptive basis: any step for them, with the last layer always solved.
 
-For hidden parameters xi let W(xi) be the solved last layer. What the steps see is the reduced
-objective `J(xi, W(xi))`. Its gradient is the partial gradient in xi alone, because the one in W
-vanishes, so any first-order step goes through unchanged:
+For hidden parameters xi let W(xi) be the solved last layer. The steps work on the reduced objective
+`J(xi, W(xi))`. Its gradient is the partial gradient with respect to xi alone, because the one with
+respect to W vanishes, so any first-order step applies unchanged:
 
 | step | method |
 | --- | --- |
 | `TorchOptimizer(SGD)` | LSGD, Cyr et al., arXiv 1912.04862 |
-| `TorchOptimizer(Adam)`, `LBFGS()` | the same with momentum, with memory |
+| `TorchOptimizer(Adam)`, `LBFGS()` | LSGD with momentum or memory |
 | `LevenbergMarquardt()` | variable projection, Golub and Pereyra (1973), with Kaufman's Jacobian |
 | `TorchOptimizer(SGD)`, last = `NewtonLastLayer()` | NGD, Patel et al., arXiv 2006.10123 |
 
 Kaufman's Jacobian (BIT 15, 1975) projects the columns of xi onto the complement of the basis. It
-leaves out a second term, which has no part in the gradient, costs one derivative per feature, and
-hardly changes the convergence (Chen et al., arXiv 2402.13865).
+omits a second term, which does not contribute to the gradient, costs one derivative per feature,
+and barely affects convergence (Chen et al., arXiv 2402.13865).
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ __all__ = ["AdaptiveBasis"]
 
 @dataclass(frozen=True)
 class AdaptiveBasis(Smoother):
-    """Sweeps of `step` on the hidden layers; the last layer is solved wherever they look.
+    """Sweeps of `step` on the hidden layers; the last layer is solved at every point they visit.
 
-    A visit never raises the objective: it returns the best state that it saw. Steps that may go
-    uphill in between, as those of Adam, want tens of sweeps per visit.
+    A visit never raises the objective: it returns the best state found. Steps that may increase the
+    objective in between, such as those of Adam, need tens of sweeps per visit.
 
     Parameters
     ----------
     step : Smoother
-        On the hidden layers. Its state is the whole flat vector, and its gradient and Jacobian are
-        zero for the last layer.
+        Smoother of the hidden layers. Its state is the whole flat vector, whose gradient and
+        Jacobian are zero for the last layer.
     last : LastLayer or NewtonLastLayer
-        Solves for the last layer.
+        Solver for the last layer.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class AdaptiveBasis(Smoother):
         return self.step.carry(memory, transfer)
 
     def work(self, level: Level, sweeps: int) -> float:
-        return self.step.work(level, sweeps) + 2.0 / 3.0  # what it starts from and what it returns
+        return self.step.work(level, sweeps) + 2.0 / 3.0  # the solves at its first and last state
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
@@ -117,10 +117,10 @@ class AdaptiveBasis(Smoother):
 
 
 def _unit(problem: Any, f: torch.Tensor | None) -> float:
-    """In which to measure targets whose squares overflow or vanish; 1 otherwise.
+    """Unit for targets whose squares overflow or underflow; 1 otherwise.
 
-    Outputs are linear in the last layer, so targets and last layer go together. A penalty or an f
-    does not.
+    Outputs are linear in the last layer, so targets and last layer scale together. A penalty or an
+    f does not.
     """
     if not isinstance(problem, LeastSquares) or problem.penalty is not None or f is not None:
         return 1.0
@@ -135,9 +135,9 @@ def _in_unit(level: Level, unit: float) -> Level:
 
 
 class _Reduced:
-    """`J(xi, W(xi)) - <f, W(xi)>` as a function of the flat vector, whose W does not matter.
+    """`J(xi, W(xi)) - <f, W(xi)>` as a function of the flat vector; its last layer is ignored.
 
-    Keeps the best of the states that it was asked for, each with its solved last layer.
+    The best evaluated state is stored with its solved last layer.
     """
 
     def __init__(self, level: Level, last: LastLayer | NewtonLastLayer, f: torch.Tensor | None):
@@ -147,11 +147,11 @@ class _Reduced:
         self.last = last
         self.f = f
         self.part = LinearPart(problem.flat.module)
-        # Then one forward pass serves the solve and the gradient.
+        # One forward pass is then used for the solve and the gradient.
         plain = not isinstance(problem, LeastSquares) or problem.penalty is None
         spread = isinstance(problem, DistributedSamples)
         self.fused = plain and self.part.linear is not None and not spread
-        self.outside = None if f is None else self.without_last(f)  # what the step is given as f
+        self.outside = None if f is None else self.without_last(f)  # the f of the step
         self.asked: torch.Tensor | None = None
         self.known: float | None = None  # the value there
         self.solved = torch.empty(0)
@@ -159,7 +159,7 @@ class _Reduced:
         self.least = float("inf")
 
     def level_for(self, step: Smoother) -> Level:
-        """The level that a step on the hidden layers works on."""
+        """The level for a step on the hidden layers."""
         least_squares = isinstance(self.problem, LeastSquares)
         operator = _Projected(self) if least_squares else self.gradient
         size, name = self.level.size, str(self.level)
@@ -180,14 +180,14 @@ class _Reduced:
         return self.asked is not None and torch.equal(self.asked, u)
 
     def _solve(self, u: torch.Tensor, basis: Any) -> None:
-        # The last solution is the next one's start; u brings only that of the first visit.
+        # Each solve starts from the last solution; u provides the first one only.
         W = (u if self.asked is None else self.solved)[-self.part.size :]
         self.asked, self.known = u.clone(), None
         state = torch.cat([u[: -self.part.size], W])
         self.solved = self.last.solve(self.problem, self.part, basis, state, self.f)
 
     def _seen(self, value: float) -> float:
-        """Remember the solved state if it is the best; returns the value without f of the step."""
+        """Store the solved state if it is the best; returns the value without f of the step."""
         last = self.solved[-self.part.size :]
         if self.last.ridge:
             value += 0.5 * self.last.ridge * float(last.square().sum())
@@ -224,7 +224,8 @@ class _Reduced:
 class _Projected(LeastSquares):
     """The reduced objective as a least-squares problem, with Kaufman's Jacobian."""
 
-    # What the last layer can do as well, as a factor of the outputs, has a column of rounding.
+    # Parameters whose effect the last layer can replace, such as a factor, have columns of
+    # rounding.
     tells_units = False
 
     def __init__(self, reduced: _Reduced):
@@ -243,14 +244,14 @@ class _Projected(LeastSquares):
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         gradient = self.reduced.gradient(u)
-        return self.reduced.value(u), gradient  # known by now
+        return self.reduced.value(u), gradient  # already known
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         f, size = self.reduced.f, self.reduced.part.size
         if f is not None and bool(f[-size:].any()):
             raise ValueError(
-                "variable projection got a right-hand side for the last layer, which has no place "
-                "in a sum of squares; give AdaptiveBasis a step that takes gradients"
+                "variable projection got a right-hand side for the last layer, which does not fit "
+                "into a sum of squares; give AdaptiveBasis a step that takes gradients"
             )
         solved = self.reduced.at(u)
         r = self.reduced.problem.residuals(solved)
@@ -259,7 +260,7 @@ class _Projected(LeastSquares):
         return r
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
-        last: Any = self.reduced.last  # a LastLayer: the others take no LeastSquares
+        last: Any = self.reduced.last  # a LastLayer: other solvers do not accept LeastSquares
         size, problem = self.reduced.part.size, self.reduced.problem
         if isinstance(problem, DistributedSamples):
             J = problem.projected(self.reduced.at(u), size, last.ridge, last.rcond)

@@ -1,4 +1,4 @@
-"""What `levenberg_marquardt` is given: problems, memory and refreshers, checked."""
+"""Check the arguments of `levenberg_marquardt`: problems, memory and refreshers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 Told = Linearized | DeviceTold
 
-#: `(cycle, problem, u) -> problem`: the problem to go on with, or the same one.
+#: `(cycle, problem, u) -> problem`: the problem for the next cycle, or the same one.
 Refresh = Callable[[int, Any, torch.Tensor], LeastSquares]
 
 
@@ -42,7 +42,13 @@ def problem_of(
     loss: str,
     f_scale: float,
 ) -> LeastSquares:
-    """What was given, or made of it."""
+    """The given problem, or one built from the arguments.
+
+    Raises
+    ------
+    TypeError
+        If the arguments do not describe one problem.
+    """
     if isinstance(residual, LeastSquares):
         there = module is not None, chunk_size is not None, loss != "linear", f_scale != 1.0
         names = "module", "chunk_size", "loss", "f_scale"
@@ -50,7 +56,7 @@ def problem_of(
         if given:
             raise TypeError(
                 f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
-                "problem alone, made with those of its own"
+                "problem alone, built with its own options"
             )
         return residual
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
@@ -68,7 +74,13 @@ def problem_of(
 
 
 def damping_of(memory: Memory | None) -> Damping | None:
-    """What an earlier solution remembers."""
+    """The damping from the memory of an earlier solution.
+
+    Raises
+    ------
+    TypeError
+        If the memory belongs to another smoother.
+    """
     kept = memory.get((0, "pre")) if isinstance(memory, dict) else memory
     if kept is not None and not isinstance(kept, Damping):
         raise TypeError(
@@ -78,7 +90,13 @@ def damping_of(memory: Memory | None) -> Damping | None:
 
 
 def check_alike(r: torch.Tensor, told: Told, history: Sequence[Any], level: Level) -> None:
-    """Raise unless residuals are as many as at first; at the start, finite and the same again."""
+    """Check that the number of residuals is constant and that they are reproducible.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
     if len(told.r) != len(r):
         raise ValueError(f"residual(module) gave {len(r)} residuals, then {len(told.r)}")
     if len(history) > 1:
@@ -89,30 +107,42 @@ def check_alike(r: torch.Tensor, told: Told, history: Sequence[Any], level: Leve
         raise ValueError(
             f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
             f"parameters, {again:.4g}; they must not be random: call module.eval() where there is "
-            "dropout, and draw samples before"
+            "dropout, and draw samples in advance"
         )
 
 
 def check_usable(
     r: torch.Tensor, told: Told, gradient: float, level: Level, cycle: int = 0
 ) -> None:
-    """Raise unless residuals, parameters and the norm of the gradient are finite."""
+    """Check that residuals, parameters and the norm of the gradient are finite.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
     # Their squares may overflow.
     if math.isfinite(gradient) and bool(torch.isfinite(torch.cat([r, told.u])).all()):
         return
     told_of = not_finite(str(level), level.operator, told.u)
     if cycle:
         told_of = told_of.replace(
-            "at the start", f"at cycle {cycle}, of the problem that came then"
+            "at the start", f"at cycle {cycle}, with the problem that was new then"
         )
     wrong = (~torch.isfinite(r)).nonzero()[:, 0]
     if len(wrong):
-        told_of += f"; {len(wrong)} of {len(r)} residuals are, first number {int(wrong[0])}"
+        told_of += f"; {len(wrong)} of {len(r)} residuals are NaN or Inf, first {int(wrong[0])}"
     raise ValueError(told_of)
 
 
 def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ...]:
-    """Those that were given, as a tuple."""
+    """The refreshers as a tuple.
+
+    Raises
+    ------
+    TypeError
+        If one is not a function.
+    """
     if refresh is None:
         return ()
     given: Any = [refresh] if callable(refresh) and not isinstance(refresh, type) else refresh
@@ -120,7 +150,8 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
     if not listed or not all(callable(each) and not isinstance(each, type) for each in given):
         raise TypeError(
             f"levenberg_marquardt got refresh of type {type(refresh).__name__}; give a function "
-            "(cycle, problem, u) -> problem, such as NewPoints(domain, 2000), or a list of such"
+            "(cycle, problem, u) -> problem, such as NewPoints(domain, 2000), or a list of "
+            "functions"
         )
     return tuple(given)
 
@@ -128,18 +159,24 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
 def refreshed(
     refresh: Sequence[Refresh], cycle: int, problem: LeastSquares, u: torch.Tensor
 ) -> LeastSquares:
-    """The problem after all of them, one after the other."""
+    """Apply all refreshers to the problem, one after the other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a refresher returns something else, or a problem of another network.
+    """
     for each in refresh:
         new = each(cycle, problem, u.clone())
         if not isinstance(new, LeastSquares):
             raise TypeError(
-                f"the refresh {each!r} gave {type(new).__name__}; it must give a LeastSquares, as "
-                "problem.with_data(...), or the problem itself where nothing is to change"
+                f"the refresh {each!r} gave {type(new).__name__}; it must return a LeastSquares, "
+                "such as problem.with_data(...), or the problem itself if nothing changes"
             )
         if new.network is not problem.network:
             raise ValueError(
                 f"the refresh {each!r} gave a problem of another network; other points and weights "
-                "may come, as problem.with_data(...), but the network stays"
+                "are allowed, such as problem.with_data(...), but the network must not change"
             )
         problem = new
     return problem

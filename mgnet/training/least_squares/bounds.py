@@ -1,4 +1,4 @@
-"""Bounds on parameters: the box of what is allowed, and which unknowns may move in it.
+"""Bounds on parameters: the box of allowed values, and the unknowns that may move in it.
 
 Sources: Bertsekas, "Projected Newton methods" (1982), for the unknowns that are held; Kanzow,
 Yamashita and Fukushima, "Levenberg-Marquardt methods with strong local convergence properties for
@@ -42,7 +42,7 @@ class Box:
     Attributes
     ----------
     lower, upper : tensor of shape (parameters,)
-        In float64; minus and plus infinity where there is none.
+        Bounds in float64; minus and plus infinity if there is none.
 
     Examples
     --------
@@ -63,21 +63,23 @@ class Box:
         return bool(((self.lower <= u) & (u <= self.upper)).all())
 
     def project(self, u: torch.Tensor) -> torch.Tensor:
-        """The nearest allowed state, in the dtype of u."""
+        """The nearest allowed state, with the dtype of u."""
         return torch.minimum(torch.maximum(u, self.lower.to(u)), self.upper.to(u))
 
     def free(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Which unknowns may move: not those at a bound that descent would push beyond it.
+        """Which unknowns may move: all but those at a bound that descent would push beyond it.
 
         Parameters
         ----------
         u : tensor of shape (parameters,)
+            Current state.
         gradient : tensor of shape (parameters,)
-            Of what is minimised, at u.
+            Gradient of the objective at u.
 
         Returns
         -------
         tensor of bool, of shape (parameters,)
+            True for unknowns that may move.
         """
         below = (u <= self.lower) & (gradient > 0.0)
         above = (u >= self.upper) & (gradient < 0.0)
@@ -88,21 +90,23 @@ class Box:
         return Box(factor * self.lower, factor * self.upper)
 
     def projected_gradient(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient without the entries that are held; at a minimum over the box it vanishes.
+        """The gradient without the entries that are held; it vanishes at a minimum over the box.
 
-        That is the condition of Karush, Kuhn and Tucker: what is held has a multiplier of the
+        This is the condition of Karush, Kuhn and Tucker: held unknowns have multipliers of the
         right sign, and for all other unknowns the derivative is 0.
         """
         return torch.where(self.free(u, gradient), gradient, torch.zeros_like(gradient))
 
 
 class HeldJacobian(Jacobian):
-    """J with zeros for the columns of unknowns that are held.
+    """The Jacobian J with zeros in the columns of held unknowns.
 
     Parameters
     ----------
     J : Jacobian of shape (residuals, parameters)
+        The complete Jacobian.
     free : tensor of bool, of shape (parameters,)
+        Unknowns that may move.
 
     Examples
     --------
@@ -116,10 +120,10 @@ class HeldJacobian(Jacobian):
     def __init__(self, J: Jacobian, free: torch.Tensor):
         self.J = J
         self.free = free
-        self._whole: list[torch.Tensor] = []  # J^T J, once it was asked for
+        self._whole: list[torch.Tensor] = []  # J^T J, computed on demand
 
     def also(self, free: torch.Tensor) -> HeldJacobian:
-        """The same with other free unknowns; products that were made are kept."""
+        """The same Jacobian with other free unknowns; computed products are kept."""
         other = HeldJacobian(self.J, free)
         other._whole = self._whole
         return other
@@ -147,15 +151,17 @@ class HeldJacobian(Jacobian):
 
 
 class Boxed:
-    """A least-squares problem that is never asked for residuals outside its box.
+    """A least-squares problem whose residuals are never evaluated outside its box.
 
     Parameters
     ----------
     problem : LeastSquares
+        Problem to evaluate.
     box : Box
+        Allowed parameters.
     """
 
-    #: What the coarse problem of a descent subtracts, as in `LeastSquares`: it is in f by now.
+    #: Subtrahend of the coarse problem of a descent (see `LeastSquares`); f contains it.
     shift = None
 
     def __init__(self, problem: Any, box: Box):
@@ -165,15 +171,15 @@ class Boxed:
         self.tells_units = problem.tells_units
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
-        """Those of the nearest allowed state."""
+        """The residuals at the nearest allowed state."""
         return self.problem.residuals(self.box.project(u))
 
     def half_square(self, r: torch.Tensor) -> float:
-        """As in `LeastSquares`."""
+        """The same as for `LeastSquares`."""
         return self.problem.half_square(r)
 
     def largest(self, r: torch.Tensor) -> float:
-        """As in `LeastSquares`."""
+        """The same as for `LeastSquares`."""
         return self.problem.largest(r)
 
 
@@ -184,34 +190,36 @@ def boxed_step(
     J: Jacobian,
     solver: Callable[[torch.Tensor], Solve],
 ) -> tuple[torch.Tensor, Solve]:
-    """Where a damped Gauss-Newton step in the free unknowns ends, inside the box.
+    """End of a damped Gauss-Newton step in the free unknowns, inside the box.
 
-    Where it would leave the box, the unknowns that do so go as far as their bounds, and the others
-    are solved for anew: a projection alone would spoil the step of these, which counted on the
-    rest. After some rounds of that what leaves is projected.
+    If the step would leave the box, the unknowns that leave it stop at their bounds, and the others
+    are solved for again, since a projection alone would spoil their step. After several rounds the
+    rest is projected.
 
     Parameters
     ----------
     box : Box
+        Allowed parameters.
     u : tensor of shape (parameters,)
-        In the box.
+        Current state, in the box.
     free : tensor of bool, of shape (parameters,)
-        See `Box.free`.
+        Unknowns that may move; see `Box.free`.
     J : Jacobian
+        Jacobian at u.
     solver : callable
-        `mask -> solve`: the damped system in the unknowns of the mask alone, the others being 0. As
-        of `NormalEquations.damped`, `solve(None)` is the step and `solve(y)` solves for `J^T y`.
+        `mask -> solve`: the damped system for the unknowns of the mask, the others being 0. As for
+        `NormalEquations.damped`, `solve(None)` is the step and `solve(y)` solves for `J^T y`.
 
     Returns
     -------
     point : tensor of shape (parameters,)
-        In the dtype of u.
+        End of the step, with the dtype of u.
     solve : callable
-        Of the unknowns that came to no bound.
+        Solver for the unknowns that did not reach a bound.
 
     Examples
     --------
-    Of `1/2 |u - (3, 1)|^2 + 1/2 (u_1 + u_2)^2`, from 0, with u_1 at most 1:
+    Minimize `1/2 |u - (3, 1)|^2 + 1/2 (u_1 + u_2)^2`, from 0, with u_1 at most 1:
 
     >>> from mgnet.training.least_squares.jacobian import DenseJacobian
     >>> J = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
@@ -242,24 +250,26 @@ def boxed_step(
 
 
 def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
-    """The bounds of the trained parameters, as one flat box.
+    """Convert the bounds of the trained parameters to one flat box.
 
-    In a module of less precision than float64 bounds are rounded inwards, so that the parameters it
-    holds keep them, too.
+    In a module with less precision than float64, bounds are rounded inward, so that the parameters
+    that it stores also satisfy them.
 
     Parameters
     ----------
     owner : str
-        Named in errors.
+        Name of the caller in errors.
     parameters : FlatParameters
+        Trained parameters.
     bounds : (lower, upper) or dict of str to (lower, upper)
-        Numbers or tensors; for one parameter of a name, such as "0.weight", of a shape that
-        broadcasts to its own. -inf and inf for none. Names that are left out have no bounds.
+        Numbers or tensors. In a dict, the key is the name of a parameter, such as "0.weight", and
+        shapes broadcast to that of the parameter. -inf and inf mean no bound. Parameters that are
+        not in the dict have no bounds.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not such, or a lower bound is not below its upper one.
+        If the bounds have another form, or a lower bound is not below its upper one.
 
     Examples
     --------
@@ -273,7 +283,7 @@ def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
         for name in bounds:
             if name not in trained:
                 raise ValueError(
-                    f"{owner} got bounds for {name!r}, which is no trained parameter of "
+                    f"{owner} got bounds for {name!r}, which is not a trained parameter of "
                     f"{type(parameters.module).__name__}; these are {', '.join(trained)}"
                 )
         given = {name: _pair(owner, name, bounds[name]) for name in bounds}
@@ -317,7 +327,7 @@ def _sides(
             f"{tuple(parameter.shape)}; give numbers, or tensors of that shape"
         ) from None
     low, high = _inwards(low, parameter.dtype, math.inf), _inwards(high, parameter.dtype, -math.inf)
-    if not bool((low < high).all()):  # also where one is NaN
+    if not bool((low < high).all()):  # also False if one is NaN
         raise ValueError(
             f"{owner} got bounds for {name!r} where the lower one is not below the upper one; to "
             "hold a parameter, call requires_grad_(False)"
@@ -326,7 +336,7 @@ def _sides(
 
 
 def _inwards(bound: torch.Tensor, dtype: torch.dtype, towards: float) -> torch.Tensor:
-    """The nearest number of that precision on the inner side of a bound, in float64."""
+    """The nearest number of this precision on the inner side of a bound, in float64."""
     rounded = bound.to(dtype)
     outside = rounded.double() < bound if towards > 0.0 else rounded.double() > bound
     inner = torch.nextafter(rounded, torch.full_like(rounded, towards))
@@ -334,11 +344,12 @@ def _inwards(bound: torch.Tensor, dtype: torch.dtype, towards: float) -> torch.T
 
 
 def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tensor) -> None:
-    """Raise unless parameters keep their bounds; those that are no number are left to others.
+    """Raise an error unless parameters satisfy their bounds; NaN is left to other checks.
 
     Raises
     ------
     ValueError
+        If a parameter is outside its bounds.
     """
     beyond = ~((box.lower <= u) & (u <= box.upper)) & ~u.isnan()
     if bool(beyond.any()):
@@ -347,7 +358,7 @@ def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tens
         raise ValueError(
             f"{owner} got a state outside its bounds in {int(beyond.sum())} of {len(u)} "
             f"parameters, first in {name!r}, which holds {float(u[place]):.4g} for bounds of "
-            f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; begin inside, "
+            f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; start inside, "
             "without corrections from coarser levels"
         )
 
@@ -355,7 +366,7 @@ def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tens
 def damped_beside(
     system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
 ) -> Callable[[torch.Tensor | None], torch.Tensor]:
-    """The damped system with further unknowns held, with the same damping of the others."""
+    """The damped system with further unknowns held and the same damping for the others."""
     if torch.equal(free, J.free):
         return system.damped(mu)
     part = replace(system, J=J.also(free))

@@ -1,4 +1,4 @@
-"""How far noise in the data moves the parameters at a minimum, to first order.
+"""The errors of the parameters at a minimum that follow from noise in the data, to first order.
 
 Source: Bates and Watts, Nonlinear Regression Analysis and Its Applications (Wiley, 1988), chapter
 2; the conventions are those of `scipy.optimize.curve_fit`.
@@ -19,12 +19,12 @@ __all__ = ["Covariance", "covariance", "pseudoinverse"]
 
 
 class Covariance(NamedTuple):
-    """What `covariance` gives.
+    """The result of `covariance`.
 
     Attributes
     ----------
     errors : dict of str to tensor
-        Standard errors, by the names of the module's trained parameters and in their shapes.
+        Standard errors, by the names of the module's trained parameters and with their shapes.
     matrix : tensor of shape (parameters, parameters)
         Covariances in the order of the flat vector.
 
@@ -41,36 +41,38 @@ class Covariance(NamedTuple):
 def covariance(
     problem: LeastSquares, u: torch.Tensor | None = None, absolute_sigma: bool = False
 ) -> Covariance:
-    """The covariance of the parameters at a minimum, as `scipy.optimize.curve_fit` gives it.
+    """The covariance of the parameters at a minimum, like that of `scipy.optimize.curve_fit`.
 
-    `s^2 (J^T J)^-1`, with `s^2` the sum of squares over the residuals more than parameters. For
-    residuals that are independent, of equal variance, and nearly linear in the parameters over
-    the errors.
+    It is `s^2 (J^T J)^-1`, where `s^2` is the sum of squares divided by the number of residuals
+    minus the number of parameters. It holds for independent residuals of equal variance that are
+    nearly linear in the parameters over the range of the errors.
 
     Parameters
     ----------
     problem : LeastSquares
-        Without penalty and robust loss. Weights are 1 / variance of the samples, or in proportion.
+        Problem without penalty and robust loss. Weights are 1 / variance of the samples, or
+        proportional to it.
     u : tensor of shape (parameters,), optional
-        The parameters at the minimum, such as `solution.value`; those that the network has now by
-        default.
+        Parameters at the minimum, such as `solution.value`; by default the current parameters of
+        the network.
     absolute_sigma : bool
-        Whether residuals have the variance 1, or samples 1 / weight, so that `s^2` is 1.
+        Whether residuals have variance 1, or samples the variance 1 / weight, so that `s^2` is 1.
 
     Returns
     -------
     Covariance
-        Infinite where the residuals do not determine a parameter.
+        Standard errors and covariances; infinite for parameters that the residuals do not
+        determine.
 
     Warns
     -----
     UserWarning
-        If they do not determine all, or there are no more residuals than parameters.
+        If the residuals do not determine all parameters, or are not more than the parameters.
 
     Raises
     ------
     ValueError
-        For a penalty or a robust loss, or where residuals or their Jacobian are not finite.
+        If the problem has a penalty or a robust loss, or values that are not finite.
 
     Examples
     --------
@@ -98,7 +100,7 @@ def covariance(
         variance = 2.0 * problem.half_square(r) / (rows - columns)
     else:
         variance, unknown = 1.0, torch.ones_like(unknown)
-    # The factor before the product: its square may overflow where the product does not.
+    # Multiply by the factor first: its square may overflow when the product does not.
     inverse = variance**0.5 * inverse
     matrix = inverse @ inverse.T
     if bool(unknown.any()):
@@ -115,23 +117,25 @@ def covariance(
 
 
 def pseudoinverse(J: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Factors of `J^+ = V U^T`, and which unknowns J does not determine.
+    """Factors of `J^+ = V U^T`, and the unknowns that J does not determine.
 
-    Columns are scaled to the norm 1 before singular values are compared, so that the units of the
-    unknowns play no role; singular values below the machine epsilon times the larger side of J,
-    relative to the largest, count as zero.
+    Columns are scaled to norm 1 before singular values are compared, so that the result does not
+    depend on the units of the unknowns. Singular values below the machine epsilon times the larger
+    side of J, relative to the largest one, count as zero.
 
     Parameters
     ----------
     J : tensor of shape (residuals, parameters)
+        Matrix to decompose.
 
     Returns
     -------
     U : tensor of shape (residuals, rank)
         Orthonormal columns.
     V : tensor of shape (parameters, rank)
-        `V V^T` is the inverse of `J^T J`, where there is one.
+        Matrix such that `V V^T` is the inverse of `J^T J`, if it exists.
     unknown : tensor of bool, of shape (parameters,)
+        True for unknowns that J does not determine.
 
     Examples
     --------
@@ -157,5 +161,5 @@ def _check(problem: LeastSquares) -> None:
         found = "a penalty" if problem.penalty is not None else f"the loss {problem.bend.name!r}"  # type: ignore[union-attr]
         raise ValueError(
             f"covariance got a problem with {found}; its formula holds for plain squares of data "
-            "alone: for others repeat the fit with data drawn anew (bootstrap)"
+            "alone: for others, repeat the fit with resampled data (bootstrap)"
         )

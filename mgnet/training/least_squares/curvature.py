@@ -1,4 +1,4 @@
-"""Residuals bend along a step: it is bent with them, and corrected with the same Jacobian.
+"""Second-order corrections of a step: geodesic acceleration, and more with the same Jacobian.
 
 Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). Several steps per Jacobian,
 though toward zero: Fan, Math. Comp. 81 (2012) 447-466; Fan, Huang and Pan, J. Sci. Comput. 78
@@ -18,9 +18,10 @@ from mgnet.training.least_squares.units import size_of
 
 __all__ = ["bent", "corrected"]
 
-AHEAD = 0.1  # of the step, where the residuals tell how they bend
-STRONGER = 1e3  # dampings of corrections; up to 1e5 is alike, less ends higher
-CLOSE = 1e-2  # a gap so much smaller than the residuals, in squares, is closed
+AHEAD = 0.1  # part of the step at which the curvature of the residuals is measured
+# Factor of the damping in corrections; up to 1e5 the results are alike, smaller ones are worse.
+STRONGER = 1e3
+CLOSE = 1e-2  # a gap counts as closed when it is this much smaller than the residuals, in squares
 CONTRACTS = 0.8  # a correction must leave less of the squared gap
 
 Solve = Callable[[torch.Tensor | None], torch.Tensor]
@@ -35,26 +36,28 @@ def bent(
     most: float,
     before: float,
 ) -> tuple[torch.Tensor | None, float]:
-    """The step with its geodesic acceleration, None where that is too large; twice their ratio.
+    """The step with geodesic acceleration (None if that is too large), and the ratio of the two.
 
     Parameters
     ----------
     told : Linearized
+        Linearization at the start of the step.
     d, image : tensor
         The step, of shape (parameters,), and `J d`.
     solve : callable
-        Of the damped system: y to the solution for `J^T y`.
+        Solver of the damped system: it maps y to the solution for `J^T y`.
     system : NormalEquations, KrylovEquations or SingularEquations
+        System of the step.
     most : float
-        The largest ratio of twice the acceleration to the step.
+        Largest allowed ratio of twice the acceleration to the step.
     before : float
-        The last ratio, for a step of which only rounding is left.
+        The last ratio, used if the step is so short that only rounding is left.
     """
     ahead = told.problem.residuals(told.u + (AHEAD * d).to(told.u.dtype))
     a = solve(((ahead - told.r) / AHEAD - image) * (-2.0 / AHEAD))
     longer, length = 2.0 * size_of(a, system.unit), size_of(d, system.unit)
     if not longer <= most * length:
-        # Of a step this short rounding is all that is left of the curvature.
+        # For a step this short, only rounding is left of the curvature.
         short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
         return (d if short else None), before
     return d + 0.5 * a, longer / length if length else 0.0
@@ -69,25 +72,27 @@ def corrected(
     mu: float,
     most: int,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """The end of a step after corrections, its residuals, and how many were evaluated.
+    """The end of a step after corrections, its residuals, and the number of evaluations.
 
-    In a long curved valley a step misses what the linear model promises, `goal = r + J d`, because
-    the residuals bend. The gap lies where singular values are large, so the Jacobian of the start
-    closes it, `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))` again and again: each takes an
-    evaluation of the residuals and a back substitution.
+    In a long curved valley a step misses the prediction of the linear model, `goal = r + J d`,
+    because the residuals are curved. The gap lies where singular values are large, so the Jacobian
+    of the start closes it with `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))`, repeatedly.
+    Each correction costs an evaluation of the residuals and a back substitution.
 
     Parameters
     ----------
     told : Linearized
+        Linearization at the start of the step.
     image : tensor
-        `J d`, of the step of the linear model.
+        `J d` for the step of the linear model.
     new, r : tensor
-        Where the bent step leads to, and the residuals there.
+        End of the step with acceleration, and the residuals there.
     system : NormalEquations or SingularEquations
+        System of the step.
     mu : float
-        The damping of the step.
+        Damping of the step.
     most : int
-        Corrections.
+        Largest number of corrections.
     """
     goal = told.r + image.to(told.r.dtype)
     size, solve, count = told.problem.half_square, None, 0

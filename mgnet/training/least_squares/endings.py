@@ -1,9 +1,9 @@
-"""When Levenberg-Marquardt ends, and whether what it ends at is a minimum.
+"""When Levenberg-Marquardt ends, and whether the final state is a minimum.
 
-MINPACK's three tests are blind to where they are met: steps also become short, and reductions
-small, in a curved valley or behind a bad radius. So a test that is met is a question here, and the
-answer is measured: the cosine between the residuals and the range of the Jacobian, or, where the
-residuals vanish, their rounding. All of it is the same in every unit of residuals and of unknowns.
+MINPACK's three tests cannot distinguish a minimum from other causes: steps also become short, and
+reductions small, in a curved valley or with a bad radius. Therefore a test that is met is verified
+here by a measurement: the cosine between the residuals and the range of the Jacobian or, if the
+residuals vanish, their rounding. The result does not depend on the units of residuals and unknowns.
 Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 """
 
@@ -31,19 +31,19 @@ __all__ = [
     "vanished",
 ]
 
-OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
-NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
+OFFSET = 1e-4  # part of the residuals in the range of J; the value could fall by half its square
+NOISE = 10.0  # multiple of the change of the residuals with the last digits of the unknowns
 SAME = 1e-6  # a relative change of the norm of the residuals
-ORTHOGONAL = 1e-3  # the same, where the range is what steps as long as the unknowns do
+ORTHOGONAL = 1e-3  # the same for the range of steps as long as the unknowns
 COSINE = 1e-4  # between the residuals and a column of J
-DETERMINED = 1e-7  # the least singular value, relative to the largest
-LENGTHS = 3  # of a step that is to change the value by little
+DETERMINED = 1e-7  # the smallest singular value, relative to the largest
+LENGTHS = 3  # trial lengths of a step that changes the value slightly
 MODERATE = 0.5  # a relative change of the value
-GONE = 1e-8  # a column norm, relative to the largest seen
+GONE = 1e-8  # a column norm, relative to the largest so far
 
 
 class Tolerances(NamedTuple):
-    """Of the three tests, dimensionless; see `levenberg_marquardt`.
+    """Tolerances of the three tests, dimensionless; see `levenberg_marquardt`.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def cosine(sweep: Sweep) -> float:
         return sweep.cosine
     told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
     if isinstance(sweep.system, KrylovEquations):
-        return 1.0  # conjugate gradients know no columns
+        return 1.0  # conjugate gradients have no columns
     if not size:
         return 0.0
     norms = sweep.system.columns.sqrt() * size
@@ -71,14 +71,16 @@ def cosine(sweep: Sweep) -> float:
 
 
 def met_test(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
-    """Which of MINPACK's tests of a step is met.
+    """The reason for ending if one of MINPACK's tests is met, else None.
 
     Tolerances below the precision of the residuals are raised to it.
 
     Parameters
     ----------
     tolerances : Tolerances
+        Tolerances of the tests.
     sweep : Sweep
+        The last sweep.
     """
     told = sweep.told
     least = precision(told.problem)
@@ -92,19 +94,21 @@ def met_test(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
 
 
 def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
-    """Whether the place that meets a test is a minimum, as far as first derivatives tell.
+    """Whether the state that meets a test is a minimum, as far as first derivatives show.
 
-    That is: the residuals are orthogonal to the range of J; or they stand at their rounding; or
-    they are orthogonal to its columns, and steps with a fresh radius led to no lower value. The
-    last is for minima at which J is singular: there Gauss-Newton promises what curvature prevents.
+    It is one if the residuals are orthogonal to the range of J; or if they are at the rounding
+    level; or if they are orthogonal to the columns of J, and steps with a new radius found no lower
+    value. The last case is for minima at which J is singular: there Gauss-Newton predicts a
+    decrease that the curvature prevents.
 
     Parameters
     ----------
     level : Level
-        Work is charged to it.
+        Level to which work is charged.
     sweep : Sweep
+        The last sweep.
     before : float
-        The norm of the residuals where a test was met before, since when the radius is fresh.
+        Norm of the residuals when a test was first met; the radius is new since then.
     """
     if _offset(sweep) <= OFFSET and (
         isinstance(sweep.system, KrylovEquations) or cosine(sweep) <= ORTHOGONAL
@@ -118,13 +122,14 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     noise = told.problem.half_square(moved - told.r)
     if told.half <= NOISE**2 * noise:
         return True
-    blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
+    # Relative error of the residuals, and so of the cosines.
+    blur = NOISE * (noise / told.half) ** 0.5
     size = told.problem.unit * (2.0 * told.half) ** 0.5
     return size >= (1.0 - SAME - blur) * before and cosine(sweep) <= COSINE + blur
 
 
 def _offset(sweep: Sweep) -> float:
-    """The cosine between the residuals and what steps as long as the unknowns do to them."""
+    """The cosine between the residuals and the effect of steps as long as the unknowns."""
     told, system = sweep.told, sweep.system
     if not told.half:
         return 0.0
@@ -133,19 +138,19 @@ def _offset(sweep: Sweep) -> float:
     mu = system.damping_at(length, 0.0) if singular else 1e-12
     d = system.damped(mu)(None)
     longer = max(1.0, size_of(d, system.unit) / length)
-    # Along d the reduction is that of a parabola whose top is at d, nearly.
+    # Along d the reduction is nearly a parabola with its maximum at d.
     predicted = 0.5 * float(d @ system.descent) * (2.0 - 1.0 / longer) / longer
     return max(predicted / told.half, 0.0) ** 0.5
 
 
 def vanished(sweep: Sweep) -> bool:
-    """Whether a parameter that once changed the residuals, or should, does so no more."""
+    """Whether a parameter that once changed the residuals, or should, no longer does."""
     if not isinstance(sweep.system, SingularEquations):
         return False
     now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
     if not bool(now.any()) and _free(told) is None:
         return told.half > 0.0
-    share = now * told.u.abs()  # what such a change of the parameter as itself does
+    share = now * told.u.abs()  # the effect of a change of the parameter by its own size
     gone = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
     if norms is not None and norms.shape == now.shape:
         gone = gone | (now < GONE * norms)
@@ -169,10 +174,10 @@ def _free(told: Linearized) -> torch.Tensor | None:
 
 
 def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
-    """A state near a stationary one with a lower value: then that is no minimum.
+    """A state with a lower value near a stationary one, which is then not a minimum.
 
-    The direction in which residuals change least is tried, both ways: curvature that is not in
-    `J^T J` can only win there.
+    Both directions are tried in which residuals change least: curvature outside `J^T J` can lower
+    the value only there.
     """
     if not isinstance(sweep.system, SingularEquations):
         return None
@@ -186,7 +191,7 @@ def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
 
 
 def _tried(sweep: Sweep) -> list[torch.Tensor]:
-    """The weakest direction; where J has a null space, some of it and their sums, too."""
+    """The weakest direction; if J has a null space, several of its directions and their sums."""
     system: Any = sweep.system
     values, free = system.factors[1], _free(sweep.told)
     lacking = (len(sweep.u) if free is None else int(free.sum())) - len(values)
@@ -198,10 +203,10 @@ def _tried(sweep: Sweep) -> list[torch.Tensor]:
 def _small_change(
     level: Level, sweep: Sweep, direction: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """A state in that direction where the value has changed by little, and its value.
+    """A state in this direction where the value has changed slightly, and its value.
 
-    No column of J tells how far is far where all curvature is in second derivatives, so the length
-    is sought. The state before, where no change that is no rounding was found.
+    No column of J gives a length scale if all curvature is in second derivatives, so the length is
+    searched for. Returns the state before if no change above rounding was found.
     """
     told, length = sweep.told, 1e-3 * (sweep.size or 1.0)
     seen = 1e3 * told.digits * abs(told.value)
@@ -212,7 +217,7 @@ def _small_change(
         value = told.problem.half_square(told.problem.residuals(new))
         level.charge(1.0 / 3.0)
         change = value - told.value
-        # A larger one is no matter where J foretells it.
+        # A larger change is acceptable if J predicts it.
         if seen < abs(change) <= max(MODERATE * told.value, 4.0 * length**2 * straight):
             return new, value
         length *= 1e6 if abs(change) <= seen else 1e-3

@@ -1,4 +1,4 @@
-"""Dense least squares by triangles, and by singular values where columns are nearly dependent."""
+"""Dense least squares with triangular factors; singular values for nearly dependent columns."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ __all__ = [
 
 
 def triangle(*rows: torch.Tensor) -> torch.Tensor:
-    """The upper triangle T of the stacked rows, `T^T T` = the sum of `rows^T rows`.
+    """The upper triangle T of the stacked rows, with `T^T T` = the sum of `rows^T rows`.
 
-    Associative, so that blocks of rows can be reduced in a row or in a tree.
+    The operation is associative, so blocks of rows can be reduced in sequence or in a tree.
 
     Parameters
     ----------
     *rows : tensors of shape (any, columns)
-        `[Phi Y]` of some samples, or triangles of such.
+        `[Phi Y]` of some samples, or triangles from this function.
 
     Returns
     -------
     tensor of shape (min(all rows, columns), columns)
+        The triangle.
 
     Examples
     --------
@@ -52,24 +53,28 @@ def minimum_norm(
     rcond: float | None = None,
     f: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The minimiser of least norm of `1/2 |A W - b|^2 + ridge/2 |W|^2 - <f, W>`.
+    """The minimizer of least norm of `1/2 |A W - b|^2 + ridge/2 |W|^2 - <f, W>`.
 
     Parameters
     ----------
     A : tensor of shape (rows, features)
+        Matrix of features.
     b : tensor of shape (rows, outputs)
+        Targets.
     ridge : float
+        Weight of the squared norm of W.
     rcond : float, optional
-        Singular values below `rcond` times the largest count as zero, and the part of f that only
-        they see is left out; the machine epsilon times the columns of A by default.
+        Singular values below `rcond` times the largest count as zero, and the part of f in their
+        directions is omitted; the default is the machine epsilon times the columns of A.
     f : tensor of shape (features, outputs), optional
+        Linear term; zero by default.
     """
     if ridge:
         A = torch.cat([A, ridge**0.5 * torch.eye(A.shape[1], dtype=A.dtype, device=A.device)])
         b = torch.cat([b, b.new_zeros(A.shape[1], b.shape[1])])
-    if f is None and A.device.type == "cpu":  # the same by a pivoted QR, at a third of the time
+    if f is None and A.device.type == "cpu":  # a pivoted QR gives the same in a third of the time
         rcond = A.shape[1] * torch.finfo(A.dtype).eps if rcond is None else rcond
-        # SciPy's, since torch.linalg.lstsq hands LAPACK a random order of columns to begin with.
+        # SciPy's, since torch.linalg.lstsq gives LAPACK an uninitialized order of columns.
         solved: Any = scipy.linalg.lstsq(
             A.numpy(), b.numpy(), cond=rcond, lapack_driver="gelsy", check_finite=False
         )
@@ -95,7 +100,7 @@ def range_basis(A: torch.Tensor, rcond: float | None = None) -> torch.Tensor:
 def singular_values(
     A: torch.Tensor, rcond: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U, s and V of `A = U diag(s) V^T` without what counts as zero; s is a column."""
+    """U, s and V of `A = U diag(s) V^T` without negligible singular values; s is a column."""
     U, s, V = torch.linalg.svd(A, full_matrices=False)
     if rcond is None:
         rcond = A.shape[1] * torch.finfo(A.dtype).eps
@@ -104,13 +109,19 @@ def singular_values(
 
 
 def written_rcond(network: torch.nn.Module) -> float | None:
-    """Of a last layer that is written in half precision: what cancels in more digits is lost."""
+    """Tolerance for a last layer that is stored in half precision, which has few digits."""
     kind = list(network.parameters())[-1].dtype
     return torch.finfo(kind).eps if kind in HALF else None
 
 
 def check_rows(T: torch.Tensor) -> None:
-    """Raise ValueError where the triangle of features and targets is not finite."""
+    """Check that the triangle of features and targets is finite.
+
+    Raises
+    ------
+    ValueError
+        If it is not finite.
+    """
     if not bool(torch.isfinite(T).all()):
         raise ValueError(
             "solve_last_layer_ got features or targets that are not finite (NaN or Inf); leave "
@@ -119,7 +130,13 @@ def check_rows(T: torch.Tensor) -> None:
 
 
 def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
-    """Raise ValueError unless they can be: a ridge, and a fraction of singular values."""
+    """Check that ridge and rcond are in their ranges.
+
+    Raises
+    ------
+    ValueError
+        If one is out of its range.
+    """
     if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
         raise ValueError(
             f"{name} got ridge {ridge} and rcond {rcond}; "

@@ -1,4 +1,4 @@
-"""Jacobians as operators: what Levenberg-Marquardt multiplies by, dense only where it must be."""
+"""Jacobians as operators for Levenberg-Marquardt, dense only where necessary."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = [
     "squared",
 ]
 
-PANEL, MANY = 64, 1000  # columns; of matrices with many, panels are twice as wide
+PANEL, MANY = 64, 1000  # columns; for matrices with many columns, panels are twice as wide
 
 
 def squared(matrix: torch.Tensor) -> torch.Tensor:
-    """`A^T A`, the upper half only, by panels: up to twice as fast as the product.
+    """The upper half of `A^T A`, computed by panels: up to twice as fast as the product.
 
     Examples
     --------
@@ -47,26 +47,26 @@ def squared(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Jacobian(Protocol):
-    """A matrix J of shape (rows, columns), in float64, known by what it does.
+    """A matrix J of shape (rows, columns), in float64, defined by its products.
 
-    Anything with these methods will do: a network tells its own by `linearize(x)`.
+    Any class with these methods is accepted: a network provides its own by `linearize(x)`.
     """
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(residuals, parameters)."""
+        """The shape (residuals, parameters)."""
         ...
 
     def matvec(self, d: torch.Tensor) -> torch.Tensor:
-        """`J d`."""
+        """The product `J d`."""
         ...
 
     def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
-        """`J^T y`."""
+        """The product `J^T y`."""
         ...
 
     def gram(self) -> torch.Tensor:
-        """`J^T J`, a dense matrix."""
+        """The dense matrix `J^T J`."""
         ...
 
     def dense(self) -> torch.Tensor:
@@ -74,11 +74,11 @@ class Jacobian(Protocol):
         ...
 
     def root(self) -> torch.Tensor:
-        """Any matrix R with `R^T R = J^T J`: J itself, or a triangle where ranks share its rows."""
+        """A matrix R with `R^T R = J^T J`: J itself, or a triangle if ranks share its rows."""
         return self.dense()
 
     def scaled_rows(self, factors: torch.Tensor) -> Jacobian:
-        """`diag(factors) J`, in a form as quick as that of J where there is one."""
+        """`diag(factors) J`, with products as fast as those of J if possible."""
         return RowScaledJacobian(factors, self)
 
     def squares(self) -> torch.Tensor:
@@ -87,7 +87,7 @@ class Jacobian(Protocol):
 
 
 def columns_in(J: Jacobian) -> int:
-    """The columns of the widest matrix that `J.gram()` forms: of the fine one, below a transfer.
+    """Number of columns of the widest matrix that `J.gram()` forms: below a transfer, the fine one.
 
     Examples
     --------
@@ -104,9 +104,10 @@ class DenseJacobian(Jacobian):
     Attributes
     ----------
     matrix : tensor
+        The dense matrix.
     structure : Jacobian, optional
-        The sparse form that it was made from, where products with the matrix are faster: for
-        preconditioners.
+        The sparse form of the matrix, for preconditioners; products with the dense matrix are
+        faster.
     """
 
     matrix: torch.Tensor
@@ -134,13 +135,14 @@ class DenseJacobian(Jacobian):
 
 
 class SparseJacobian(Jacobian):
-    """A constant matrix with few nonzeros, given dense or sparse: the rows of a penalty."""
+    """A constant matrix with few nonzeros, given as dense or sparse: the rows of a penalty."""
 
     def __init__(self, matrix: torch.Tensor):
         self.matrix = matrix
         self._rows: Any = matrix.to_sparse().coalesce()
         self._columns: Any = matrix.T.to_sparse().coalesce()
-        if matrix.is_sparse and matrix.device.type == "cpu":  # torch's products take ten times long
+        # Torch's products take ten times as long.
+        if matrix.is_sparse and matrix.device.type == "cpu":
             rows: Any = as_scipy(matrix)
             self._rows, self._columns = _Compressed(rows), _Compressed(rows.T.tocsr())
         self._gram: torch.Tensor | None = None
@@ -185,7 +187,7 @@ class _Compressed:
 
 @dataclass(frozen=True, eq=False)
 class StackedJacobian(Jacobian):
-    """Weighted operators on top of one another, `[w_1 J_1; w_2 J_2; ...]`."""
+    """Weighted operators stacked vertically, `[w_1 J_1; w_2 J_2; ...]`."""
 
     parts: tuple[tuple[float, Jacobian], ...]
 
@@ -220,7 +222,7 @@ class StackedJacobian(Jacobian):
 
 @dataclass(frozen=True, eq=False)
 class RowScaledJacobian(Jacobian):
-    """`diag(factors) J` of any J: rows weighted, or bent by a loss of each residual."""
+    """`diag(factors) J` for any J: weighted rows, or the chain rule of a loss of each residual."""
 
     factors: torch.Tensor
     J: Jacobian
@@ -249,10 +251,13 @@ class ProlongedJacobian(Jacobian):
     Attributes
     ----------
     fine : Jacobian
+        J on the fine level.
     transfer : Transfer
+        Transfer with the prolongation P.
     columns : int
+        Number of coarse unknowns.
     dtype : torch.dtype
-        Of the states that the transfer takes.
+        Type of the states for the transfer.
     """
 
     fine: Jacobian

@@ -1,10 +1,9 @@
 """The last layer of a network, solved exactly: a linear least-squares problem.
 
-Features and targets stand side by side, `[Phi Y] = Q T`. The triangle T is all that the solution
-needs, and the triangle of two blocks of rows is the triangle of their triangles stacked: batches
-are taken one after the other, ranks of a parallel run in a tree. `Phi^T Phi` is never formed, it
-would lose half of the digits. Then comes the solution of least norm by the singular values of T,
-since bases of networks are nearly dependent as a rule.
+Features and targets form one matrix, `[Phi Y] = Q T`. The triangle T suffices for the solution, and
+the triangle of two blocks of rows is that of their stacked triangles: batches are reduced one after
+the other, ranks of a parallel run in a tree. `Phi^T Phi`, which would lose half of the digits, is
+never formed. Network bases are usually nearly dependent, so the singular values of T are used.
 Source: Cyr et al., arXiv 1912.04862; Demmel et al., arXiv 0808.2664 (the triangles).
 """
 
@@ -42,30 +41,30 @@ __all__ = ["LastLayer", "LinearPart", "DistributedSamples", "solve_last_layer_"]
 
 @runtime_checkable
 class DistributedSamples(Protocol):
-    """What a `LeastSquares` offers whose samples lie on several processes.
-
-    All of them call these together and get the same bits.
-    """
+    """Methods, called by all ranks, of a `LeastSquares` whose samples are distributed."""
 
     def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
         """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
-        ...
 
     def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
         """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
-        ...
 
 
 class LinearPart:
     """The parameters in which a network is linear: those of its last layer.
 
-    The module that owns the network's last parameter is that layer: a `torch.nn.Linear`, or spline
-    coefficients with the outputs on their last axis. `network(x) = features(x) @ W`, where W has
-    one row per feature; the last row is the bias, if there is one.
+    This layer owns the network's last parameter: a `torch.nn.Linear`, or spline coefficients with
+    the outputs last. `network(x) = features(x) @ W`; the last row of W is the bias, if any.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network with a linear last layer.
+
+    Raises
+    ------
+    ValueError
+        If the network has no parameters.
     """
 
     def __init__(self, network: torch.nn.Module):
@@ -89,7 +88,7 @@ class LinearPart:
             self.size = last.numel()
 
     def unpack(self, block: torch.Tensor) -> torch.Tensor:
-        """W, shape (features, outputs), from the last `size` entries of a flat vector."""
+        """W, of shape (features, outputs), from the last `size` entries of a flat vector."""
         if self.linear is None:
             return block.view(-1, self.outputs)
         weights = self.outputs * self.linear.in_features
@@ -111,7 +110,13 @@ class LinearPart:
             torch.nn.utils.vector_to_parameters(flat, self.network.parameters())
 
     def features(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """The basis at x, shape (samples, features), with ones as the last column for a bias."""
+        """The basis at x, of shape (samples, features); the last column is ones if there is a bias.
+
+        Raises
+        ------
+        ValueError
+            If the last layer does not run exactly once.
+        """
         if self.linear is None:
             return self._derivatives(parameters, x)
         caught: list[torch.Tensor] = []
@@ -125,15 +130,13 @@ class LinearPart:
         finally:
             handle.remove()
         if len(caught) != 1:
-            raise ValueError(
-                f"the last layer {self.linear} ran {len(caught)} times for one input; "
-                "it must run once, after all others"
-            )
+            ran = f"the last layer {self.linear} ran {len(caught)} times for one input"
+            raise ValueError(f"{ran}; it must run once, after all others")
         basis = caught[0]
         return torch.cat([basis, basis.new_ones(len(basis), 1)], 1) if self.biased else basis
 
     def _derivatives(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """The basis as derivatives of the first output, for layers that do not say what it is."""
+        """The basis as derivatives of the first output, for layers without an explicit basis."""
         others = {name: p for name, p in parameters.items() if name != self.name}
 
         def first(last: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
@@ -144,20 +147,27 @@ class LinearPart:
         return columns[..., 0].flatten(1)
 
     def check(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> None:
-        """Raise ValueError unless the network is its features times its last layer."""
+        """Check that the network is its features times its last layer.
+
+        Raises
+        ------
+        ValueError
+            If it is not.
+        """
         with torch.no_grad():
             outputs = call_with(self.network, parameters, (x,)).reshape(-1, self.outputs)
             block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
             basis, W = self.features(parameters, x), self.unpack(block)
-            product, terms = basis @ W, basis.abs() @ W.abs()  # which may cancel
+            product, terms = basis @ W, basis.abs() @ W.abs()  # sums that may cancel
         if not bool(torch.isfinite(outputs).all()):
-            return  # nothing can be compared; whoever solves says so
+            return  # no comparison is possible; the solver reports this
         close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(terms.max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
-            raise ValueError(
-                f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}; "
+            got = f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}"
+            wanted = (
                 "its last module must be a Linear, or spline coefficients with the outputs last"
             )
+            raise ValueError(f"{got}; {wanted}")
 
 
 def solve_last_layer_(
@@ -167,34 +177,35 @@ def solve_last_layer_(
     ridge: float = 0.0,
     rcond: float | None = None,
 ) -> torch.nn.Module:
-    """Fit the last layer of a network by least squares, in place, one pass over the data.
+    """Fit the last layer of a network by least squares, in place, in one pass over the data.
 
-    Minimises half the mean squared error (summed over outputs) plus `ridge / 2` times the squared
-    norm of the layer, bias included; of all minimisers it takes the one of least norm.
+    The minimized function is half the mean squared error (summed over outputs) plus `ridge / 2`
+    times the squared norm of the layer with its bias. The minimizer of least norm is used.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Ends in a `torch.nn.Linear`, or in spline coefficients with the outputs last (a KAN).
+        Network that ends in a `torch.nn.Linear` or in spline coefficients with outputs last.
     batches : iterable of (inputs, targets)
-        `[(x, y)]`, or a DataLoader; each batch is folded into a triangle of (features + outputs)^2
-        numbers and forgotten.
-    ridge : float
-        Not negative.
-    rcond : float, optional
-        Singular values below `rcond` times the largest count as zero; the machine epsilon times
-        the number of features by default.
+        `[(x, y)]`, or a DataLoader; each batch is reduced to (features + outputs)^2 numbers.
+    ridge, rcond : float
+        As for `LastLayer`.
 
     Returns
     -------
     torch.nn.Module
         The network itself.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If network and batches do not fit, or values are not finite.
+
     Examples
     --------
-    >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
-    >>> features = torch.nn.Sequential(torch.nn.Linear(1, 30), torch.nn.Tanh())
-    >>> network = torch.nn.Sequential(*features, torch.nn.Linear(30, 1)).double()
+    >>> x = torch.linspace(-1, 1, 200).double().unsqueeze(1)
+    >>> layers = torch.nn.Linear(1, 30), torch.nn.Tanh(), torch.nn.Linear(30, 1)
+    >>> network = torch.nn.Sequential(*layers).double()
     >>> network = solve_last_layer_(network, [(x, torch.sin(3 * x))])
     >>> bool((network(x) - torch.sin(3 * x)).abs().max() < 1e-3)
     True
@@ -217,15 +228,12 @@ def solve_last_layer_(
         except RuntimeError as error:
             if x.dtype == kind:
                 raise
-            raise TypeError(
-                f"solve_last_layer_ got inputs of {x.dtype} for a network of {kind}, which does "
-                f"not take them; convert one, as with x.to({kind})"
-            ) from error
+            got = f"solve_last_layer_ got inputs of {x.dtype} for a network of {kind}"
+            raise TypeError(f"{got}; convert one, such as x.to({kind})") from error
         if y.numel() != len(basis) * part.outputs or y.is_complex():
-            raise ValueError(
-                f"solve_last_layer_ got targets of shape {tuple(y.shape)} and {y.dtype} for real "
-                f"outputs of shape {(len(basis), part.outputs)}; give targets like the outputs"
-            )
+            got = f"solve_last_layer_ got targets of shape {tuple(y.shape)} and {y.dtype} for real"
+            wanted = f"outputs of shape {(len(basis), part.outputs)}; give targets like the outputs"
+            raise ValueError(f"{got} {wanted}")
         rows = torch.cat([basis, y.detach().reshape(-1, part.outputs)], 1)
         blocks = [triangle(*blocks, rows)]
         samples += len(x)
@@ -241,21 +249,19 @@ def solve_last_layer_(
 
 @dataclass(frozen=True)
 class LastLayer(Smoother):
-    """The exact last layer as a smoother: one visit minimises the objective over it.
+    """The exact last layer as a smoother: one visit minimizes the objective with respect to it.
 
-    The objective, plus `ridge / 2` times the squared norm of the layer, never rises: a solution
-    that is not better, by rounding or because `rcond` cut off what the old one used, is refused.
-    For levels whose operator is a `LeastSquares` with data; its penalty is part of the system, and
-    so is f. A `Collocation` is refused: its residuals are linear in the last layer only where the
-    equation is, and then `LevenbergMarquardt` finds the same layer along with the others.
+    The objective plus `ridge / 2` times the squared norm of the layer never rises: a solution that
+    is not better, because of rounding or of `rcond`, is refused. The operator must be a
+    `LeastSquares` with data; its penalty and f are part of the system. A `Collocation` is refused:
+    `LevenbergMarquardt` finds the same layer, which is linear only if the equation is.
 
     Parameters
     ----------
     ridge : float
-        Not negative. (Alternatively a penalty of the `LeastSquares`, which all smoothers see.)
+        Weight of the squared norm, not negative. A penalty of the `LeastSquares` is an alternative.
     rcond : float, optional
-        Singular values below `rcond` times the largest count as zero; the machine epsilon times
-        the number of features by default.
+        Singular values below `rcond` times the largest count as zero; rounding by default.
 
     Examples
     --------
@@ -281,7 +287,7 @@ class LastLayer(Smoother):
         return ()
 
     def work(self, level: Level, sweeps: int) -> float:
-        return 1.0 / 3.0  # a forward pass, however many sweeps: it solves
+        return 1.0 / 3.0  # one forward pass for any number of sweeps, since it solves
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
@@ -301,7 +307,7 @@ class LastLayer(Smoother):
         u: torch.Tensor,
         f: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The state u with the last layer solved for its basis; u itself if that is no better."""
+        """The state u with the last layer solved for its basis; u itself if that is not better."""
         A, b, order = self._system(problem, part, basis, u)
         finite, size = read([torch.isfinite(A).all(), b.abs().max()])
         if not finite:
@@ -311,7 +317,7 @@ class LastLayer(Smoother):
             return part.unpack(block) if order is None else block[order].unsqueeze(1)
 
         slope = None if f is None else arranged(f[-part.size :])
-        old = arranged(u[-part.size :])  # squares are compared: these must be numbers
+        old = arranged(u[-part.size :])  # squares are compared: they must be finite
         unit = 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
         old, b, slope = old / unit, b / unit, None if slope is None else slope / unit
         new = minimum_norm(A, b, self.ridge, self.rcond, slope)
@@ -321,7 +327,7 @@ class LastLayer(Smoother):
             return J if slope is None else J - (slope * W).sum().double()
 
         values = read([value(new), value(old)])
-        if not values[0] < values[1]:  # also where it is not a number
+        if not values[0] < values[1]:  # also if it is NaN
             return u
         new = new * unit
         if order is None:
@@ -334,8 +340,7 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A and b of the objective `1/2 |A W - b|^2`.
 
-        W has one column per output; or, where a penalty couples them, W is one column, in the
-        order of the entries of the flat vector that is given too.
+        W has one column per output, or just one if a penalty couples them; its order is returned.
         """
         x, y = problem.data
         if basis is None:
@@ -363,7 +368,7 @@ class LastLayer(Smoother):
 
 
 def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
-    """The linear part of a level's network, and its features at u: a forward pass, counted."""
+    """The linear part of a level's network, and its features at u; one forward pass is counted."""
     problem: Any = level.operator
     part = LinearPart(problem.flat.module)
     level.charge(1.0 / 3.0)
@@ -371,7 +376,7 @@ def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
 
 
 def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor | None:
-    """Of all samples; None where they are spread: `triangle_of` evaluates them block by block."""
+    """The features of all samples; None if samples are distributed (see `triangle_of`)."""
     if isinstance(problem, DistributedSamples):
         return None
     with torch.no_grad():
@@ -379,22 +384,17 @@ def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor
 
 
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
-    """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
+    """Refuse a level whose operator has another class or is not linear in a last layer."""
     problem: Any = level.operator
     spread = kind is LeastSquares and isinstance(level.operator, DistributedSamples)
     fits = type(problem) is kind and (not isinstance(problem, LeastSquares) or problem.plain)
     if not (fits or spread) or problem.data is None:
-        raise TypeError(
-            f"{level} has an operator of type {type(problem).__name__}; {name} needs the class "
-            f"{kind.__name__} itself with (inputs, targets), without weights or robust loss, since "
-            "outputs are linear in the last layer: for the residuals of an equation take "
-            "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
-        )
+        got = f"{level} has an operator of type {type(problem).__name__}; {name} needs the class"
+        wanted = f"{kind.__name__} itself with (inputs, targets), without weights or robust loss"
+        raise TypeError(f"{got} {wanted}: for the residuals of an equation use LevenbergMarquardt")
     part = LinearPart(problem.flat.module)
     frozen = [owned for owned in part.names if owned not in problem.shapes]
     if frozen:
-        raise ValueError(
-            f"{level}: the parameter {frozen[0]!r} of the last layer is frozen "
-            f"(requires_grad=False), but {name} solves for it; train it, or take another smoother"
-        )
+        got = f"{level}: the parameter {frozen[0]!r} of the last layer is frozen"
+        raise ValueError(f"{got}, but {name} solves for it; train it, or use another smoother")
     part.check(problem.parameters(u), problem.data[0])

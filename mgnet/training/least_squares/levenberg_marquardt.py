@@ -1,7 +1,7 @@
 """Levenberg-Marquardt: Gauss-Newton steps in a trust region, as a smoother.
 
 `(J^T J + mu s D^2) d = f - J^T r`: D holds the units of the unknowns (`units`), s is the mean of
-the diagonal of `D^-1 J^T J D^-1`, mu follows the ratio of actual to predicted reduction
+the diagonal of `D^-1 J^T J D^-1`, and mu follows the ratio of actual to predicted reduction
 (`step_rules`). Sources: Levenberg (1944); Marquardt (1963); Moré (1978); Transtrum and Sethna,
 arXiv 1201.5885 (geodesic acceleration).
 """
@@ -49,39 +49,43 @@ if TYPE_CHECKING:
 __all__ = ["LevenbergMarquardt"]
 
 UNTRIED = Trial(-math.inf, 0.0, 0.0, 0.0)
-FEW = 500  # unknowns, of which singular values take less than a second
+FEW = 500  # unknowns for which singular values take less than a second
 
 
 @dataclass(frozen=True)
 class LevenbergMarquardt(Smoother):
     """One sweep: one Jacobian, and steps from it until one lowers the objective.
 
-    A sweep never raises the objective. For levels whose operator is a `LeastSquares`. Where the
-    parameters are on a device the linear algebra is, too, and the host reads numbers once for each
-    step that is tried; see `device_steps` for the exceptions.
+    A sweep never raises the objective. The level's operator must be a `LeastSquares`. If the
+    parameters are on a device, the linear algebra is there too, and the host reads numbers once
+    for each trial step; see `device_steps` for the exceptions.
 
     Parameters
     ----------
     mu : float
         Initial damping of `Nielsen`, relative to the mean diagonal of `J^T J`, dimensionless.
     acceleration : float
-        Largest ratio of twice the geodesic acceleration to the step; 0 leaves it out.
+        Largest ratio of twice the geodesic acceleration to the step; 0 disables it.
     corrections : int
-        The most per step, where residuals bend away from what the linear model says: the Jacobian
-        is kept, and each takes one evaluation of the residuals. 0 leaves them out.
+        Largest number of corrections per step if residuals deviate from the linear model, with the
+        same Jacobian and one evaluation of the residuals each. 0 disables them.
     linear_solver : NewtonKrylov, optional
-        Of the linear systems; direct, by `NormalEquations`, without one.
+        Solver of the linear systems; by default a direct solver, `NormalEquations`.
     x_scale : str, float, tensor or mapping
-        Typical sizes of the unknowns. "auto": the weights of a network (matrices and what stands
-        beside one) share a unit, other parameters have one each, told by the columns of the
-        Jacobian. "jac": one each for all; the iteration is then the same in all units. Numbers as
-        in SciPy's `least_squares`: one for all, one for each, or by the names of parameters.
+        Typical sizes of the unknowns. "auto": the weights and biases of a network share a unit, and
+        other parameters have one each, from the columns of the Jacobian. "jac": one each for all.
+        Numbers as for SciPy's `least_squares`: for all, for each, or by the names of parameters.
     rule : StepRule, optional
-        `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network;
-        `ProbedRadius` leads to more digits.
+        Rule for the damping. The default is `Nielsen` for networks, and `TrustRegion` if no unknown
+        is a weight of a network; `ProbedRadius` reaches more digits.
     bounds : (lower, upper) or dict of str to (lower, upper), optional
-        Numbers for all parameters, or by the names of parameters, where tensors broadcast to their
-        shapes; -inf and inf for none. A state outside is refused. Not with a `linear_solver`.
+        Bounds of all parameters, or by their names, where tensors broadcast to their shapes; -inf
+        and inf mean none. A state outside is refused, and so is a `linear_solver` with bounds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter has another type or is out of its range.
 
     Examples
     --------
@@ -107,39 +111,30 @@ class LevenbergMarquardt(Smoother):
     def __post_init__(self) -> None:
         if self.linear_solver is not None and not isinstance(self.linear_solver, NewtonKrylov):
             raise TypeError(
-                f"LevenbergMarquardt got a linear_solver of type "
-                f"{type(self.linear_solver).__name__}; give a NewtonKrylov, such as "
-                "NewtonKrylov(mgnet.knots.KnotSolver()), or None"
+                "LevenbergMarquardt got a linear_solver of type "
+                f"{type(self.linear_solver).__name__}; give a NewtonKrylov or None"
             )
         if not self.mu > 0.0 or not self.acceleration >= 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")
         if not is_whole(self.corrections):
-            raise ValueError(
-                f"LevenbergMarquardt got corrections {shown(self.corrections)}; give the most that "
-                "one step may have, an integer from 0"
-            )
+            got = f"LevenbergMarquardt got corrections {shown(self.corrections)}"
+            raise ValueError(f"{got}; give the largest number per step, an integer from 0")
         if self.bounds is not None and self.linear_solver is not None:
-            raise ValueError(
-                "LevenbergMarquardt got bounds and a linear_solver; leave one of them out"
-            )
+            raise ValueError("LevenbergMarquardt got bounds and a linear_solver; leave one out")
         check_scale("LevenbergMarquardt", self.x_scale)
         if self.rule is not None and not isinstance(self.rule, StepRule):
-            raise TypeError(
-                f"LevenbergMarquardt got a rule of type {type(self.rule).__name__}; give a "
-                "StepRule, such as TrustRegion(), or None"
-            )
+            got = f"LevenbergMarquardt got a rule of type {type(self.rule).__name__}"
+            raise TypeError(f"{got}; give a StepRule, such as TrustRegion(), or None")
 
     def start(self, level: Level, u: torch.Tensor) -> Damping:
         problem = level.operator
         if not isinstance(problem, LeastSquares):
-            raise TypeError(
-                f"{level} has an operator of type {type(problem).__name__}; "
-                "LevenbergMarquardt needs a LeastSquares"
-            )
+            got = f"{level} has an operator of type {type(problem).__name__}"
+            raise TypeError(f"{got}; LevenbergMarquardt needs a LeastSquares")
         return self.rule_for(Unknowns(problem, len(u), self.x_scale)).begin(self.mu)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        # All else is relative, so it means the same on the finer level.
+        # All other entries are relative, so they are valid on the finer level.
         return memory._replace(lowest=math.inf, since=0)
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -172,7 +167,13 @@ class LevenbergMarquardt(Smoother):
         return TrustRegion() if few and unknowns.problem.shift is None else Nielsen()
 
     def linearize(self, level: Level, u: torch.Tensor, f: torch.Tensor | None) -> Linearized:
-        """The residuals of the level and their Jacobian at u."""
+        """The residuals of the level and their Jacobian at u.
+
+        Raises
+        ------
+        ValueError
+            If the level is a problem around a fine state and bounds were given.
+        """
         problem: Any = level.operator
         if problem.shift is not None:
             f = problem.shift if f is None else f + problem.shift
@@ -181,10 +182,8 @@ class LevenbergMarquardt(Smoother):
         if self.bounds is None:
             return Linearized(problem, u, r, J, f, problem.half_square(r))
         if problem.shift is not None:
-            raise ValueError(
-                f"{level} is a problem around a fine state, for which LevenbergMarquardt has no "
-                "bounds; use a cascade"
-            )
+            got = f"{level} is a problem around a fine state"
+            raise ValueError(f"{got}, for which LevenbergMarquardt has no bounds; use a cascade")
         box = box_of("LevenbergMarquardt", problem.flat, self.bounds)
         check_inside("LevenbergMarquardt", problem.flat, box, u)
         gradient = J.rmatvec(r) if f is None else J.rmatvec(r) - f
@@ -192,7 +191,7 @@ class LevenbergMarquardt(Smoother):
         return Linearized(boxed, u, r, J, f, problem.half_square(r), box)
 
     def step(self, level: Level, told: Linearized | DeviceTold, memory: Damping) -> Sweep:
-        """Steps from a linearization, until one lowers the objective."""
+        """Try steps from a linearization until one lowers the objective."""
         if isinstance(told, DeviceTold):
             return told.swept()
         problem, u, r, J, f, half, box = told
@@ -230,14 +229,14 @@ class LevenbergMarquardt(Smoother):
     def _attempt(
         self, level: Level, told: Linearized, system: Equations, memory: Damping, bends: bool
     ) -> Attempt:
-        """A step, where it leads to, None where it is not to be taken, and how much it bends."""
+        """A step, its end (None if it is rejected), and its relative acceleration."""
         d, predicted, solve = _damped_step(told, system, memory.mu)
         trial = Trial(-math.inf, predicted, size_of(d, system.unit), float(d @ system.descent))
         step, bend = d, memory.bend
         seen = predicted > told.digits * abs(told.value)
         if seen and bends:
             level.charge(1.0 / 3.0)
-            image = told.J.matvec(d)  # a pass over the rows, where these are streamed
+            image = told.J.matvec(d)  # one pass over the rows if these are streamed
             step, bend = bent(told, d, image, solve, system, self.acceleration, bend)
         if not seen or step is None or not bool(torch.isfinite(step).all()):
             return trial, None, bend
@@ -257,7 +256,7 @@ class LevenbergMarquardt(Smoother):
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule; Nielsen's with f, and where rows of J are on several ranks or not in memory."""
+        """The rule; Nielsen's if there is an f, or if J is distributed or not in memory."""
         J = told.J.J if isinstance(told.J, HeldJacobian) else told.J
         whole = len(told.r) == J.shape[0] and not isinstance(J, RowBlocks)
         if not rule.singular or (told.f is None and whole):
@@ -272,7 +271,7 @@ class LevenbergMarquardt(Smoother):
         unknowns: Unknowns,
         rule: StepRule,
     ) -> tuple[Equations, Damping, torch.Tensor | None]:
-        """The damped systems in the units of the unknowns, what is known of these, a start."""
+        """The damped systems in the units of the unknowns, the memory, and a start."""
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -307,14 +306,14 @@ class LevenbergMarquardt(Smoother):
 
 
 def _keeps(told: Linearized, system: Equations) -> bool:
-    """Whether the Jacobian serves corrections: not where a solution takes as long as a step."""
+    """Whether the Jacobian is used for corrections: not if a solution costs as much as a step."""
     return told.box is None and told.f is None and not isinstance(system, KrylovEquations)
 
 
 def _damped_step(
     told: Linearized, system: Equations, mu: float
 ) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor]]:
-    """A step, the reduction that it promises, and the solution for other residuals."""
+    """A step, its predicted reduction, and the solver for other residuals."""
     if told.box is None:
         solve = system.damped(mu)
         d, shift = solve(None), mu * system.scale

@@ -1,4 +1,4 @@
-"""Residuals of any module and their Jacobian, by automatic differentiation."""
+"""Residuals of any module and their Jacobian by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Residual", "RowStream", "blocks_of", "linearize", "residuals_of"]
 
 Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
 
-TRIED = 64  # samples, the first and the last, by which it is seen that rows are of one sample each
+TRIED = 64  # first and last samples, used to test whether each row depends on one sample
 
 
 def blocks_of(residuals: Any) -> list[torch.Tensor]:
-    """What a residual function returned, as a list of real tensors.
+    """Convert the result of a residual function to a list of real tensors.
 
     Raises
     ------
     TypeError
-        If it is anything else.
+        If the result has another type.
     """
     blocks = list(residuals) if isinstance(residuals, tuple | list) else [residuals]
     for block in blocks:
@@ -47,12 +47,18 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
 
 
 def residuals_of(residual: Residual, module: torch.nn.Module) -> Any:
-    """What the function of the user returns, unless that is a loss."""
+    """Evaluate the user's function and refuse a result that is a loss.
+
+    Raises
+    ------
+    ValueError
+        If the function returns one number.
+    """
     made = residual(module)
     if isinstance(made, torch.Tensor) and not made.dim():
         raise ValueError(
             "residual(module) returned one number; it must return all residuals, such as "
-            "module(x) - y, not the mean of their squares: that is taken here"
+            "module(x) - y, not the mean of their squares, which is computed here"
         )
     return made
 
@@ -66,23 +72,27 @@ def linearize(
 ) -> tuple[torch.Tensor, Jacobian]:
     """The residual vector at u and its Jacobian, in float64.
 
-    Where residual i of a tensor depends on sample i of each call of the module alone, one backward
-    pass over a copy of the parameters per sample gives the whole tensor's rows. One product of the
-    outcome with a vector is compared with autograd's; where they differ, the Jacobian comes by rows
-    or, where parameters are fewer, by columns (differentiating `J^T y` by y), several at once.
+    If residual i of a tensor depends only on sample i of each call of the module, one backward pass
+    over a copy of the parameters per sample gives all rows of the tensor. One product of the result
+    with a vector is compared with autograd's. If they differ, the Jacobian is computed by rows or,
+    if there are fewer parameters, by columns (differentiating `J^T y` with respect to y), several
+    at once.
 
     Parameters
     ----------
     parameters : FlatParameters
+        Parameters of the module.
     residual : callable
         `module -> tensor` or tuple of tensors.
     u : tensor of shape (parameters,)
+        Parameters at which to linearize.
     chunk_size : int, optional
-        Rows of the Jacobian in memory at once: where there are more, and at least as many as
-        parameters, they are made again whenever they are needed (`RowBlocks`). All by default, up
-        to 2^26 numbers. Where samples are mixed it is the rows or columns that are made at once.
+        Number of rows of the Jacobian in memory at once. If it has more rows than this, and at
+        least as many as parameters, they are recomputed whenever they are needed (`RowBlocks`). By
+        default all rows, up to 2^26 numbers. If samples are mixed, the number of rows or columns
+        per pass.
     inputs : tensor, optional
-        Given where the residuals are the outputs at these inputs, but for a constant.
+        Inputs, if the residuals are the outputs at these inputs up to a constant.
 
     Raises
     ------
@@ -102,7 +112,7 @@ def linearize(
             own = _own(parameters, residual, r, u)
             if own is not None:
                 return r.detach().double(), own
-            blocks = blocks_of(parameters.evaluate(residual, u))  # their graph is gone
+            blocks = blocks_of(parameters.evaluate(residual, u))  # their graph was freed
             r = _flat(blocks)
         if streams(len(r), len(u), chunk_size):
             streamed = _streamed(parameters, residual, blocks, u, chunk_size)
@@ -111,21 +121,21 @@ def linearize(
         entries = len(r) * len(u)
         check_memory(
             16 * entries,  # in the precision of the module, and in float64
-            f"the Jacobian of {len(r)} residuals by {len(u)} parameters has {written(entries)} "
+            f"the Jacobian of {len(r)} residuals and {len(u)} parameters has {written(entries)} "
             "numbers",
-            "take LBFGS or Broyden, which need none, or fewer samples",
+            "use LBFGS or Broyden, which need none, or fewer samples",
         )
         J = None if inputs is None else _checked(lambda: _of_outputs(parameters, u, inputs), r, u)
         if J is None:
             J = _checked(lambda: _by_samples(parameters, residual, u), r, u)
         if J is None:
-            by_rows = len(r) <= 2 * len(u)  # a column costs more: it is differentiated twice
+            by_rows = len(r) <= 2 * len(u)  # a column costs more, since it is differentiated twice
             J = (_by_rows if by_rows else _by_columns)(r, u, chunk_size)
     return r.detach().double(), DenseJacobian(J.double())
 
 
 def _depends(r: torch.Tensor, u: torch.Tensor) -> bool:
-    """Whether the graph of r leads to u; other parameters may need a gradient, too."""
+    """Whether the graph of r leads to u; other parameters may also require a gradient."""
     seen, waiting = set(), [r.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -145,12 +155,12 @@ def _flat(blocks: list[torch.Tensor]) -> torch.Tensor:
 def _checked(
     make: Callable[[], torch.Tensor], r: torch.Tensor, u: torch.Tensor
 ) -> torch.Tensor | None:
-    """A Jacobian that was made sample by sample, if it is the Jacobian of r, else None."""
+    """A Jacobian computed sample by sample if it is the Jacobian of r, else None."""
     try:
         J = make()
     except Exception:
-        # The residuals themselves came out well, so this way does not suit them: they read
-        # parameters or submodules, mix samples, or use what vmap cannot do.
+        # The residuals were evaluated without an error, so they do not allow this method: they read
+        # parameters or submodules, mix samples, or use operations that vmap does not support.
         return None
     if J.shape != (len(r), len(u)):
         return None
@@ -168,17 +178,17 @@ def _makes_its_own(parameters: FlatParameters, u: torch.Tensor) -> bool:
 def _own(
     parameters: FlatParameters, residual: Residual, r: torch.Tensor, u: torch.Tensor
 ) -> Jacobian | None:
-    """The Jacobian that the network makes itself, if it can and it is the Jacobian of r.
+    """The network's own Jacobian if it has one and it is the Jacobian of r, else None.
 
-    By a method `linearize_residual(residual)`, as a KAN has: residuals, each of one sample of one
-    call, and their Jacobian; any error if it cannot.
+    It comes from a method `linearize_residual(residual)`, which KAN has: residuals that depend on
+    one sample of one call each, and their Jacobian. The method may raise any error.
     """
     y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
-    (expected,) = torch.autograd.grad(r, u, y)  # frees what was kept, before J is made
+    (expected,) = torch.autograd.grad(r, u, y)  # frees the graph before J is computed
     try:
         _, J = parameters.evaluate(lambda module: module.linearize_residual(residual), u.detach())
     except Exception:
-        return None  # as in `_checked`: it does not suit these residuals
+        return None  # as in `_checked`, these residuals do not allow it
     if J.shape != (len(r), len(u)):
         return None
     found = J.rmatvec(y.double())
@@ -195,7 +205,7 @@ def _of_outputs(parameters: FlatParameters, u: torch.Tensor, inputs: torch.Tenso
 
 
 def _by_samples(parameters: FlatParameters, residual: Residual, u: torch.Tensor) -> torch.Tensor:
-    """Right if every residual depends on one sample of each call alone."""
+    """Jacobian by samples; correct if every residual depends on one sample of each call only."""
     stand_in = PerSample(parameters, u)
     blocks = blocks_of(residual(stand_in))
     return torch.cat([rows for _, rows in rows_of_samples(blocks, stand_in.parts.calls)])
@@ -208,12 +218,13 @@ def _streamed(
     u: torch.Tensor,
     chunk_size: int | None,
 ) -> RowBlocks | None:
-    """The Jacobian in blocks of rows; None where it is better made by columns."""
+    """The Jacobian in blocks of rows; None if columns are cheaper."""
     r, columns = _flat(blocks), len(u)
     most = rows_at_once(len(r), columns, chunk_size)
     widest = max(math.prod(block.shape[1:]) for block in blocks)
     stream = RowStream(parameters, residual, u, most, widest)
-    exact = r.dtype == torch.float64  # else sums over the rows are taken in float64, block by block
+    # Otherwise sums over the rows are computed in float64, block by block.
+    exact = r.dtype == torch.float64
     if stream.suits(r, u):
         way = stream.by_samples
     elif len(r) <= 2 * columns or 16 * len(r) * columns > machine_memory():
@@ -229,13 +240,15 @@ class RowStream:
     Parameters
     ----------
     parameters : FlatParameters
+        Parameters of the module.
     residual : callable
         `module -> tensor` or tuple of tensors.
     u : tensor of shape (parameters,)
+        Parameters at which to linearize.
     most : int
-        Rows at once.
+        Number of rows per block.
     widest : int
-        Residuals of one sample, at most.
+        Largest number of residuals of one sample.
 
     Examples
     --------
@@ -264,13 +277,13 @@ class RowStream:
         self.widest = widest
 
     def evaluated(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The residuals as a function of the parameters, and these."""
+        """The residuals as a function of the parameters, and the parameters."""
         u = self.u.clone().requires_grad_()
         with torch.enable_grad():
             return _flat(blocks_of(self.parameters.evaluate(self.residual, u))), u
 
     def push(self, d: torch.Tensor) -> torch.Tensor:
-        """`J d`."""
+        """The product `J d`."""
         r, u = self.evaluated()
         y = torch.zeros_like(r, requires_grad=True)
         (gradient,) = torch.autograd.grad(r, u, y, create_graph=True)  # J^T y, linear in y
@@ -278,12 +291,12 @@ class RowStream:
         return image.double()
 
     def pull(self, y: torch.Tensor) -> torch.Tensor:
-        """`J^T y`."""
+        """The product `J^T y`."""
         r, u = self.evaluated()
         return torch.autograd.grad(r, u, y.to(r))[0].double()
 
     def by_samples(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Where a residual is of one sample of each call alone."""
+        """Blocks of rows if each residual depends on one sample of each call only."""
         part, size = 0, max(1, self.most // self.widest)
 
         def window(samples: int) -> tuple[int, int]:
@@ -296,21 +309,21 @@ class RowStream:
             calls = stand_in.parts.calls
             for places, block in rows_of_samples(blocks, calls):
                 yield places, block.double()
-            del blocks  # and what was kept for them, before the next
+            del blocks  # and their graph, before the next block
             if all(call.end >= call.samples for call in calls):
                 return
             part += 1
             stand_in.parts.restart(window)
 
     def by_rows(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """In any case, at the price of a backward pass for each row."""
+        """Blocks of rows for any residuals, at the cost of one backward pass per row."""
         r, u = self.evaluated()
         for begin in range(0, len(r), self.most):
             rows = slice(begin, min(begin + self.most, len(r)))
             yield rows, _by_rows(r[rows], u, None).double()
 
     def suits(self, r: torch.Tensor, u: torch.Tensor) -> bool:
-        """Whether `by_samples` gives rows of J, as the first samples and the last ones tell."""
+        """Whether `by_samples` gives rows of J, tested for the first and last samples."""
         for window in (
             lambda samples: (0, min(TRIED, samples)),
             lambda samples: (max(0, samples - TRIED), samples),
@@ -344,7 +357,7 @@ def _by_columns(r: torch.Tensor, u: torch.Tensor, chunk_size: int | None) -> tor
 
 
 def _chunk(residuals: int) -> int:
-    """Measured with tanh networks: more at once only fills the memory."""
+    """Number of outputs per pass, measured with tanh networks; more only uses more memory."""
     return max(1, min(64, 2**15 // residuals))
 
 
@@ -367,5 +380,5 @@ def _products(outputs: torch.Tensor, inputs: torch.Tensor, count: int, chunk: in
         try:
             return torch.cat([pull(units(begin), True) for begin in starts])
         except RuntimeError:
-            pass  # an operation that vmap does not know; one by one then
+            pass  # an operation that vmap does not support; use single passes
     return torch.stack([pull(unit, False) for begin in starts for unit in units(begin)])

@@ -1,6 +1,6 @@
-"""Losses beyond squares as squares: each residual replaced by the root of twice its loss.
+"""Losses other than squares, written as squares: each residual becomes the root of twice its loss.
 
-`1/2 F^2` is then the loss exactly, and all that works for a sum of squares works for it: F has the
+`1/2 F^2` is then exactly the loss, and methods for sums of squares apply to it: F has the
 Jacobian `diag(dF/dr) J`. Sources: Engels, Stewenius and Nister, "Bundle adjustment rules" (2006),
 for robust losses; their names and definitions are those of `scipy.optimize.least_squares`.
 """
@@ -15,7 +15,7 @@ import torch
 
 __all__ = ["PointwiseLoss", "pointwise_loss", "root_of_loss"]
 
-SMALL = 1e-8  # below, log(1 + s^2) and arctan(s^2) are s^2 in double precision
+SMALL = 1e-8  # below it, log(1 + s^2) and arctan(s^2) are s^2 in double precision
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class PointwiseLoss:
     Parameters
     ----------
     name : str
+        Name of the loss.
     f_scale : float
-        In the unit of the residuals: about where outliers begin.
+        Scale in the unit of the residuals: about the size at which outliers begin.
 
     Examples
     --------
@@ -47,7 +48,7 @@ class PointwiseLoss:
     f_scale: float = 1.0
 
     def roots(self, r: torch.Tensor) -> torch.Tensor:
-        """F of each residual, in float64: `1/2 F^2` is its loss, and F has its sign."""
+        """F of each residual, in float64: `1/2 F^2` is its loss; F has the sign of the residual."""
         r = r.double()
         root, _ = LOSSES[self.name](r.abs() / self.f_scale)
         return torch.copysign(self.f_scale * root, r)
@@ -57,13 +58,14 @@ class PointwiseLoss:
         return LOSSES[self.name](r.double().abs() / self.f_scale)[1]
 
 
-# From s = |r| / f_scale: sqrt(rho(s^2)) and its derivative by s, without a square that overflows.
+# From s = |r| / f_scale: sqrt(rho(s^2)) and its derivative with respect to s, without a square that
+# overflows.
 Root = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def _soft_l1(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     h = torch.hypot(s, torch.ones_like(s))
-    # The quotient keeps the digits of small s, which h - 1 would lose.
+    # The quotient is accurate for small s, where h - 1 loses digits.
     ratio = ((1.0 + h) / 2.0).sqrt()
     return s / ratio, ratio / h
 
@@ -83,7 +85,7 @@ def _cauchy(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _arctan(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     t = s.clamp_min(SMALL)
     root = t.square().atan().sqrt()
-    # An overflow of t^4 stands for a derivative that vanishes.
+    # An overflow of t^4 means that the derivative vanishes.
     return _near_zero(s, root, t / ((1.0 + t.square().square()) * root))
 
 
@@ -103,12 +105,12 @@ LOSSES: dict[str, Root] = {
 
 
 def pointwise_loss(owner: str, name: str, f_scale: float) -> PointwiseLoss | None:
-    """The loss of that name; None for "linear", plain squares.
+    """The loss with this name; None for "linear", plain squares.
 
     Raises
     ------
     ValueError
-        If there is none of that name, or the scale is not a positive number.
+        If the name is unknown, or the scale is not a positive number.
 
     Examples
     --------
@@ -128,33 +130,34 @@ def pointwise_loss(owner: str, name: str, f_scale: float) -> PointwiseLoss | Non
 
 
 def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> torch.Tensor:
-    """Residuals of any loss that is not negative: `F_i = sqrt(2 loss_i)`, so `1/2 |F|^2 = sum`.
+    """Convert any nonnegative losses to residuals: `F_i = sqrt(2 loss_i)`, so `1/2 |F|^2 = sum`.
 
-    For use inside a residual function, with one loss per sample: cross entropy, a deviance. Where a
-    loss is 0 its root has a kink; the derivative there is taken as 0, which is its limit for a loss
-    that only comes near 0, as cross entropy does. Where samples are met exactly, as by a deviance
-    at `outputs = targets`, give the sign of the difference: the root is then smooth.
+    Use it inside a residual function, with one loss per sample, such as cross entropy or a
+    deviance. If a loss is 0, its root has a kink; the derivative there is set to 0, its limit for a
+    loss that only approaches 0, such as cross entropy. If samples can be matched exactly, as by a
+    deviance at `outputs = targets`, give the sign of the difference, which makes the root smooth.
 
     The Gauss-Newton matrix of F is not the generalized Gauss-Newton matrix of the loss (Schraudolph
-    2002): it has rank 1 for each sample, however many outputs. It ignores `F F''`, which does not
-    vanish at a minimum with losses, so that the last steps converge linearly. The package
-    torch-levenberg-marquardt trains that way, too.
+    2002): it has rank 1 for each sample, whatever the number of outputs. It ignores `F F''`, which
+    does not vanish at a minimum with nonzero losses, so the last steps converge linearly. The
+    package torch-levenberg-marquardt also trains this way.
 
     Parameters
     ----------
     losses : tensor
-        Not negative, of any shape: not their mean.
+        Losses that are not negative, of any shape, and not their mean.
     signs : tensor, optional
-        Whose signs F takes, of the same shape.
+        Tensor of the same shape with the signs of F.
 
     Returns
     -------
     tensor of the shape of `losses`
+        The residuals F.
 
     Raises
     ------
     ValueError
-        If a loss is negative, or there is one number only.
+        If a loss is negative, there is only one number, or the signs have another shape.
 
     Examples
     --------
@@ -171,7 +174,8 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
     """
     if not isinstance(losses, torch.Tensor) or not losses.dim():
         raise ValueError(
-            "root_of_loss got one number; give the loss of each sample, as with reduction='none'"
+            "root_of_loss got one number; give the loss of each sample, for example with "
+            "reduction='none'"
         )
     if signs is not None and signs.shape != losses.shape:
         raise ValueError(
@@ -186,7 +190,7 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
         if least < -rounding * max(1.0, float(sizes.abs().max())):
             raise ValueError(
                 f"root_of_loss got a loss of {least:.4g}; only losses that are never negative "
-                "have a root: subtract their least value, as a deviance does"
+                "have a root: subtract their smallest value, as a deviance does"
             )
     zero = losses <= tiny
     roots = torch.where(zero, 0.0, torch.where(zero, tiny, 2.0 * losses).sqrt())

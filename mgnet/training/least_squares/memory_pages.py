@@ -1,8 +1,8 @@
-"""Memory whose pages cost little: large ones, and ones that are kept.
+"""Cheaper memory pages: large pages, and pages that the process keeps.
 
-The system clears a page when it is first written, and each costs a call. A matrix of 45 MB takes
-18 ms in pages of 4 KB and 3 ms in pages of 2 MB, which NumPy asks for and PyTorch does not; as
-much as all products that fill it.
+The system clears a page when it is first written, which takes a call for each. A matrix of 45 MB
+takes 18 ms in pages of 4 KB and 3 ms in pages of 2 MB, which NumPy requests and PyTorch does not;
+all products that fill the matrix take about as long.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ def zeros(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     rows, columns : int
+        Shape of the matrix.
     like : tensor
+        Tensor that gives precision and device.
 
     Returns
     -------
     tensor of shape (rows, columns)
+        The matrix.
 
     Examples
     --------
@@ -34,19 +37,19 @@ def zeros(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     """
     if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
         return like.new_zeros(rows, columns)
-    # Not `np.zeros`: that memory comes cleared, in small pages.
+    # Not `np.zeros`: that memory is cleared already, in small pages.
     memory = np.empty((rows, columns), np.float32 if like.dtype == torch.float32 else np.float64)
     return torch.from_numpy(memory).zero_()
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the process keep up to 50 MB that it freed, for the next tensors.
+    """Let the process keep up to 50 MB of freed memory for the next tensors.
 
-    Else a loop over blocks gets every tensor of 100 KB in fresh pages: twice the time. The C
-    library of Linux takes the largest block that was ever freed, up to 32 MB, for the size from
-    which memory goes back at once (mallopt, M_MMAP_THRESHOLD). This one is never written, so it
-    takes no memory; elsewhere it does nothing.
+    Otherwise a loop over blocks gets every tensor of 100 KB in new pages, which takes twice the
+    time. The C library of Linux uses the largest block that was ever freed, up to 32 MB, as the
+    size from which memory is returned at once (mallopt, M_MMAP_THRESHOLD). The block here is never
+    written, so it takes no memory. On other systems this has no effect.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt as a tool, for any module: the loop, its endings, and what it returns."""
+"""Levenberg-Marquardt for any module: the loop, its end, and its result."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ from mgnet.training.least_squares.units import Scale, Unknowns
 __all__ = ["levenberg_marquardt"]
 
 SWEEP = Schedule([Step("solve", 0)])
-CRAWL = 30  # steps in a row that were cut short and gained less than a tenth
-ATTEMPTS = 3  # at a place that meets a test and is no minimum
-AGED = 30  # cycles after which a problem that changed before counts as one that stays
+CRAWL = 30  # consecutive steps that were shortened and gained less than a tenth
+ATTEMPTS = 3  # at a state that meets a test and is not a minimum
+AGED = 30  # cycles without a change after which a problem counts as constant
 
 
 def levenberg_marquardt(
@@ -79,68 +79,72 @@ def levenberg_marquardt(
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
-    For networks, and for formulas with a few parameters as `scipy.optimize.least_squares` fits
-    them. A test of convergence that is met is checked before the training ends: "converged" means
-    that the residuals are orthogonal to the range of their Jacobian, or at rounding.
+    The function trains networks, and also fits formulas with a few parameters, as
+    `scipy.optimize.least_squares` does. A test of convergence that is met is verified before the
+    training ends: "converged" means that the residuals are orthogonal to the range of their
+    Jacobian, or at the rounding level.
 
-    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
-    the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
-    to a few thousand parameters, where it reaches errors that first-order methods do not.
+    The unknowns are the parameters that require a gradient. Linear algebra is in float64 whatever
+    the precision of the module. Cost and memory grow with residuals times parameters, so the method
+    suits up to a few thousand parameters, where it reaches errors that first-order methods do not.
 
     Parameters
     ----------
     residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
-        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
-        of each tensor depends on sample i of each call `module(x)` alone: for points of several
-        kinds return a tuple, not one long tensor. Or a problem, such as a `Collocation`, with
-        its network, penalty and Jacobian.
+        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). It is fastest if
+        entry i of each tensor depends only on sample i of each call `module(x)`: for several kinds
+        of points return a tuple, not one long tensor. Alternatively a problem, such as a
+        `Collocation`, with its network, penalty and Jacobian.
     module : torch.nn.Module
-        Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
-        Left out for a problem, whose network it is then.
+        Module that is trained in place. At the end it holds the best parameters, also after an
+        error or Ctrl-C. Omit it for a problem, which contains its network.
     ftol, xtol, gtol : float
-        Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
-        steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
-        between the residuals and a column of the Jacobian is above `gtol`. The tests of MINPACK,
-        dimensionless; tolerances below the precision of the module are raised to it.
+        Tolerances of the tests of MINPACK, dimensionless. The training ends when a step reduces the
+        objective by at most `ftol` times its value, as predicted; when steps are no longer than
+        `xtol` times the parameters, each in its unit; or when no cosine between the residuals and a
+        column of the Jacobian exceeds `gtol`. Tolerances below the module's precision are raised.
     max_cycles : int, optional
-        One cycle is one sweep of `LevenbergMarquardt`: one Jacobian. 200 for networks by default;
-        100 times one more than the parameters where none is a weight of a network, as in MINPACK.
+        Limit on the number of cycles: one cycle is one sweep of `LevenbergMarquardt` with one
+        Jacobian. The default is 200 for networks, and as in MINPACK 100 times the number of
+        parameters plus one if no parameter is a weight of a network.
     seconds : float
-        Wall time; a cycle that has begun is finished.
+        Limit on the wall time; a cycle that has begun is finished.
     monitor : callable, optional
-        Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
-        returning True ends the training.
+        Function of (CycleRecord, flat vector of the parameters), called at the start and after
+        every cycle; if it returns True, the training ends.
     loss, f_scale
-        As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+        The same as for `LeastSquares`: "soft_l1" and others, for residuals with outliers.
     mu, acceleration, corrections, x_scale, rule, bounds
-        As in `LevenbergMarquardt`.
+        The same as for `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
-        As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
+        The same as for `LevenbergMarquardt`: for large KANs, whose matrix cannot be formed.
     chunk_size : int, optional
-        Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
+        Number of rows or columns of the Jacobian per pass; a smaller number needs less memory.
     refresh : callable, or sequence of such, optional
-        `(cycle, problem, u) -> problem`, before every cycle from 1 on: the problem to go on with,
-        at other points (`NewPoints`) or with other weights (`BalancedWeights`), or the same. The
-        objective is then that of the problem of the cycle, and may rise where this changes. A test
-        of convergence counts in the first cycle with a changed problem, so that it is met by what
-        was not trained on, or after 30 cycles without a change.
+        `(cycle, problem, u) -> problem`, called before every cycle from 1 on: it returns the next
+        problem, with other points (`NewPoints`) or weights (`BalancedWeights`), or the same one.
+        The objective is then that of the problem of the cycle, and may rise when it changes. A test
+        of convergence counts in the first cycle with a changed problem, so that it is met by data
+        not used for training, or after 30 cycles without a change.
     memory : dict, optional
-        From an earlier `Solution` for the same module: goes on with its damping instead of `mu`.
+        Memory of an earlier `Solution` for the same module; its damping replaces `mu`.
 
     Returns
     -------
     Solution
-        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising but where a
-        formula that ended at no minimum is fitted again from its start; the last entry is that of
-        the better end. Its `value` is the flat vector of the parameters, in float64.
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`. The objective never
+        rises, except if a formula that did not end at a minimum is fitted again from its start; the
+        last entry then belongs to the better result. `value` is the flat vector of the parameters
+        in float64.
 
     Raises
     ------
     ValueError
         If there is nothing to train, or residuals are not finite at the start, random, or constant.
     TypeError
-        If residuals are not real tensors, or a problem comes with a module, loss or `chunk_size`.
+        If residuals are not real tensors, or a problem is given with a module, loss or
+        `chunk_size`.
 
     Examples
     --------
@@ -214,13 +218,13 @@ def levenberg_marquardt(
 
 
 def _most_cycles(problem: LeastSquares, u: torch.Tensor) -> int:
-    """By default: as in MINPACK for a formula."""
+    """Default of `max_cycles`: for a formula, as in MINPACK."""
     return max(200, 100 * (len(u) + 1)) if Unknowns(problem, len(u)).formula else 200
 
 
 @dataclass
 class _Run:
-    """The state of one call."""
+    """State of one call of `levenberg_marquardt`."""
 
     level: Level
     smoother: LevenbergMarquardt
@@ -238,12 +242,12 @@ class _Run:
     changed: int = 0  # the cycle in which the problem changed last
     restarted: int = 0  # entries of the history before it began again
     start: torch.Tensor | None = None  # where to begin again
-    ways: tuple[LevenbergMarquardt, ...] = ()  # and how
-    earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
+    ways: tuple[LevenbergMarquardt, ...] = ()  # and with which smoothers
+    earlier: tuple[torch.Tensor, float, Reason] | None = None  # the result of the first attempt
 
     def better(self) -> Reason | None:
-        """Returns to where it ended before it began again, if the objective is lower there."""
-        unseen = len(self.history) == self.restarted  # nothing is known of the new start
+        """Return to the end of the first attempt if its objective is lower."""
+        unseen = len(self.history) == self.restarted  # the new start has not been evaluated
         if self.earlier is None or not (
             unseen or self.earlier[1] < (self.history[-1].value or 0.0)
         ):
@@ -253,7 +257,7 @@ class _Run:
         return reason
 
     def look(self, began: float) -> Told:
-        """The residuals and their Jacobian at the state; the history gets an entry."""
+        """Evaluate the residuals and their Jacobian, and append an entry to the history."""
         told = self.smoother.begin(self.level, self.u, None, self.damping)
         seconds, gradient = time.perf_counter() - began, told.gradient
         entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
@@ -261,7 +265,7 @@ class _Run:
         return told
 
     def step(self, told: Told) -> None:
-        """One sweep; sets the reason where it ends at a minimum."""
+        """Run one sweep; set the reason if it ends at a minimum."""
         work, start = self.level.tally[0], time.perf_counter()
         sweep = self.smoother.step(self.level, told, self.damping)
         taken = sweep.u is not self.u
@@ -280,12 +284,12 @@ class _Run:
         self.records.append(StepRecord(len(self.history), SWEEP[0], *spent, None, None))
 
     def renew(self) -> None:
-        """The problem of the next cycle."""
+        """Refresh the problem for the next cycle."""
         if not self.refresh:
             return
         cycle, before = len(self.history), self.level.operator
         if 1 < cycle - self.changed <= AGED:
-            self.reason = None  # of a problem that does not stay
+            self.reason = None  # of a problem that changes
         problem = refreshed(self.refresh, cycle, before, self.u)
         if problem is before or self.reason is not None:
             return
@@ -295,7 +299,7 @@ class _Run:
         self.changed, self.attempts, self.asked, self.crawled = cycle, 0, math.inf, 0
 
     def _question(self, met: Reason, sweep: Sweep) -> None:
-        """Whether the place that meets a test is a minimum; what to do where it is none."""
+        """Test whether the state that meets a test is a minimum, and continue if it is not."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
             lower = lower_nearby(self.level, sweep)
@@ -316,7 +320,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again in another way."""
+        """End if parameters are not determined, or start again with other settings."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason
@@ -329,10 +333,10 @@ class _Run:
         self.damping = self.smoother.start(self.level, self.u)
 
     def _afresh(self) -> None:
-        """Goes on with a new radius, and other units.
+        """Continue with a new radius and other units.
 
-        Large column norms of long ago make steps in some unknowns far too short. So with one unit
-        for all where there was one for each, and with those of here where there was one for all.
+        Large column norms from early steps make steps in some unknowns far too short. Therefore
+        separate units are replaced by one for all, and a single unit by the current column norms.
         """
         self.crawled = 0
         scale = self.smoother.x_scale
@@ -345,8 +349,8 @@ class _Run:
 class LastSweep(NamedTuple):
     """Repeats the last sweep for `Solution.explain`.
 
-    Pickles and deep copies leave it out: it would take the module and the residual function along,
-    and a lambda cannot be pickled.
+    Pickles and deep copies omit it, because it refers to the module and the residual function, and
+    a lambda cannot be pickled.
     """
 
     level: Level

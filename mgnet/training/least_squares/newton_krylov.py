@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt without a matrix: linear systems by preconditioned conjugate gradients."""
+"""Levenberg-Marquardt without a matrix, with preconditioned conjugate gradients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Prepared(Protocol):
-    """What a preconditioner knows of one Jacobian, for any damping."""
+    """The setup of a preconditioner for one Jacobian, for any damping."""
 
     @property
     def scale(self) -> float:
@@ -45,7 +45,7 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class OwnSolver(Protocol):
-    """A `Prepared` that runs conjugate gradients itself, to change the preconditioner."""
+    """A `Prepared` that runs conjugate gradients itself, in order to change the preconditioner."""
 
     def solver(self, shift: float) -> Solve:
         """Solves with `J^T J + shift I` as `conjugate_gradients` does."""
@@ -53,10 +53,10 @@ class OwnSolver(Protocol):
 
 
 class Preconditioner(Protocol):
-    """Makes approximate inverses; `mgnet.knots.KnotMultigrid` is one."""
+    """Creates approximate inverses; `mgnet.knots.KnotMultigrid` is an example."""
 
     def prepare(self, J: Jacobian) -> Prepared:
-        """The part of the set-up that does not depend on the damping."""
+        """The part of the setup that does not depend on the damping."""
         ...
 
 
@@ -74,7 +74,7 @@ class Diagonal:
 
 @dataclass(frozen=True, eq=False)
 class PreparedDiagonal:
-    """What `Diagonal` knows of one Jacobian."""
+    """The setup of `Diagonal` for one Jacobian."""
 
     J: Jacobian
     diagonal: torch.Tensor
@@ -91,17 +91,19 @@ class PreparedDiagonal:
 
 
 class Gradients(NamedTuple):
-    """What conjugate gradients found.
+    """The result of conjugate gradients.
 
     Attributes
     ----------
     value : tensor
+        Last iterate.
     iterations : int
+        Number of iterations.
     residual_norm : float
-        Relative to that of b.
+        Norm of the residual relative to that of b.
     converged : bool
-        False also after a breakdown: the matrix or the preconditioner was not positive definite to
-        rounding, or a number not finite. The value is then the last good one.
+        Whether the tolerance was met. It is False after a breakdown (matrix or preconditioner not
+        positive definite up to rounding, or NaN); the value is then the last valid iterate.
     """
 
     value: torch.Tensor
@@ -117,15 +119,19 @@ def conjugate_gradients(
     rtol: float = 1e-6,
     max_iterations: int = 1000,
 ) -> Gradients:
-    """Solve `A x = b` from x = 0; ends when `|b - A x| <= rtol |b|`.
+    """Solve `A x = b` from x = 0, until `|b - A x| <= rtol |b|`.
 
     Parameters
     ----------
     product, precondition : callable
-        A x, and B r with B symmetric positive definite, near the inverse of A.
+        Functions for A x, and for B r with B symmetric positive definite, close to the inverse of
+        A.
     b : tensor of shape (unknowns,)
+        Right-hand side.
     rtol : float
+        Tolerance of the residual norm relative to that of b.
     max_iterations : int
+        Limit on the number of iterations.
 
     Examples
     --------
@@ -135,7 +141,7 @@ def conjugate_gradients(
     ([1.0, 1.0], 2)
     """
     x, r, first = torch.zeros_like(b), b, float(b.norm())
-    if not 1e-150 < first < 1e150:  # squares would vanish or overflow
+    if not 1e-150 < first < 1e150:  # squares would underflow or overflow
         unit = power_of_two(float(b.abs().max()))
         if unit == 1.0:
             return Gradients(x, 0, 0.0, first == 0.0)
@@ -161,7 +167,7 @@ def conjugate_gradients(
 
 
 def forcing_term(now: float, before: float, last: float, loosest: float) -> float:
-    """How exactly to solve the next linear system, from gradient norms and the last answer.
+    """Tolerance for the next linear system, from gradient norms and the last tolerance.
 
     Source: Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16-32, choice 2 with its safeguard,
     gamma = 0.9, alpha the golden ratio.
@@ -185,20 +191,25 @@ def forcing_term(now: float, before: float, last: float, loosest: float) -> floa
 class NewtonKrylov:
     """The linear systems of Levenberg-Marquardt by preconditioned conjugate gradients.
 
-    Solved no more exactly than the course of the gradient norms warrants (`forcing_term`). A
-    breakdown keeps the last good step; one that does not lower the objective raises the damping, as
-    any.
+    The tolerance of each solve follows the history of the gradient norms (`forcing_term`). After a
+    breakdown the last valid iterate is used; if it does not lower the objective, the damping is
+    raised as usual.
 
     Parameters
     ----------
     preconditioner : Preconditioner
-        `mgnet.knots.KnotSolver()` for a KAN; by default the diagonal, for any module.
+        `mgnet.knots.KnotSolver()` for a KAN; the default, the diagonal, works for any module.
     direct : int
-        Up to so many parameters the systems are solved directly, which is faster.
+        Largest number of parameters for which the systems are solved directly, which is faster.
     loosest : float
         Largest relative residual of a linear system, dimensionless.
     max_iterations : int
-        Per system; its last iterate is used.
+        Limit on the iterations per system; the last iterate is used.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the preconditioner has no method `prepare`, or a number is out of its range.
 
     Examples
     --------
@@ -222,7 +233,7 @@ class NewtonKrylov:
         if not callable(getattr(self.preconditioner, "prepare", None)):
             raise TypeError(
                 f"NewtonKrylov got the preconditioner {self.preconditioner!r}, which has no "
-                "method `prepare`; give mgnet.knots.KnotSolver(), say"
+                "method `prepare`; give one such as mgnet.knots.KnotSolver()"
             )
         if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
             raise ValueError(
@@ -233,7 +244,13 @@ class NewtonKrylov:
     def system(
         self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, tolerance: float
     ) -> NormalEquations | KrylovEquations:
-        """The damped systems of one Jacobian."""
+        """The damped systems of one Jacobian.
+
+        Raises
+        ------
+        TypeError
+            If the residuals are on a device and the preconditioner computes on the CPU alone.
+        """
         if columns_in(J) <= self.direct:
             return NormalEquations(J, r, f)
         try:
@@ -251,7 +268,7 @@ class NewtonKrylov:
 
 @dataclass(frozen=True, eq=False)
 class KrylovEquations:
-    """`(J^T J + mu s I) d = f - J^T r` by conjugate gradients; as `NormalEquations`."""
+    """`(J^T J + mu s I) d = f - J^T r` by conjugate gradients; otherwise like `NormalEquations`."""
 
     J: Jacobian
     r: torch.Tensor
@@ -259,7 +276,7 @@ class KrylovEquations:
     prepared: Prepared
     tolerance: float
     max_iterations: int
-    #: Of the unknowns: one for all.
+    #: Unit of the unknowns: one for all.
     unit: ClassVar[None] = None
 
     @property
@@ -274,7 +291,7 @@ class KrylovEquations:
         return -gradient if self.f is None else self.f - gradient
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
-        """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        """A function of y that solves with `b = J^T y`; for None, with `b = f - J^T r`."""
         shift = mu * self.scale
         if isinstance(self.prepared, OwnSolver):
             found = self.prepared.solver(shift)

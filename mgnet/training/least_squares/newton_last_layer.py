@@ -1,11 +1,11 @@
-"""Newton-CG for the last layer under any loss that is convex in the outputs: cross entropy, say.
+"""Newton-CG for the last layer with any loss that is convex in the outputs, such as cross entropy.
 
-With the features `Phi` fixed, `loss(Phi W)` is convex in W. A Newton step solves `H d = -G` by a
-few conjugate-gradient iterations, each two passes with Phi: `H V = Phi^T (L'' (Phi V))`, L'' being
-the loss's own second derivative, and no Hessian is assembled. Then comes a line search. H is
-singular where logits may all move together, which conjugate gradients do not mind.
+With fixed features `Phi`, `loss(Phi W)` is convex in W. A Newton step solves `H d = -G` by a few
+conjugate-gradient iterations. Each costs two passes with Phi, `H V = Phi^T (L'' (Phi V))`, where
+L'' is the second derivative of the loss, and no Hessian is assembled. A line search follows. H is
+singular if a common shift of the logits has no effect, which conjugate gradients tolerate.
 Source: Patel et al., arXiv 2006.10123, where a Newton step and a gradient step on the hidden layers
-alternate (NGD): here `AdaptiveBasis(step, NewtonLastLayer())`.
+alternate (NGD): in mgnet, `AdaptiveBasis(step, NewtonLastLayer())`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,24 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 class NewtonLastLayer(Smoother):
     """Newton steps on the last layer, for losses that are convex in the outputs.
 
-    A visit never raises the objective plus `ridge / 2` times the squared norm of the layer. For
-    levels whose operator is an `Objective` (a `LeastSquares` has `LastLayer`); any loss that can be
-    differentiated twice will do.
+    A visit never raises the objective plus `ridge / 2` times the squared norm of the layer. The
+    level's operator must be an `Objective` (for a `LeastSquares` use `LastLayer`) with any loss
+    that can be differentiated twice.
 
     Parameters
     ----------
     steps : int
-        Newton steps per sweep; fewer once they gain nothing within rounding.
+        Newton steps per sweep; fewer if a step gains nothing above rounding.
     iterations : int
-        Of conjugate gradients per Newton step; fewer once the residual is 1 % of the gradient.
+        Conjugate-gradient iterations per Newton step; fewer if the residual is 1 % of the gradient.
     ridge : float
-        Not negative. Positive where the data can be separated: the minimum is at infinity then.
+        Weight of the squared norm, not negative. It must be positive if the data can be separated,
+        since the minimum is then at infinity.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -75,7 +81,7 @@ class NewtonLastLayer(Smoother):
         return ()
 
     def work(self, level: Level, sweeps: int) -> float:
-        return 1.0 / 3.0  # one forward pass; what follows sees the features only
+        return 1.0 / 3.0  # one forward pass; the rest uses the features only
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
@@ -105,7 +111,7 @@ class NewtonLastLayer(Smoother):
             J, G, hessian = convex.expand(W)
             d = _conjugate_gradients(hessian, -G, self.iterations)
             gain = -float((G * d).sum())
-            if not gain > torch.finfo(W.dtype).eps * abs(J):  # also where it is not a number
+            if not gain > torch.finfo(W.dtype).eps * abs(J):  # also if it is NaN
                 break
             length = convex.line_search(W, d, J, gain)
             if not length:
@@ -151,7 +157,7 @@ class _Convex:
         return self.value(outputs.detach(), W), G, hessian
 
     def line_search(self, W: torch.Tensor, d: torch.Tensor, J: float, gain: float) -> float:
-        """The first of 1, .5, .25, ... with a sufficient decrease (Armijo); 0 if there is none."""
+        """The first of 1, 1/2, 1/4, ... with a sufficient decrease (Armijo); 0 if there is none."""
         outputs, change = self.basis @ W, self.basis @ d
         length = 1.0
         for _ in range(30):
@@ -168,7 +174,7 @@ def _conjugate_gradients(product: Product, b: torch.Tensor, iterations: int) -> 
     for _ in range(iterations):
         q = product(p)
         curvature = float((p * q).sum())
-        if not curvature > 0.0:  # rounding, or nothing left to gain
+        if not curvature > 0.0:  # rounding, or no further gain
             break
         d = d + (rho / curvature) * p
         r = r - (rho / curvature) * q

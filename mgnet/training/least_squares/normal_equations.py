@@ -1,4 +1,4 @@
-"""The damped Gauss-Newton system, `(J^T J + mu s D^2) x = b`, solved in the form that suits J."""
+"""The damped Gauss-Newton system, `(J^T J + mu s D^2) x = b`, solved in a form that suits J."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ __all__ = ["NormalEquations"]
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """`(J^T J + mu s D^2) d = f - J^T r`, s the mean of the diagonal of `D^-1 J^T J D^-1`.
+    """`(J^T J + mu s D^2) d = f - J^T r`, where s is the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a
-    row per parameter; dual, a row per residual, where these are fewer:
-    `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Either by Cholesky, or by QR of the stacked
-    matrix `[J; sqrt(c) I]` where Cholesky would lose the digits.
+    It is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal form
+    has a matrix with one row per parameter; the dual form has one row per residual, if there are
+    fewer: `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both use Cholesky factors, or QR factors
+    of the stacked matrix `[J; sqrt(c) I]` if Cholesky would lose too many digits.
 
     Parameters
     ----------
     J : Jacobian of shape (residuals, parameters)
+        The Jacobian.
     r : tensor of shape (residuals,)
+        The residuals.
     f : tensor of shape (parameters,) or None
-        None stands for zero; otherwise the form is primal, for f need not be in the range of J^T.
+        None stands for zero; otherwise the form is primal, since f need not be in the range of J^T.
     unit : tensor of shape (parameters,), optional
         The diagonal of `D^-1`; ones by default.
     """
@@ -40,7 +42,7 @@ class NormalEquations:
     unit: torch.Tensor | None = None
 
     def measured(self, unit: torch.Tensor | None) -> NormalEquations:
-        """The same in other units; products that were made are kept."""
+        """The same system in other units; computed products are kept."""
         other = replace(self, unit=unit)
         if not self.dual and "gram" in vars(self):
             vars(other)["gram"] = self.gram
@@ -54,14 +56,14 @@ class NormalEquations:
 
     @cached_property
     def gram(self) -> torch.Tensor:
-        """`J^T J`, or `J J^T` in the dual form, the latter in the units."""
+        """`J^T J`, or in the dual form `J J^T`, which is in the units."""
         rows, columns = self.J.shape[0], columns_in(self.J)
         entries = rows * columns + rows**2 if self.dual else columns**2
         check_memory(
             8 * entries,
             f"LevenbergMarquardt got {rows} residuals and {columns} parameters: its direct solver "
             f"makes matrices of {written(entries)} numbers",
-            "give it a linear_solver such as NewtonKrylov(mgnet.knots.KnotSolver()), or take LBFGS",
+            "give it a linear_solver such as NewtonKrylov(mgnet.knots.KnotSolver()), or use LBFGS",
         )
         if not self.dual:
             return self.J.gram()
@@ -69,18 +71,18 @@ class NormalEquations:
 
     @cached_property
     def matrix(self) -> torch.Tensor:
-        """The same, in the units."""
+        """The same matrix in the units."""
         if self.dual or self.unit is None:
             return self.gram
         return self.gram * self.unit * self.unit.unsqueeze(1)
 
     @property
     def columns(self) -> torch.Tensor:
-        """The squared column norms of the Jacobian, not in the units."""
+        """The squared column norms of the Jacobian, without the units."""
         return self.J.squares() if self.dual else self.gram.diagonal()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, by their numbers, not in the units."""
+        """`J^T J` of some unknowns, given by their numbers, without the units."""
         if not self.dual:
             return self.gram[held][:, held]
         return squared(self.J.dense()[:, held])
@@ -104,7 +106,7 @@ class NormalEquations:
         return -gradient if self.f is None else self.f - gradient
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
-        """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        """A function of y that solves with `b = J^T y`; for None, with `b = f - J^T r`."""
         if not self.scale:  # a Jacobian of zeros
             return lambda y: torch.zeros_like(self.descent)
         shift = mu * self.scale
@@ -150,7 +152,7 @@ class NormalEquations:
         return not left**2 <= 1e2 * torch.finfo(self.matrix.dtype).eps
 
     def _by_cholesky(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """The inverse of `matrix + shift I`; None where too few digits would be left."""
+        """The inverse of `matrix + shift I`; None if too few digits would be left."""
         inverse, factor, fault = self._cholesky(shift)
         if int(fault) or not self.enough(float(factor.diagonal().min())):
             return None
@@ -159,10 +161,10 @@ class NormalEquations:
     def _cholesky(
         self, shift: Any
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
-        """That inverse, by a factor of unit row norms, which is given, too; and LAPACK's answer."""
+        """That inverse, the factor for unit row norms, and LAPACK's return code."""
         matrix = self.matrix.clone()
         matrix.diagonal().add_(shift)
-        # Scaled to a unit diagonal, so that the factor's diagonal tells the conditioning.
+        # Scaled to a unit diagonal, so that the factor's diagonal shows the conditioning.
         unit = matrix.diagonal().rsqrt()
         matrix.mul_(unit).mul_(unit.unsqueeze(1))
         factor, fault = torch.linalg.cholesky_ex(matrix)
@@ -171,14 +173,14 @@ class NormalEquations:
 
     @cached_property
     def triangle(self) -> torch.Tensor:
-        """R of a QR factorization of J in the units; J itself, where it has no more rows."""
+        """R of a QR factorization of J in the units; J itself if it is not taller than wide."""
         root = self._scaled(self.J.root())
         if root.shape[0] <= root.shape[1]:
             return root
         return torch.linalg.qr(root, mode="r").R
 
     def _by_qr(self, shift: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
+        """The same inverse from R^T R = J^T J + shift I, computed from J with twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
         R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
 

@@ -1,8 +1,8 @@
-"""The longest step that still keeps a fair part of what it promises, found by looking.
+"""The longest step whose reduction is close enough to the predicted one, found by a search.
 
-`Nielsen` learns from one step per Jacobian; where the Jacobian costs most, several are worth their
-time. Source: arXiv 2607.02194 (DSGNAR, 2026), as its authors' code has it, with 24 radii at once;
-here a search finds the radius, and `Nielsen` takes over at the end.
+`Nielsen` learns from one step per Jacobian; if the Jacobian dominates the cost, several steps are
+worth their time. Source: the code of arXiv 2607.02194 (DSGNAR, 2026), which tries 24 radii at once.
+Here a search finds the radius, and `Nielsen` takes over at the end.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, 
 
 __all__ = ["ProbedRadius"]
 
-CLOSE = 1.1  # the ratio of two lengths between which the search ends
+CLOSE = 1.1  # ratio of two lengths at which the search between them ends
 BISECTIONS = 5
-SLOWEST = 20.0  # a damping falls by this power of the factor by which steps are to grow
-LEAST, MOST = 1e-12, 1e15  # dampings; below, Cholesky factorizations have no digits left
+SLOWEST = 20.0  # exponent: the damping decreases by this power of the requested growth of the step
+LEAST, MOST = 1e-12, 1e15  # dampings; below the first, Cholesky factorizations lose all digits
 
 
 class Probe(NamedTuple):
@@ -28,10 +28,11 @@ class Probe(NamedTuple):
     Attributes
     ----------
     place : float
-        Where the search put it.
+        Position in the search.
     mu : float
+        Damping.
     size : float
-        `|D d|`.
+        Length `|D d|`.
     holds : bool
         Whether the reduction is large enough.
     """
@@ -46,21 +47,27 @@ class Probe(NamedTuple):
 class ProbedRadius(StepRule):
     """The largest radius at which the actual reduction is at least `ratio` times the predicted one.
 
-    At each Jacobian the objective is evaluated at steps of several lengths, from the last radius
-    outward, or inward, until the answer changes, and then between the last two. When the damping
-    has passed its minimum, `Nielsen` with geodesic acceleration goes on. For networks trained to
-    many digits: fewer Jacobians, which take one and a half to three times as long.
+    At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
+    outward or inward until the answer changes, and then between the last two. Once the damping has
+    passed its minimum, `Nielsen` with geodesic acceleration continues. This is for networks trained
+    to many digits: there are fewer Jacobians, each of which takes one and a half to three times as
+    long.
 
     Parameters
     ----------
     ratio : float
-        Between 0 and 1; a small one means bold steps.
+        Required ratio, between 0 and 1; a small one allows bold steps.
     reach : float
-        The most by which one search changes the radius, up or down.
+        Largest factor by which one search changes the radius, up or down.
     passed : int
-        Steps since the smallest damping after which that is a minimum.
+        Number of steps without a smaller damping after which the last minimum is final.
     trials : int
-        Searches per Jacobian.
+        Largest number of trial steps per Jacobian.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
 
     Examples
     --------
@@ -94,7 +101,7 @@ class ProbedRadius(StepRule):
         return memory
 
     def probes(self, memory: Damping) -> bool:
-        """Whether the minimum of the damping is still to come."""
+        """Whether the minimum of the damping has not been reached yet."""
         return memory.since < self.passed
 
     def look(
@@ -126,7 +133,7 @@ class ProbedRadius(StepRule):
             radius = memory.radius / self.reach
             mu = min(memory.mu * self.reach**memory.pace, MOST)
             return memory._replace(mu=mu, radius=radius, gain=trial.gain)
-        lower = memory.mu <= memory.lowest  # or at the least one
+        lower = memory.mu <= memory.lowest  # or at the smallest one
         known = memory._replace(
             gain=trial.gain,
             lowest=min(memory.mu, memory.lowest),
@@ -135,25 +142,25 @@ class ProbedRadius(StepRule):
         return known if self.probes(known) else known._replace(radius=0.0)
 
     def accelerates(self, memory: Damping) -> bool:
-        """Not while it probes: bent steps reach further, and end with fewer digits."""
+        """False while it searches: accelerated steps are longer, but reach fewer digits."""
         return not self.probes(memory)
 
 
 class _Path:
-    """Steps of about given lengths, by a factorization each.
+    """Steps of approximately given lengths, with a factorization each.
 
-    An eigendecomposition gives all of them, and takes as long as 13 to 25 Cholesky factorizations.
-    How much the damping has to fall for a longer step is learnt from one search for the next:
-    between as much as the length grows, and not at all.
+    An eigendecomposition gives all of them, but takes as long as 13 to 25 Cholesky factorizations.
+    The decrease of the damping for a longer step is estimated from one search to the next: between
+    zero and a decrease proportional to the growth of the length.
     """
 
     def __init__(self, memory: Damping, attempt: Callable[[Damping], Trial], ratio: float):
         self.memory, self.attempt, self.ratio = memory, attempt, ratio
         self.pace = memory.pace
-        self.size = 0.0  # of the step with the last damping
+        self.size = 0.0  # length of the step with the last damping
 
     def at(self, place: float) -> Probe:
-        """The step whose length has a logarithm about so much above that of the first."""
+        """The step whose logarithmic length exceeds that of the first by about `place`."""
         before = self.memory.mu
         mu = min(max(before * math.exp(-self.memory.pace * place), LEAST), MOST)
         trial = self.attempt(self.memory._replace(mu=mu))

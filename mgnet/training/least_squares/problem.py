@@ -1,4 +1,4 @@
-"""Half the squared norm of a residual vector: the objective whose Jacobian is known."""
+"""Half the squared norm of a residual vector: an objective with a known Jacobian."""
 
 from __future__ import annotations
 
@@ -24,35 +24,44 @@ __all__ = ["LeastSquares"]
 
 
 class LeastSquares(Objective):
-    """Half the mean squared error: the objective whose residual vector and Jacobian are known.
+    """Half the mean squared error: an objective with a known residual vector and Jacobian.
 
-    The value is `1/2 |r(u)|^2` with `r = (outputs - targets) / sqrt(samples)`; with `from_torch`,
-    r is what a function of the module returns. Residuals and Jacobians are in float64.
+    The value is `1/2 |r(u)|^2` with `r = (outputs - targets) / sqrt(samples)`; with `from_torch`, r
+    is the result of a function of the module. Residuals and Jacobians are in float64.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Uses its own `linearize(x)`, outputs and a `Jacobian` with a row per sample and output, when
-        it has one (a KAN has; see `KAN.altered` for subclasses), else automatic differentiation.
+        Network. Its own method `linearize(x)` is used if it has one: outputs, and a `Jacobian` with
+        a row per sample and output (as a KAN has; see `KAN.altered` for subclasses). Other networks
+        are differentiated automatically.
     data : (inputs, targets)
+        Tensors with the samples on axis 0.
     penalty : callable, optional
-        `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
-        vector. `mgnet.knots.roughness` is one. Rows of frozen parameters alone are left out.
+        `network -> R`, a matrix with one column per parameter: the rows `R u` are appended to the
+        residual vector. `mgnet.knots.roughness` is an example. Rows of frozen parameters are
+        omitted.
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Rows of the Jacobian in memory at once; with more of them, and at least as many as
-        parameters, they are made again when they are needed, see `RowBlocks`. All by default, up to
+        Number of rows of the Jacobian in memory at once. If it has more, and at least as many as
+        parameters, they are recomputed when needed, see `RowBlocks`. By default all rows, up to
         2^26 numbers. A network's own `linearize` decides itself.
     sample_weight : tensor or array of shape (samples,), optional
-        Of each sample's squares, such as 1 / variance: r has `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
-        sum w_i`. Samples of weight 0 are left out. For the samples of a residual function multiply
-        its rows by the roots of their weights.
+        Weight of each sample's squares, such as 1 / variance: `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
+        sum w_i`. Samples of weight 0 are omitted. For a residual function, multiply its rows by the
+        square roots of their weights instead.
     loss : str
-        "linear" for squares, or a loss that outliers draw less: "soft_l1", "huber", "cauchy",
-        "arctan"; see `PointwiseLoss`. It is taken of the differences, before weights.
+        "linear" for squares, or a loss that is less sensitive to outliers: "soft_l1", "huber",
+        "cauchy", "arctan"; see `PointwiseLoss`. It is applied to the differences, before weights.
     f_scale : float
-        Of such a loss, in the unit of the differences: about where outliers begin.
+        Scale of such a loss, in the unit of the differences: about the size at which outliers
+        begin.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arguments have other types or do not fit together.
 
     Examples
     --------
@@ -66,11 +75,11 @@ class LeastSquares(Objective):
     0.375
     """
 
-    # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
+    # The term <shift, u> that the coarse problem of a descent subtracts; see `Recentred`.
     shift: torch.Tensor | None = None
-    # In which residuals are measured: see `Rescaled`.
+    # Unit of the residuals; see `Rescaled`.
     unit: float = 1.0
-    # Whether column norms of the Jacobian tell the units of its unknowns: see `Unknowns`.
+    # Whether column norms of the Jacobian show the units of its unknowns; see `Unknowns`.
     tells_units: bool = True
     # Whether a check failed that steps on a device read at their end: see `device_steps`.
     checks_at_once: bool = False
@@ -118,16 +127,18 @@ class LeastSquares(Objective):
         loss: str = "linear",
         f_scale: float = 1.0,
     ) -> LeastSquares:
-        """Half the squared residuals of any module: `residual(module) -> tensor` or tuple of them.
+        """Half the sum of squared residuals of any module: `residual(module) -> tensor` or tuple.
 
         Parameters
         ----------
         module : torch.nn.Module
+            Module whose parameters are the unknowns.
         residual : callable
-            Fastest where entry i of each tensor depends on sample i of each call of the module
-            alone: for points of several kinds return a tuple, not one long tensor.
+            Residual function. It is fastest if entry i of each tensor depends only on sample i of
+            each call of the module: for several kinds of points return a tuple, not one long
+            tensor.
         chunk_size, loss, f_scale
-            As in `LeastSquares`.
+            The same as for `LeastSquares`.
 
         Examples
         --------
@@ -172,12 +183,18 @@ class LeastSquares(Objective):
 
     @property
     def plain(self) -> bool:
-        """Whether all differences count alike, by their squares."""
+        """Whether the objective consists of unweighted squares of the differences."""
         return self.sample_weight is None and self.bend is None
 
     @cached_property
     def rows(self) -> torch.Tensor | None:
-        """The matrix of the penalty, with a column for each entry of u."""
+        """The matrix of the penalty, with a column for each entry of u.
+
+        Raises
+        ------
+        ValueError
+            If it has another number of columns, or couples trained and frozen parameters.
+        """
         if self.penalty is None:
             return None
         rows, trained = _matrix(self.penalty(self.flat.module)), self.flat.places
@@ -188,7 +205,7 @@ class LeastSquares(Objective):
             )
         if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
             return rows
-        # What frozen parameters are penalised by is a constant.
+        # The penalty of frozen parameters is a constant.
         trained = trained.to(rows.device)
         own, others = (rows.index_select(1, part.nonzero()[:, 0]) for part in (trained, ~trained))
         used = _nonzero_rows(own)
@@ -202,28 +219,28 @@ class LeastSquares(Objective):
 
     @cached_property
     def penalties(self) -> SparseJacobian | None:
-        """The same as an operator, in float64."""
+        """The matrix as an operator, in float64."""
         return None if self.rows is None else SparseJacobian(self.rows.double())
 
     @property
     def weight(self) -> float:
-        """Of all residuals: 1 / sqrt(samples, or their weights together), or 1 without data."""
+        """Weight of all residuals: 1 / sqrt(samples, or the sum of their weights); else 1."""
         if self._total is not None:
             return self._total**-0.5
         return 1.0 if self.data is None else len(self.data[0]) ** -0.5
 
     def _roots(self, differences: torch.Tensor) -> torch.Tensor:
-        """Of the weight of the sample of each difference, in float64."""
+        """Square root of each difference's sample weight, in float64."""
         weights: Any = self.sample_weight
         return weights.sqrt().repeat_interleave(len(differences) // len(weights))
 
     def _bent(self, differences: torch.Tensor) -> torch.Tensor:
-        """The residuals of all differences, in float64, but for the weight of all of them."""
+        """The residuals of all differences, in float64, without the common weight."""
         r = differences.double() if self.bend is None else self.bend.roots(differences)
         return r if self.sample_weight is None else self._roots(r) * r
 
     def _slopes(self, differences: torch.Tensor) -> torch.Tensor:
-        """The derivative of each of these by its difference."""
+        """The derivative of each of these with respect to its difference."""
         if self.bend is None:
             return self._roots(differences)
         slopes = self.bend.slopes(differences)
@@ -251,18 +268,18 @@ class LeastSquares(Objective):
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         """The residual vector r: samples times outputs, then the rows of the penalty."""
         u = u.detach()
-        with torch.enable_grad():  # a residual may hold derivatives in the inputs
+        with torch.enable_grad():  # a residual may contain derivatives with respect to the inputs
             blocks = blocks_of(self.flat.evaluate(self.differences, u))
         r = torch.cat([block.detach().reshape(-1) for block in blocks])
         r = self._bent(r) * self.weight
         return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
     def half_square(self, r: torch.Tensor) -> float:
-        """`1/2 |r|^2` of what `residuals` gives: a sum over ranks, where each has its own rows."""
+        """`1/2 |r|^2` for a result of `residuals`: summed over ranks if each has its own rows."""
         return 0.5 * float(r @ r)
 
     def largest(self, r: torch.Tensor) -> float:
-        """The largest size of an entry of what `residuals` gives, over all ranks."""
+        """The largest magnitude in a result of `residuals`, over all ranks."""
         return float(r.abs().max()) if len(r) else 0.0
 
     def value(self, u: torch.Tensor) -> float:
@@ -274,7 +291,7 @@ class LeastSquares(Objective):
             extra = self.penalties.matvec(u.detach().double())
             value = value + 0.5 * float(extra @ extra)
             gradient = gradient + self.penalties.rmatvec(extra).to(gradient)
-        if value in (0.0, math.inf):  # squares of float32 are sooner so than those of float64
+        if value in (0.0, math.inf):  # squares reach these earlier in float32 than in float64
             value = self.half_square(self.residuals(u))
         return value, gradient
 
@@ -286,7 +303,7 @@ class LeastSquares(Objective):
             r = torch.cat([block.reshape(-1) for block in blocks])
             known = r.detach()
             bent = self._bent(known) * self.weight
-            # The value, and terms that vanish with the gradient of 1/2 |r|^2.
+            # The value, plus terms that vanish and have the gradient of 1/2 |r|^2.
             pull = bent * self._slopes(known) * self.weight
             return 0.5 * (bent @ bent) + pull @ (r - known).double()
 
@@ -299,7 +316,7 @@ class LeastSquares(Objective):
         )
 
     def mean_square(self, u: torch.Tensor) -> float:
-        """The mean squared error alone, without the half and the penalty."""
+        """The mean squared error, without the factor 1/2 and the penalty."""
         return 2.0 * super().value(u)
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
@@ -318,7 +335,7 @@ class LeastSquares(Objective):
             r, J = self._bent(r), J.scaled_rows(self._slopes(r))
         r = r * self.weight
         if isinstance(J, RowBlocks) and self.penalties is None:
-            return r, J.scaled(self.weight)  # its matrix J^T J is not made twice
+            return r, J.scaled(self.weight)  # its matrix J^T J is not formed twice
         J = StackedJacobian(((self.weight, J),))
         if self.penalties is None:
             return r, J
@@ -326,7 +343,7 @@ class LeastSquares(Objective):
         return r, StackedJacobian((*J.parts, (1.0, self.penalties)))
 
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        """Of the residual vector, as a dense matrix: shape (its length, parameters)."""
+        """The Jacobian of the residual vector as a dense matrix: shape (its length, parameters)."""
         return self.linearize(u)[1].dense()
 
 
@@ -335,18 +352,18 @@ def _half_square(blocks: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _matrix(rows: Any) -> torch.Tensor:
-    """What a penalty gave, if it is a matrix."""
+    """Check that the result of a penalty is a matrix."""
     if isinstance(rows, torch.Tensor) and rows.dim() == 2:
         return rows.detach()
     got = f"shape {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
     raise TypeError(
-        f"LeastSquares got a penalty that gave {got}; it must give a matrix R, a tensor with one "
-        "column per parameter, whose rows R u join the residuals"
+        f"LeastSquares got a penalty that returned {got}; it must return a matrix R, a tensor with "
+        "one column per parameter, whose rows R u join the residuals"
     )
 
 
 def _nonzero_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Which rows of a matrix, dense or sparse, have an entry that is not zero."""
+    """Which rows of a matrix, dense or sparse, have a nonzero entry."""
     if not matrix.is_sparse:
         return (matrix != 0.0).any(1)
     matrix = matrix.coalesce()

@@ -1,10 +1,10 @@
 """The last layer of a network in proportion to the others: its units, and its first step.
 
-Where targets are far larger, or smaller, than what weights as large as the others give, the last
-layer has to grow, or shrink, as much, and the others have not. With one unit for all, the others
-saturate on the way, or stand still at its end. So where the parameters in which residuals are
-linear solve most of the problem, the first step is theirs alone: least squares, which is no search.
-And they are measured in the size that they have then.
+If targets are far larger, or smaller, than the outputs of a last layer with weights as large as the
+others, this layer has to grow or shrink by as much, but the others do not. With one unit for all,
+the others saturate on the way, or stagnate. Therefore, if the parameters in which residuals are
+linear solve most of the problem, the first step changes only them: it is a least-squares solution
+and needs no search. Their unit is then their size in this solution.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mgnet.training.least_squares.units import Proportion, Unknowns, size_of
 
 __all__ = ["first_step", "is_to_be_known", "trial_of"]
 
-OUT = 3.0  # a ratio of sizes that is out of proportion
-FAR = 10.0  # one that asks for a unit; sizes change by as much in a training
-SOLVED = 0.75  # of the objective, by a first step that is taken
+OUT = 3.0  # a ratio of sizes that counts as out of proportion
+FAR = 10.0  # a ratio that requires a unit; sizes change by less in a training
+SOLVED = 0.75  # part of the objective that an accepted first step must remove
 
 
 def first_step(
@@ -31,26 +31,28 @@ def first_step(
 ) -> tuple[Proportion | None, torch.Tensor | None]:
     """The units of parameters in which residuals are linear, and their damped solution.
 
-    Each is measured in the size that it has in the solution of its linear least squares problem, to
-    within a factor of ten: of targets with an offset the bias is large and the weights are not.
+    The unit of each is its size in the solution of its linear least-squares problem, to within a
+    factor of ten: for targets with an offset, the bias is large and the weights are not.
 
     Parameters
     ----------
     unknowns : Unknowns
+        Unknowns of the problem.
     level : Level
-        Work is charged to it.
+        Level to which work is charged.
     told : Linearized
+        Linearization at the initial state.
     system : NormalEquations or SingularEquations
+        System of the step.
     mu : float
-        Damping, relative to the mean diagonal of that problem.
+        Damping relative to the mean diagonal of that problem.
 
     Returns
     -------
     proportion : Proportion or None
-        With units of 1 where sizes are in proportion; None where units are given, or known
-        otherwise.
+        Units of 1 if sizes are in proportion; None if units are given or known otherwise.
     state : tensor of shape (unknowns,), or None
-        With that solution; None where sizes are in proportion.
+        State with that solution; None if sizes are in proportion.
     """
     if not is_to_be_known(unknowns):
         return None, None
@@ -64,7 +66,7 @@ def first_step(
     if not found or not 0.0 < typical < math.inf:
         return plain, None
     new = _solved(told, system, found, mu)
-    least = precision(told.problem)  # what is left of outputs that cancel is their rounding
+    least = precision(told.problem)  # outputs that cancel leave their rounding
     units = [
         _unit(_mean_square(new, [p]) ** 0.5 / typical, least) if p in found else 1.0
         for p in unknowns.places
@@ -99,7 +101,7 @@ def _unit(size: float, least: float) -> float:
 
 
 def _solved(told: Any, system: Any, places: list[slice], mu: float) -> torch.Tensor:
-    """The state with the damped solution of the least squares problem of these parameters."""
+    """The state with the damped solution of the least-squares problem of these parameters."""
     held = torch.cat([torch.arange(place.start, place.stop) for place in places])
     matrix = system.gram_of(held)
     matrix.diagonal().add_(mu * matrix.diagonal().mean())
@@ -110,10 +112,11 @@ def _solved(told: Any, system: Any, places: list[slice], mu: float) -> torch.Ten
 
 
 def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
-    """The step to that state; one that is not to be taken where it solves too little.
+    """The step to that state; it is rejected if it solves too little.
 
-    Features of which combinations solve little have to change themselves, and do so better while
-    the last layer is small: second derivatives of a network that is nearly linear, say.
+    If combinations of the features solve little, the features have to change, which works better
+    while the last layer is small, for example because a nearly linear network has small second
+    derivatives.
     """
     d, half = new.double() - told.u.double(), told.problem.half_square
     actual = told.half - half(told.problem.residuals(new))
@@ -123,9 +126,9 @@ def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
 
 
 def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
-    """Whether targets are larger, or smaller, than what parameters of this size give.
+    """Whether targets are larger, or smaller, than outputs with parameters of this size.
 
-    Smaller: nearly all of the residuals is what the last parameters give.
+    They are smaller if nearly all of the residuals come from the last parameters.
     """
     needed = 2.0 * told.half
     given = _mean_square(told.u, shared) * sum(float(columns[place].sum()) for place in shared)
@@ -141,7 +144,7 @@ def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
 
 
 def _without(told: Any, places: list[slice]) -> torch.Tensor:
-    """The residuals if these parameters were zero, in which they are linear."""
+    """The residuals if these parameters, in which they are linear, were zero."""
     kept = torch.zeros_like(told.u, dtype=torch.float64)
     for place in places:
         kept[place] = told.u[place].double()
@@ -154,7 +157,7 @@ def _mean_square(u: torch.Tensor, places: list[slice]) -> float:
 
 
 def _linear_ones(level: Level, told: Any, shared: list[slice]) -> list[slice]:
-    """The parameters in which residuals are linear, all of them together."""
+    """The parameters in which residuals are jointly linear."""
     found: list[slice] = []
     probe = torch.zeros_like(told.u)
     length = _mean_square(told.u, shared) ** 0.5
@@ -171,10 +174,10 @@ def _linear_ones(level: Level, told: Any, shared: list[slice]) -> list[slice]:
 def _linear_beside(
     level: Level, told: Any, probe: torch.Tensor, further: torch.Tensor, length: float
 ) -> torch.Tensor | None:
-    """The probe with a further direction, if residuals are linear in both; else None.
+    """The probe with a further direction if residuals are linear in both, else None.
 
-    At that length, or one that changes them by their own size: curvature shows there, also in
-    float32.
+    The test uses this length, or one that changes residuals by their own size, where curvature is
+    visible also in float32.
     """
     half, J = told.problem.half_square, told.J
     change = half(J.matvec(further.double()))

@@ -1,7 +1,7 @@
 """The coarse problem of a descent in its subspace form: the objective over u + P w.
 
-`Recentred` is that of a least-squares problem, with residuals and Jacobian; `Around` that of any
-other objective.
+`Recentred` is for a least-squares problem and has residuals and Jacobian; `Around` is for any other
+objective.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __all__ = ["Around", "Recentred"]
 
 
 class Recentred(LeastSquares):
-    """The coarse problem around a fine state u: `J(u + P w) - <A(u), P w>`, over w.
+    """The coarse problem around a fine state u: minimize `J(u + P w) - <A(u), P w>` over w.
 
     Any decrease of it, with `f = restrict(r)`, is a decrease of J. Its gradient vanishes at w = 0.
 
     Parameters
     ----------
     fine : LeastSquares
-        Of the level above, itself recentred or not.
+        Problem of the level above, itself recentered or not.
     u : tensor
         The fine state.
     transfer : Transfer
-        With the prolongation P.
+        Transfer with the prolongation P.
     shift : tensor
-        `P^T A(u)`; `of` evaluates it.
+        The vector `P^T A(u)`; `of` evaluates it.
 
     Examples
     --------
@@ -54,8 +54,9 @@ class Recentred(LeastSquares):
 
     @classmethod
     def of(cls, fine: LeastSquares, u: torch.Tensor, transfer: Transfer) -> Recentred:
-        """The one at u, whose gradient there it evaluates."""
-        whole = fine.gradient(u)  # of 1/2 |r|^2 alone: without what the level above subtracts
+        """The coarse problem at u; the gradient at u is evaluated."""
+        # This is the gradient of 1/2 |r|^2, without the term that the level above subtracts.
+        whole = fine.gradient(u)
         whole = whole if fine.shift is None else whole + fine.shift
         return cls(fine, u, transfer, transfer.restrict(whole))
 
@@ -88,20 +89,20 @@ class Recentred(LeastSquares):
 
 
 class Around:
-    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
+    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J with gradient A.
 
-    What `Recentred` is for least squares, without residuals and Jacobian.
+    It corresponds to `Recentred`, without residuals and Jacobian.
 
     Parameters
     ----------
     fine : Objective or Around
-        J: of the level above.
+        Objective J of the level above.
     u : tensor
         The fine state.
     transfer : Transfer
-        With the prolongation P.
+        Transfer with the prolongation P.
     shift : tensor
-        `P^T A(u)`; `of` evaluates it.
+        The vector `P^T A(u)`; `of` evaluates it.
 
     Examples
     --------
@@ -126,15 +127,15 @@ class Around:
 
     @classmethod
     def of(cls, fine: Objective | Around, u: torch.Tensor, transfer: Transfer) -> Around:
-        """The one at u, whose gradient there it evaluates."""
+        """The coarse problem at u; the gradient at u is evaluated."""
         return cls(fine, u, transfer, transfer.restrict(fine.gradient(u)))
 
     def value(self, w: torch.Tensor) -> float:
-        """Its value."""
+        """The value at w."""
         return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
 
     def gradient(self, w: torch.Tensor) -> torch.Tensor:
-        """Of the value; vanishes at 0."""
+        """The gradient of the value at w; it vanishes at 0."""
         point = self.transfer.correct(self.u, w)
         return self.transfer.restrict(self.fine.gradient(point)) - self.shift
 

@@ -1,4 +1,4 @@
-"""A Jacobian that is never held: its rows are made block by block, as often as they are needed."""
+"""A Jacobian that is never stored: blocks of its rows are recomputed when they are needed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from mgnet.training.least_squares.jacobian import PANEL, Jacobian
 
 __all__ = ["ENTRIES", "RowBlocks", "rows_at_once", "streams"]
 
-#: Numbers of a Jacobian from which on it is streamed unless the caller says how many rows to hold.
+#: Number of entries above which a Jacobian is streamed, unless the caller sets the rows in memory.
 ENTRIES = 2**26
-BLOCK = 2**22  # numbers of a block, then
+BLOCK = 2**22  # numbers of a block in this case
 
 Blocks = Iterator[tuple[slice, torch.Tensor]]
 
 
 def streams(rows: int, columns: int, chunk_size: int | None) -> bool:
-    """Whether a Jacobian is made in blocks of rows: those of more rows than columns alone.
+    """Whether a Jacobian is computed in blocks of rows; it must have more rows than columns.
 
     Parameters
     ----------
     rows, columns : int
+        Shape of the Jacobian.
     chunk_size : int or None
-        Rows in memory at once; None: all of them, up to `ENTRIES` numbers.
+        Number of rows in memory at once; None means all, up to `ENTRIES` numbers.
 
     Examples
     --------
@@ -41,9 +42,9 @@ def streams(rows: int, columns: int, chunk_size: int | None) -> bool:
 
 
 def rows_at_once(rows: int, columns: int, chunk_size: int | None) -> int:
-    """How many rows a block has; arguments as in `streams`.
+    """Number of rows of a block; the arguments are those of `streams`.
 
-    A function of the user runs at all points for each block: with many, blocks are larger.
+    The user's function runs at all points for each block, so blocks are larger if there are many.
 
     Examples
     --------
@@ -55,18 +56,19 @@ def rows_at_once(rows: int, columns: int, chunk_size: int | None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class RowBlocks(Jacobian):
-    """J as a pass over blocks of its rows, `J^T J` being the largest matrix that is kept.
+    """J as a pass over blocks of its rows; the largest stored matrix is `J^T J`.
 
     Attributes
     ----------
     rows, columns : int
+        Shape of J.
     blocks : callable
-        `() -> iterator of (slice, tensor)`: places among the rows, and dense rows in float64. They
-        come in any order; the slices together are all rows.
+        `() -> iterator of (slice, tensor)`: positions of the rows, and dense rows in float64. The
+        blocks may come in any order; together the slices cover all rows.
     push, pull : callable, optional
-        `d -> J d` and `y -> J^T y`, where these are cheaper than a pass.
+        Functions for `J d` and `J^T y` that are cheaper than a pass.
     check : callable, optional
-        `y -> J^T y` by other means, with which the blocks of a pass are compared.
+        Function for `J^T y` by another method, to verify the blocks of a pass.
 
     Examples
     --------
@@ -113,11 +115,12 @@ class RowBlocks(Jacobian):
         return self._known["gram"]
 
     def gram_and_gradient(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`J^T J` and `J^T r` in one pass; both are kept, for `gram` and for `rmatvec(r)`.
+        """`J^T J` and `J^T r` in one pass; both are stored, for `gram` and for `rmatvec(r)`.
 
         Parameters
         ----------
         r : tensor of shape (rows,)
+            Residuals.
 
         Examples
         --------
@@ -152,7 +155,7 @@ class RowBlocks(Jacobian):
             if not holds((seen - expected.double()).norm() <= close):
                 raise ValueError(
                     "a residual depends on several samples, which a Jacobian in blocks of rows "
-                    f"does not see; give a chunk_size of at least {self.rows}, which forms it whole"
+                    f"omits; give a chunk_size of at least {self.rows}, which forms it whole"
                 )
         if total is None:
             total = torch.zeros(self.columns, self.columns, dtype=torch.float64)
@@ -181,18 +184,18 @@ class RowBlocks(Jacobian):
         return torch.empty(self.shape, dtype=torch.float64) if whole is None else whole
 
     def root(self) -> torch.Tensor:
-        """A triangle, by reducing block after block."""
+        """A triangle, from reducing one block after another."""
         T = None
         for _, block in self.blocks():
             T = triangle(block) if T is None else triangle(T, block)
         return torch.empty(0, self.columns, dtype=torch.float64) if T is None else T
 
     def scaled(self, weight: float) -> RowBlocks:
-        """`weight J`, with no matrix of its own to hold."""
+        """`weight J`, without a stored matrix."""
         return self._weighted(weight, lambda own: weight)
 
     def scaled_rows(self, factors: torch.Tensor) -> RowBlocks:
-        """`diag(factors) J`, factors being a tensor of shape (rows,)."""
+        """`diag(factors) J`, where factors is a tensor of shape (rows,)."""
         return self._weighted(factors, lambda own: factors[own].unsqueeze(1))
 
     def _weighted(self, weights: Any, of_rows: Callable[[slice], Any]) -> RowBlocks:

@@ -1,8 +1,8 @@
-"""Residual functions run for a part of the samples: what autograd keeps is then a part, too.
+"""Run residual functions for a part of the samples, so that autograd stores only this part.
 
-A residual function calls a network at all its points. Where residual i depends on sample i of a
-call alone, the stand-in for the network may give derivatives for some samples only: the others have
-the values of the network and no graph. The rows of those samples are then as they should be.
+A residual function calls a network at all its points. If residual i depends only on sample i of a
+call, the stand-in for the network may provide derivatives for some samples only: the others have
+the values of the network and no graph. The rows of those samples are then correct.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class Call:
     Attributes
     ----------
     samples : int
+        Number of samples of the call.
     begin, end : int
-        The samples that have derivatives now; none where `begin >= end`.
+        Range of the samples that have derivatives now; empty if `begin >= end`.
     copies : tuple
-        What the stand-in differentiates by.
+        Tensors with respect to which the stand-in differentiates.
     values : tensor or None
-        The outputs for all samples, once they were needed.
+        Outputs for all samples, once they have been computed.
     """
 
     samples: int
@@ -45,12 +46,12 @@ class Call:
 
 
 class SampleParts:
-    """The calls of one run of a residual function, and the samples that have derivatives in them.
+    """The calls in one run of a residual function, and which of their samples have derivatives.
 
     Parameters
     ----------
     window : callable
-        From the samples of a call to the first that has derivatives, and the end of these.
+        Function from the number of samples of a call to the range of those with derivatives.
 
     Examples
     --------
@@ -67,7 +68,7 @@ class SampleParts:
         self._next = 0
 
     def restart(self, window: Window) -> None:
-        """Before the residual function runs again, for other samples."""
+        """Prepare to run the residual function again, for other samples."""
         self.window, self._next = window, 0
 
     def run(
@@ -76,12 +77,12 @@ class SampleParts:
         plain: Callable[..., torch.Tensor],
         differentiated: Callable[..., tuple[torch.Tensor, tuple[Any, ...]]],
     ) -> torch.Tensor:
-        """One call of the network at these inputs.
+        """Run one call of the network at these inputs.
 
         Parameters
         ----------
         inputs : tuple of tensor
-            With one sample per row.
+            Inputs with one sample per row.
         plain : callable
             `inputs -> outputs`.
         differentiated : callable
@@ -93,7 +94,7 @@ class SampleParts:
         call = self.calls[self._next]
         self._next += 1
         begin, end = call.begin, call.end = self.window(samples)
-        if begin >= end:  # done; what it gives still has to depend on its inputs
+        if begin >= end:  # done; the result still has to depend on its inputs
             begin, end = 0, min(1, samples)
         if end - begin == samples:
             y, call.copies = differentiated(*inputs)
@@ -111,14 +112,16 @@ class SampleParts:
 
 
 class PerSample(torch.nn.Module):
-    """Stands in for a module: every sample of a call has its own copy of the parameters.
+    """Stand-in for a module in which every sample of a call has its own copy of the parameters.
 
     Parameters
     ----------
     parameters : FlatParameters
+        Parameters of the module.
     u : tensor of shape (parameters,)
+        Values of the parameters.
     window : callable
-        As in `SampleParts`; all samples by default.
+        Range of samples, as for `SampleParts`; all samples by default.
 
     Examples
     --------
@@ -160,12 +163,12 @@ class PerSample(torch.nn.Module):
 def rows_of_samples(
     blocks: list[torch.Tensor], calls: list[Call]
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Of each tensor of residuals: places and rows of the samples that have derivatives.
+    """Yield the positions and rows of the samples with derivatives, for each tensor of residuals.
 
     Parameters
     ----------
     blocks : list of tensor
-        What the residual function gave for a `PerSample`.
+        Result of the residual function for a `PerSample`.
     calls : list of Call
         Its `parts.calls`.
 

@@ -1,7 +1,7 @@
-"""Squares that overflow or vanish: least squares in a unit of the size of its residuals.
+"""Squares that overflow or underflow: least squares in a unit of the size of its residuals.
 
-A residual of 1e-170 or 1e160 is an ordinary number, its square is none. All that
-Levenberg-Marquardt compares are squares; in a unit that is a power of two the same steps come out,
+A residual of 1e-170 or 1e160 is an ordinary number, but its square is not representable.
+Levenberg-Marquardt compares squares only; in a unit that is a power of two the same steps result,
 bit for bit.
 """
 
@@ -16,7 +16,8 @@ from mgnet import norms
 
 __all__ = ["Rescaled", "norm", "power_of_two", "precision", "unit_of"]
 
-# Of a sum of squares: between these its terms, differences and products with 1e-16 are numbers.
+# Range of a sum of squares in which its terms, differences and products with 1e-16 are
+# representable.
 LEAST, MOST = 1e-200, 1e200
 
 
@@ -32,7 +33,7 @@ def power_of_two(size: float) -> float:
 
 
 def norm(v: torch.Tensor) -> float:
-    """The Euclidean norm, also where squares overflow or vanish.
+    """The Euclidean norm, also if squares overflow or underflow.
 
     Examples
     --------
@@ -44,27 +45,28 @@ def norm(v: torch.Tensor) -> float:
 
 
 def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) -> float:
-    """The unit in which to measure residuals r: 1, unless their half square is no fair number.
+    """The unit in which to measure residuals r: 1 if their half square is safely in range.
 
     Parameters
     ----------
     problem : LeastSquares
+        Problem of the residuals.
     r : tensor
-        As `problem.residuals` gives them: all of them, or those of this rank.
+        Result of `problem.residuals`: all residuals, or those of this rank.
     half_square : float
-        `problem.half_square(r)`.
+        Result of `problem.half_square(r)`.
     u : tensor
-        Where they were taken: to be measured in the same unit.
+        State of the residuals, which is measured in the same unit.
     """
     if LEAST < half_square < MOST:
         return 1.0
     unit = power_of_two(problem.largest(r))
-    # Parameters of an ordinary size beside residuals of 1e-310 have no place in that unit.
+    # Parameters of ordinary size overflow in the unit of residuals of 1e-310.
     return unit if bool(torch.isfinite(u / unit).all()) else 1.0
 
 
 def precision(problem: Any) -> float:
-    """The machine epsilon of the network of a problem: of its parameters, the coarsest.
+    """The machine epsilon of the network of a problem: the largest among its parameters.
 
     Examples
     --------
@@ -81,36 +83,37 @@ class Rescaled:
     Parameters
     ----------
     problem : LeastSquares
+        Problem in the original unit.
     unit : float
-        A power of two.
+        Unit, a power of two.
     """
 
     def __init__(self, problem: Any, unit: float):
         self.problem = problem
         self.unit = unit
 
-    #: What the coarse problem of a descent subtracts, as in `LeastSquares`: it is in f by now.
+    #: Subtrahend of the coarse problem of a descent, as for `LeastSquares`; it is contained in f.
     shift = None
 
     @property
     def flat(self) -> Any:
-        """The parameters, as in `LeastSquares`."""
+        """The parameters, like those of `LeastSquares`."""
         return self.problem.flat
 
     @property
     def tells_units(self) -> bool:
-        """Whether column norms tell units, as in `LeastSquares`."""
+        """Whether column norms show units, like that of `LeastSquares`."""
         return self.problem.tells_units
 
     @property
     def shapes(self) -> Any:
-        """Of the parameters, as in `LeastSquares`."""
+        """Shapes of the parameters, like those of `LeastSquares`."""
         return self.problem.shapes
 
     def residuals(self, v: torch.Tensor) -> torch.Tensor:
-        """The residual vector in that unit."""
+        """The residual vector in this unit."""
         return self.problem.residuals(self.unit * v) / self.unit
 
     def half_square(self, r: torch.Tensor) -> float:
-        """`1/2 |r|^2` in its square."""
+        """`1/2 |r|^2` in the square of this unit."""
         return self.problem.half_square(r)

@@ -1,4 +1,4 @@
-"""The damped Gauss-Newton system by singular values: every damping from one factorization."""
+"""The damped Gauss-Newton system from singular values: every damping from one factorization."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from mgnet.training.least_squares.jacobian import Jacobian, squared
 
 __all__ = ["SingularEquations"]
 
-CLOSE = 0.1  # how near the length of a step has to come to the radius, as MINPACK asks
-NEWTON = 30  # steps, at most, to find that damping
+CLOSE = 0.1  # relative accuracy of the length of a step as the radius, as in MINPACK
+NEWTON = 30  # limit on Newton steps to find that damping
 
 
 @dataclass(frozen=True, eq=False)
 class SingularEquations:
-    """`(J^T J + mu s D^2) d = -J^T r`, as `NormalEquations`, to the last digit for any damping.
+    """`(J^T J + mu s D^2) d = -J^T r`, like `NormalEquations`, to full accuracy for any damping.
 
-    With `J D^-1 = U S V^T`, `D d = -V S (S^2 + mu s)^-1 U^T r`; mu may be zero, and d is then the
-    Gauss-Newton step of least length `|D d|`. Costs several times a Cholesky factorization.
+    With `J D^-1 = U S V^T`, `D d = -V S (S^2 + mu s)^-1 U^T r`. mu may be zero; d is then the
+    Gauss-Newton step of least length `|D d|`. This costs several times a Cholesky factorization.
 
     Parameters
     ----------
     J : Jacobian of shape (residuals, parameters)
+        The Jacobian.
     r : tensor of shape (residuals,)
+        The residuals.
     unit : tensor of shape (parameters,), optional
         The diagonal of `D^-1`; ones by default.
 
@@ -48,21 +50,21 @@ class SingularEquations:
     unit: torch.Tensor | None = None
 
     def measured(self, unit: torch.Tensor | None) -> SingularEquations:
-        """The same in other units."""
+        """The same system in other units."""
         return replace(self, unit=unit)
 
     @cached_property
     def columns(self) -> torch.Tensor:
-        """The squared column norms of the Jacobian, not in the units."""
+        """The squared column norms of the Jacobian, without the units."""
         return self.J.squares()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, by their numbers, not in the units."""
+        """`J^T J` of some unknowns, given by their numbers, without the units."""
         return squared(self.J.dense()[:, held])
 
     @cached_property
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """U, S and V, without the singular values that are zero to rounding."""
+        """U, S and V, without the singular values that are zero up to rounding."""
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
         U, S, rows = torch.linalg.svd(matrix, full_matrices=False)
         kept = S > max(matrix.shape) * torch.finfo(S.dtype).eps * S[:1]
@@ -84,7 +86,7 @@ class SingularEquations:
         return -self.J.rmatvec(self.r)
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
-        """A function of y that solves for `b = J^T y`; of None, for `b = -J^T r`."""
+        """A function of y that solves with `b = J^T y`; for None, with `b = -J^T r`."""
         U, S, V = self.factors
         weights = S / (S.square() + mu * self.scale)
 
@@ -95,7 +97,7 @@ class SingularEquations:
         return solve
 
     def length(self, mu: float) -> tuple[float, float]:
-        """`|D d|` for a damping, and its derivative by the damping."""
+        """`|D d|` for a damping, and its derivative with respect to the damping."""
         S = self.factors[1]
         shifted = S.square() + mu * self.scale
         d = S * self.image / shifted
@@ -104,21 +106,22 @@ class SingularEquations:
         return size, slope
 
     def damping_at(self, radius: float, guess: float) -> float:
-        """The mu with which `|D d|` is the radius, to a tenth; 0 where no step is longer.
+        """The mu for which `|D d|` equals the radius, to a tenth; 0 if no step is longer.
 
-        Newton's method for `1 / |D d|`, which is nearly linear in mu. Source: Moré (1978), section
-        5.
+        Newton's method is applied to `1 / |D d|`, which is nearly linear in mu. Source: Moré
+        (1978), section 5.
 
         Parameters
         ----------
         radius : float
+            Radius of the trust region.
         guess : float
-            The damping before; 0 for none.
+            The last damping; 0 for none.
         """
         size, slope = self.length(0.0)
         if size <= (1.0 + CLOSE) * radius or not self.scale:
             return 0.0
-        # Between these: |D d| is convex in mu, and at most |S U^T r| / (mu s).
+        # Between these bounds: |D d| is convex in mu, and at most |S U^T r| / (mu s).
         low = (size - radius) / -slope if -slope * radius > 0.0 else 0.0
         high = float((self.factors[1] * self.image).norm()) / (radius * self.scale)
         mu = guess if low < guess < high else max(1e-3 * high, math.sqrt(low * high))
@@ -127,7 +130,7 @@ class SingularEquations:
             if abs(size - radius) <= CLOSE * radius:
                 break
             low, high = (mu, high) if size > radius else (low, mu)
-            if slope:  # else it underflowed
+            if slope:  # otherwise it underflowed
                 mu -= (size - radius) / radius * size / slope
             if not low < mu < high:
                 mu = max(1e-3 * high, math.sqrt(low * high))
@@ -139,8 +142,9 @@ class SingularEquations:
         Parameters
         ----------
         count : int
+            Number of directions.
         free : tensor of bool, optional
-            Of the unknowns that change; all by default.
+            Unknowns that change; all by default.
         """
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
         every = torch.arange(matrix.shape[1], device=matrix.device)

@@ -1,4 +1,4 @@
-"""How long a step of Levenberg-Marquardt may be: rules that choose the damping and judge steps."""
+"""Step lengths of Levenberg-Marquardt: rules that choose the damping and judge steps."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from mgnet.training.least_squares.units import Proportion
 
 __all__ = ["Damping", "Nielsen", "StepRule", "Trial", "TrustRegion"]
 
-ACCEPTED = 1e-4  # the least ratio of actual to predicted reduction
+ACCEPTED = 1e-4  # the smallest ratio of actual to predicted reduction
 
 
 class Damping(NamedTuple):
-    """What Levenberg-Marquardt remembers between steps.
+    """Memory of Levenberg-Marquardt between steps.
 
     Attributes
     ----------
     mu : float
-        Of the last step, relative to the mean diagonal of `J^T J` in the units of the unknowns.
+        Damping of the last step, relative to the mean diagonal of `J^T J` in the unknowns' units.
     growth : float
-        Of the damping at the next refusal.
+        Factor of the damping at the next refusal.
     gradient, tolerance : float
-        With inexact linear solves: the gradient norm and the tolerance of the last step.
+        With inexact linear solves: gradient norm and tolerance of the last step.
     radius : float
-        Of the trust region; 0 before the first step.
+        Radius of the trust region; 0 before the first step.
     gain : float
-        The ratio of actual to predicted reduction of the last step.
+        Ratio of actual to predicted reduction of the last step.
     bend : float
         Twice the geodesic acceleration of the last step, relative to the step.
     proportion : Proportion, optional
-        Of the parameters of a network, relative to each other; None where that is not known.
+        Sizes of the parameters of a network relative to each other; None if unknown.
     norms : tensor, optional
-        The largest column norms so far, of unknowns with units of their own.
+        The largest column norms so far, for unknowns with units of their own.
     lowest, since : float, int
-        The smallest damping of a step that was taken, and how many steps ago that was.
+        The smallest damping of an accepted step, and the number of steps since.
     pace : float
-        How much faster than the length of a step grows the damping falls.
+        Exponent of the decrease of the damping relative to the growth of the step length.
     rows : bool
-        On a device: whether Cholesky left too few digits last, so that QR comes first.
+        On a device: whether the last Cholesky factor had too few digits, so that QR comes first.
     """
 
     mu: float
@@ -67,9 +67,9 @@ class Trial(NamedTuple):
     Attributes
     ----------
     actual, predicted : float
-        Reductions of the objective; `actual` is minus infinity where it is not finite.
+        Reductions of the objective; `actual` is minus infinity if the new value is not finite.
     size : float
-        `|D d|`.
+        Length `|D d|`.
     slope : float
         `|J d|^2 + mu s |D d|^2`, the slope of the objective along -d.
     """
@@ -81,60 +81,60 @@ class Trial(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Actual over predicted reduction."""
+        """Ratio of actual to predicted reduction."""
         return self.actual / self.predicted if self.predicted > 0.0 else -math.inf
 
     @property
     def accepted(self) -> bool:
-        """Whether the step is taken."""
+        """Whether the step is accepted."""
         return self.gain > ACCEPTED
 
 
 class StepRule(ABC):
-    """Chooses the damping before a step, and changes it after."""
+    """Chooses the damping before a step, and updates it afterwards."""
 
-    #: Steps tried per Jacobian.
+    #: Largest number of trial steps per Jacobian.
     trials: int
     #: Whether it needs the singular values of J.
     singular: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, mu: float) -> Damping:
-        """Before the first step; mu is the initial damping that a user gave."""
+        """The memory before the first step; mu is the user's initial damping."""
 
     @abstractmethod
     def propose(self, memory: Damping, system: Any, size: float) -> Damping:
-        """With the damping of the next trial; `size` is `|D u|`."""
+        """The memory with the damping of the next trial; `size` is `|D u|`."""
 
     @abstractmethod
     def judge(self, memory: Damping, trial: Trial) -> Damping:
-        """After a trial, taken or not."""
+        """The memory after a trial, accepted or not."""
 
     def look(
         self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
     ) -> Damping:
-        """As `propose`, of a rule that tries steps first: `attempt` does, with a damping."""
+        """Like `propose`, for a rule that tries steps first: `attempt` tries a damping."""
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """After a step that is taken: with that of a longer one to try; None for none."""
+        """After an accepted step, the memory for a longer one to try; None if there is none."""
         return None
 
     def accelerates(self, memory: Damping) -> bool:
-        """Whether geodesic acceleration is worth a residual evaluation now."""
+        """Whether geodesic acceleration is now worth a residual evaluation."""
         return True
 
 
 @dataclass(frozen=True)
 class Nielsen(StepRule):
-    """The damping follows the gain ratio smoothly: the rule for networks.
+    """The damping is a smooth function of the gain ratio: the rule for networks.
 
     Source: Nielsen, "Damping parameter in Marquardt's method" (1999).
 
     Parameters
     ----------
     trials : int
-        Steps tried per Jacobian.
+        Largest number of trial steps per Jacobian.
 
     Examples
     --------
@@ -156,25 +156,25 @@ class Nielsen(StepRule):
             mu = min(memory.mu * memory.growth, 1e15)
             return memory._replace(mu=mu, growth=2.0 * memory.growth, gain=trial.gain)
         shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(trial.gain, 1.0) - 1.0) ** 3)
-        # Down to the square of the rounding of J: QR factorizations still see it.
+        # The lower bound is the square of the rounding of J, which QR factorizations still resolve.
         mu = max(memory.mu * shrink, 1e-30)
         return memory._replace(mu=mu, growth=2.0, gain=trial.gain)
 
 
 @dataclass(frozen=True)
 class TrustRegion(StepRule):
-    """Steps no longer than a radius: MINPACK's rule, for parameters with units of their own.
+    """Steps are limited by a radius: MINPACK's rule, for parameters with different units.
 
-    Where Gauss-Newton steps are good they are taken whole. Needs the singular values of J, so at
-    most a few hundred unknowns. Source: Moré (1978), sections 4 and 5.
+    Full Gauss-Newton steps are taken where they are good. The rule needs the singular values of J,
+    so it suits at most a few hundred unknowns. Source: Moré (1978), sections 4 and 5.
 
     Parameters
     ----------
     factor : float
-        The first radius, relative to `|D u|`; the first step may become longer while the model
-        holds.
+        The initial radius, relative to `|D u|`; the first step may become longer if the model is
+        accurate.
     trials : int
-        Steps tried per Jacobian.
+        Largest number of trial steps per Jacobian.
 
     Examples
     --------
@@ -200,7 +200,7 @@ class TrustRegion(StepRule):
     def judge(self, memory: Damping, trial: Trial) -> Damping:
         gain, radius, mu = trial.gain, memory.radius, memory.mu
         if not gain > 0.25:
-            # The minimum of the parabola through both values and the slope, within limits.
+            # Use the minimum of the parabola through both values and the slope, within limits.
             part = 0.5
             if trial.actual < 0.0:
                 part = max(0.1, 0.5 * trial.slope / (trial.slope - trial.actual))
@@ -210,11 +210,11 @@ class TrustRegion(StepRule):
         return memory._replace(radius=radius, mu=mu, gain=gain)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """Ten times as far as long as the model holds, at the first step: nothing is known yet."""
+        """Ten times as far, in the first step only and while the model is accurate."""
         if before.radius or not trial.gain >= 0.75 or not memory.mu:
             return None
         return memory._replace(radius=10.0 * trial.size)
 
     def accelerates(self, memory: Damping) -> bool:
-        """Never: on standard problems it took twice the evaluations and found no more minima."""
+        """False: on standard problems it took twice the evaluations and found no more minima."""
         return False

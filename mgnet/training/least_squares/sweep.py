@@ -24,19 +24,20 @@ Attempt = tuple[Trial, torch.Tensor | None, float]
 
 
 class Linearized(NamedTuple):
-    """A state and what is known of the residuals there.
+    """A state and its linearized residuals.
 
     Attributes
     ----------
     problem : LeastSquares or Rescaled
-    u, r : tensor
-        The state and its residuals.
-    J : Jacobian
+        Problem of the residuals.
+    u, r, J : tensor, tensor, Jacobian
+        The state, its residuals and their Jacobian.
     f : tensor or None
+        Right-hand side; None means zero.
     half : float
-        `1/2 |r|^2`.
+        Value of `1/2 |r|^2`.
     box : Box or None
-        The bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
+        Bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
     """
 
     problem: Any
@@ -64,29 +65,31 @@ class Linearized(NamedTuple):
 
     @property
     def digits(self) -> float:
-        """The least relative change of the value that can be seen."""
+        """The smallest relative change of the value that is above rounding."""
         return float(torch.finfo(self.r.dtype).eps)
 
 
 class Sweep(NamedTuple):
-    """What one Jacobian led to.
+    """Result of the steps from one Jacobian.
 
     Attributes
     ----------
     u : tensor
-        The new state; the old one itself, if no step was taken.
+        The new state, or the old one if no step was accepted.
     memory : Damping
+        Memory for the next sweep.
     told : Linearized
-        Where it began, in the unit in which steps were compared.
+        Linearization at the old state, in the unit in which steps were compared.
     trial : Trial
-        The last step that was tried.
+        The last trial step.
     size : float
-        `|D u|` before.
+        Value of `|D u|` at the old state.
     system : NormalEquations, KrylovEquations or SingularEquations
+        System of the steps.
     seen : bool
-        False where the predicted reduction is below the rounding of the value.
+        False if the predicted reduction is below the rounding of the value.
     cosine : float or None
-        The largest between the residuals and a column of J, where that is known by now.
+        Largest cosine of the angle between the residuals and a column of J, if it is already known.
     """
 
     u: torch.Tensor

@@ -1,9 +1,9 @@
-"""The unit of each unknown: what makes a step in one comparable with a step in another.
+"""The unit of each unknown, which makes steps in different unknowns comparable.
 
-Levenberg-Marquardt limits the length of a step, so it needs to know what a long step is. Weights of
-a network are of one kind and share a unit: with a unit of its own for each, those that few samples
-see run away. Parameters of a formula (a rate, a temperature) have units of their own; the column
-norms of the Jacobian tell their sizes, and with these the iteration is the same in every unit.
+Levenberg-Marquardt limits the length of a step, so it needs a measure of length. The weights of a
+network are of one kind and share a unit: with a separate unit for each, weights that few samples
+affect diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column
+norms of the Jacobian give their sizes, and make the iteration independent of the units.
 Source: Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1978), section 3.
 """
 
@@ -21,16 +21,17 @@ import torch
 
 __all__ = ["Proportion", "Scale", "Unknowns", "check_scale", "size_of"]
 
-#: What `x_scale` may be.
+#: Types of `x_scale`.
 Scale = str | float | torch.Tensor | np.ndarray | Sequence[float] | Mapping[str, Any]
 
 
 def check_scale(owner: str, x_scale: Any) -> None:
-    """Raise unless it is "auto", "jac", a positive number, a tensor, or a mapping of such.
+    """Check that a scale is "auto", "jac", a positive number, a tensor, or a mapping to such.
 
     Raises
     ------
     TypeError, ValueError
+        If it has another type or value.
 
     Examples
     --------
@@ -47,7 +48,7 @@ def check_scale(owner: str, x_scale: Any) -> None:
         if not numeric and not isinstance(value, torch.Tensor | np.ndarray | list | tuple):
             raise TypeError(
                 f'{owner} got x_scale of type {type(value).__name__}; give "auto", "jac", a '
-                "number, a tensor, array or list with a number for each unknown, or a dict of such "
+                "number, a tensor, array or list with a number for each unknown, or a dict of them "
                 "by the names of parameters"
             )
         numbers = torch.as_tensor(value)
@@ -56,34 +57,35 @@ def check_scale(owner: str, x_scale: Any) -> None:
 
 
 class Proportion(NamedTuple):
-    """Of which size the parameters of a network are, relative to each other.
+    """Sizes of the parameters of a network relative to each other.
 
     Attributes
     ----------
     units : tuple of float
-        Of each parameter; not 1 only where residuals are linear in it.
+        Unit of each parameter; different from 1 only if residuals are linear in it.
     """
 
     units: tuple[float, ...]
 
     @property
     def plain(self) -> bool:
-        """Whether all are 1."""
+        """Whether all units are 1."""
         return all(unit == 1.0 for unit in self.units)
 
 
 @dataclass(frozen=True, eq=False)
 class Unknowns:
-    """The unknowns of a problem, sorted by what their units are.
+    """The unknowns of a problem, grouped by the source of their units.
 
     Parameters
     ----------
     problem : LeastSquares
+        Problem of the unknowns.
     count : int
-        Of its unknowns.
+        Number of unknowns.
     x_scale : str, float, tensor or mapping
-        "auto": one unit for the weights of a network, one each for other parameters. "jac": one
-        each for all. Numbers are typical sizes of steps, as in SciPy's `least_squares`.
+        "auto": one unit for the weights of a network, and one each for other parameters. "jac": one
+        each for all. Numbers are typical step sizes, as for SciPy's `least_squares`.
 
     Examples
     --------
@@ -103,7 +105,7 @@ class Unknowns:
 
     @cached_property
     def tensors(self) -> list[tuple[str, slice]]:
-        """The names of the parameters, and where their unknowns are; none in a coarse space."""
+        """The names of the parameters and the slices of their unknowns; empty in a coarse space."""
         shapes, first, found = self.problem.shapes, 0, []
         for name, shape in shapes.items():
             found.append((name, slice(first, first + math.prod(shape))))
@@ -118,7 +120,7 @@ class Unknowns:
 
     @cached_property
     def own(self) -> torch.Tensor:
-        """Of each unknown, whether the Jacobian tells its unit."""
+        """For each unknown, whether the Jacobian gives its unit."""
         found = torch.zeros(self.count, dtype=torch.bool)
         if self.x_scale == "jac" or (self.x_scale == "auto" and self.problem.tells_units):
             for name, place in self.tensors:
@@ -126,7 +128,7 @@ class Unknowns:
         return found
 
     def _is_weight(self, name: str) -> bool:
-        """Matrices, what stands beside one, and vectors of PyTorch's own layers."""
+        """Whether it is a matrix, belongs to one, or is a vector in one of PyTorch's layers."""
         owner, _, _ = name.rpartition(".")
         module = self.problem.flat.module.get_submodule(owner)
         held = module.parameters(recurse=False)
@@ -138,7 +140,13 @@ class Unknowns:
 
     @cached_property
     def given(self) -> torch.Tensor | None:
-        """The scales as numbers, one for each unknown; None where they are not given."""
+        """The scales as numbers, one for each unknown; None if they are not given.
+
+        Raises
+        ------
+        ValueError
+            If a name or a shape does not fit.
+        """
         if isinstance(self.x_scale, str) or (isinstance(self.x_scale, Real) and self.x_scale == 1):
             return None
         scales = torch.ones(self.count, dtype=torch.float64)
@@ -148,7 +156,7 @@ class Unknowns:
         for name, value in self.x_scale.items():
             if name not in places:
                 raise ValueError(
-                    f"x_scale names {name!r}, which is no parameter that is trained; those are "
+                    f"x_scale names {name!r}, which is not a trained parameter; these are "
                     f"{', '.join(places)}"
                 )
             shape = tuple(self.problem.shapes[name])
@@ -172,16 +180,16 @@ class Unknowns:
         proportion: Proportion | None,
         norms: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The unit of each unknown, None where all are 1; and the column norms seen so far.
+        """The unit of each unknown (None if all are 1), and the largest column norms so far.
 
         Parameters
         ----------
         columns : tensor of shape (unknowns,)
             The diagonal of `J^T J`.
         proportion : Proportion, optional
-            Of the parameters of a network.
+            Sizes of the parameters of a network.
         norms : tensor, optional
-            The largest column norms so far, of the unknowns with units of their own.
+            The largest column norms so far, for the unknowns with units of their own.
         """
         if self.given is not None:
             return self.given.to(columns.device), None
@@ -196,10 +204,10 @@ class Unknowns:
             return (unit if shares else None), None
         far = columns.device.type != "cpu"
         all_own, some = bool(own.all()), own
-        if far:  # by numbers: a mask on a device would be counted there, by the host
+        if far:  # indices: for a mask the host would wait until the device has counted it
             some = own.nonzero()[:, 0].to(columns.device)
         now = columns[some].sqrt()
-        if norms is None or norms.shape != now.shape:  # another level had others
+        if norms is None or norms.shape != now.shape:  # another level had other unknowns
             norms = now
         norms = torch.maximum(norms, now)
         if not all_own and far:
@@ -209,17 +217,17 @@ class Unknowns:
         elif not all_own:
             shared = float((columns * unit.square())[~own].mean()) ** 0.5
             unit = unit / (shared or 1.0)
-        # A column that was always zero: any unit will do.
+        # For a column that was always zero, any unit works.
         unit[some] = torch.where(norms > 0.0, norms, 1.0).reciprocal()
         return unit, norms
 
     def knows(self, proportion: Proportion | None) -> bool:
-        """Whether that is known for as many parameters."""
+        """Whether a proportion is known for the same number of parameters."""
         return proportion is not None and len(proportion.units) == len(self.tensors)
 
     @property
     def places(self) -> list[slice]:
-        """Where the unknowns of each parameter are."""
+        """Slices of the unknowns of each parameter."""
         return [place for _, place in self.tensors]
 
 

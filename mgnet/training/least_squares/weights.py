@@ -1,4 +1,4 @@
-"""Weights of samples: the squares of each count that many times."""
+"""Weights of samples: factors of their squares in the sum."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ __all__ = ["weighted_samples"]
 def weighted_samples(
     owner: str, data: Any, sample_weight: Any
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The samples whose weight is not zero, and the weights of these, in float64.
+    """The samples with nonzero weight, and their weights in float64.
 
-    What such samples hold, be it NaN, then plays no role.
+    Data of samples with zero weight, even NaN, therefore have no effect.
 
     Parameters
     ----------
     owner : str
-        Named in errors.
+        Name of the caller in errors.
     data : (inputs, targets)
-        With samples on axis 0; None is refused.
+        Tensors with the samples on axis 0; None is refused.
     sample_weight : tensor or array of shape (samples,)
+        Weight of each sample.
 
     Raises
     ------
     ValueError
-        Unless there is one weight for each sample, finite, none negative, and one positive.
+        Unless there is one weight for each sample, all finite and not negative, and one positive.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def weighted_samples(
     except (TypeError, ValueError, RuntimeError):
         given = None
     if given is None or given.is_complex():
-        raise TypeError(f"{owner} got a sample_weight that is no array of real numbers")
+        raise TypeError(f"{owner} got a sample_weight that is not an array of real numbers")
     weights = given.double()
     if weights.shape != (len(data[0]),):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What training refuses at its border: data and losses that are not what they must be."""
+"""Checks of the inputs of training: data and losses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ __all__ = ["check_data", "check_finite", "check_loss", "check_range", "not_finit
 
 
 def check_data(owner: str, data: Any) -> None:
-    """Raise unless data are (inputs, targets), tensors of the same samples.
+    """Check that data are (inputs, targets), tensors of the same samples.
 
     Raises
     ------
     TypeError, ValueError
+        If they are not.
 
     Examples
     --------
@@ -46,11 +47,12 @@ def check_data(owner: str, data: Any) -> None:
 
 
 def check_loss(loss: Any) -> torch.Tensor:
-    """What a loss function gave, if it is a tensor with one number.
+    """Check that the result of a loss function is a tensor with one number, and return it.
 
     Raises
     ------
     TypeError
+        If it is something else.
 
     Examples
     --------
@@ -61,29 +63,32 @@ def check_loss(loss: Any) -> torch.Tensor:
         return loss
     got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{loss!r}"
     raise TypeError(
-        f"the loss of an Objective gave {got}; it must give a tensor with one number, as a mean "
-        "over the samples (for vectors of residuals: LeastSquares)"
+        f"the loss of an Objective returned {got}; it must return a tensor with one number, such "
+        "as a mean over the samples (for vectors of residuals: LeastSquares)"
     )
 
 
 def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
-    """Raise unless what a smoother begins with is finite: of loss and gradient whatever it has.
+    """Check that the initial loss and gradient of a smoother are finite.
 
-    A line search or a trust region takes NaN for a step that went too far, and would leave the
-    start as if it were the minimum.
+    A line search or a trust region interprets NaN as a step that is too long, and would return the
+    initial state as if it were the minimum.
 
     Parameters
     ----------
     smoother : Smoother
+        Smoother that begins.
     level : Level
-        The cause is sought in its operator.
+        Level whose operator is searched for the cause.
     u : state
-        At which the numbers were taken.
+        State at which the numbers were computed.
     *numbers : float or state
+        Values to check.
 
     Raises
     ------
     FloatingPointError
+        If a number is not finite; the message names the cause.
 
     Examples
     --------
@@ -100,13 +105,15 @@ def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
 
 
 def check_range(smoother: Any, level: Level, gradient: Any) -> None:
-    """Raise where the square of a gradient, which line searches compare with, is no number.
+    """Check that the square of a gradient, which line searches use, is representable.
 
-    For the first visit of a smoother: later ones may have come that close to a minimum.
+    The check is for the first visit of a smoother; in later visits the gradient may be tiny because
+    the state is close to a minimum.
 
     Raises
     ------
     FloatingPointError
+        If the square overflows or underflows.
 
     Examples
     --------
@@ -125,7 +132,7 @@ def check_range(smoother: Any, level: Level, gradient: Any) -> None:
 
 
 def not_finite(name: str, problem: Any, u: Any) -> str:
-    """The sentence of `check_finite`, for functions that raise a ValueError.
+    """The message of `check_finite`, for functions that raise a ValueError.
 
     Examples
     --------
@@ -147,9 +154,9 @@ def _is_finite(number: Any) -> bool:
 
 
 def _causes(problem: Any, u: Any) -> Iterator[str]:
-    """What is not finite, the likeliest first, with its remedy."""
+    """Descriptions of the parts that are not finite, most likely causes first, with remedies."""
     yield from _counted("parameters", u, "begin with others")
-    while getattr(problem, "fine", None) is not None:  # of a coarse level around a fine state
+    while getattr(problem, "fine", None) is not None:  # for a coarse level around a fine state
         yield from _counted("parameters", problem.u, "begin with others")
         problem = problem.fine
     remedy = "leave such samples out, or fill them in"
@@ -171,7 +178,7 @@ def _causes(problem: Any, u: Any) -> Iterator[str]:
 
 
 def _counted(name: str, part: Any, remedy: str) -> Iterator[str]:
-    """Nothing for what is finite, and for what is no tensor."""
+    """A description of the entries that are not finite, if the part is a tensor and has any."""
     if not isinstance(part, torch.Tensor) or not part.numel():
         return
     if part.layout is not torch.strided:

@@ -1,4 +1,4 @@
-"""Another random start of a network: what `reset_parameters` of its parts draws."""
+"""Another random start of a network, drawn by `reset_parameters` of its parts."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ __all__ = ["fresh_start"]
 
 
 def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor:
-    """The flat vector of the trained parameters of a network, drawn anew.
+    """Draw the trained parameters of a network again and return them as a flat vector.
 
-    They are drawn by `reset_parameters` of its parts, PyTorch's convention, or `_reset_parameters`
-    where there is no such method: of a module after its parts, as constructors do. One that takes
-    a `generator` is given it, the others find PyTorch's own generator seeded. Parameters that are
-    not drawn keep their values where these are one number throughout, as coefficients of an
-    equation and frequencies are. The network itself is not changed.
+    They are drawn by `reset_parameters` of its parts, PyTorch's convention, or else by
+    `_reset_parameters`; a module follows its parts, as in constructors. A method with an argument
+    `generator` receives a generator, and for the others PyTorch's own generator is seeded.
+    Parameters that no method draws keep their values if these are one constant number, such as
+    coefficients of an equation and frequencies. The network itself is not changed.
 
     Parameters
     ----------
     owner : str
-        Named in errors.
+        Name of the caller in errors.
     network : torch.nn.Module
+        Network to draw a start for.
     seed : int
+        Seed of the random numbers.
 
     Raises
     ------
     TypeError
-        If nothing draws a trained parameter of several numbers, or none is drawn at all.
+        If no method draws a trained parameter of several numbers, or no parameter at all.
 
     Examples
     --------
@@ -40,7 +42,7 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     torch.Size([3])
     >>> fresh_start("train", torch.nn.ParameterList([torch.tensor([1.0, 2.0])]), seed=0)
     Traceback (most recent call last):
-    TypeError: train cannot draw another start of the ParameterList: nothing draws its parameter \
+    TypeError: train cannot draw a new start of the ParameterList: no method draws its parameter \
 '0'; give the module that holds it a method reset_parameters
     """
     drawn = copy.deepcopy(network)
@@ -57,8 +59,8 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     random = [name for name in left if bool((before[name] != before[name].flatten()[0]).any())]
     if random or all(torch.equal(p, before[name]) for name, p in trained.items()):
         raise TypeError(
-            f"{owner} cannot draw another start of the {type(network).__name__}: nothing draws its "
-            f"parameter {[*random, *left, *trained][0]!r}; give the module that holds it a method "
+            f"{owner} cannot draw a new start of the {type(network).__name__}: no method draws its "
+            f"parameter {[*random, *left, *trained][0]!r}; give its module a method "
             "reset_parameters"
         )
     return FlatParameters(drawn).start()

@@ -18,18 +18,23 @@ Data = tuple[torch.Tensor, torch.Tensor]
 
 
 class Objective:
-    """The equation "gradient of the loss = f"; calling it gives the gradient.
+    """The equation "gradient of the loss = f"; calling it returns the gradient.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A template: its own parameters are not changed. Those that require a gradient are the
-        unknowns.
+        Template network; its own parameters are not changed. The unknowns are the parameters that
+        require a gradient.
     loss : callable
         `(outputs, targets) -> scalar tensor`.
     data : (inputs, targets)
-        Two tensors with the samples on axis 0. None: the loss is a function of the network alone,
-        see `from_torch`.
+        Two tensors with the samples on axis 0. With None, the loss is a function of the network
+        alone, see `from_torch`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the loss is not a function or the data do not fit together.
 
     Examples
     --------
@@ -58,11 +63,11 @@ class Objective:
         self.loss = loss
         self.data: Any = data
         self.flat = FlatParameters(network)
-        self._looked = False  # whether loss or residual broadcast what they compare
+        self._looked = False  # whether broadcasting in loss or residual was checked
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module, loss: Callable[..., torch.Tensor]) -> Objective:
-        """The objective of any module: `loss(module) -> scalar tensor`, over whatever it likes.
+        """The objective of any module: `loss(module) -> scalar tensor`, with any data of its own.
 
         Examples
         --------
@@ -83,7 +88,7 @@ class Objective:
         return Objective(self.network, self.loss, batch)
 
     def subsampled(self, fraction: float) -> Objective:
-        """The same objective on a part of the samples, evenly spread over their order."""
+        """The same objective on a part of the samples, evenly spaced in their order."""
         self._require_data("subsampled")
         samples = len(self.data[0])
         count = max(1, round(fraction * samples))
@@ -92,14 +97,14 @@ class Objective:
 
     @property
     def samples(self) -> int:
-        """How many there are; 0 where it is a function of the module alone."""
+        """Number of samples; 0 if the loss is a function of the module alone."""
         return 0 if self.data is None else len(self.data[0])
 
     def split(self, count: int) -> tuple[Objective, Objective]:
-        """The same on `count` samples, and on all others: the first of `sample_order`.
+        """The same objective on `count` samples, the first of `sample_order`, and on all others.
 
-        So what fewer samples hold is part of what more of them hold, however they are sorted; with
-        `count` at least `samples` both are the objective itself.
+        The samples of a smaller count are thus always a subset of those of a larger one, whatever
+        their order. If `count` is at least `samples`, both are the objective itself.
         """
         self._require_data("split")
         if count >= self.samples:
@@ -108,7 +113,7 @@ class Objective:
         return self._at(order[:count]), self._at(order[count:])
 
     def _at(self, kept: torch.Tensor) -> Objective:
-        """The same on some samples."""
+        """The same objective on some samples."""
         return self.with_data(tuple(part[kept] for part in self.data))
 
     def _require_data(self, method: str) -> None:
@@ -124,27 +129,33 @@ class Objective:
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """Of the parameters in u, by name."""
+        """Shapes of the parameters in u, by name."""
         return {name: p.shape for name, p in self.flat.trainable.items()}
 
     def parameters(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The flat vector as named parameters."""
+        """The flat vector as a dict of named parameters."""
         return self.flat.named(u)
 
     def outputs(self, u: torch.Tensor) -> torch.Tensor:
-        """Of the network with the parameters u, for all inputs."""
+        """Outputs of the network with the parameters u, for all inputs."""
         return self.flat.evaluate(lambda network: network(self.data[0]), u)
 
     def value(self, u: torch.Tensor) -> float:
-        """The loss."""
+        """Value of the loss."""
         return float(self._loss(u.detach()).detach())
 
     def gradient(self, u: torch.Tensor) -> torch.Tensor:
-        """Of the loss, a flat vector."""
+        """Gradient of the loss, a flat vector."""
         return self.value_and_gradient(u)[1]
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """Both, from one forward and one backward pass."""
+        """Value and gradient from one forward and one backward pass.
+
+        Raises
+        ------
+        ValueError
+            If the loss does not depend on the parameters.
+        """
         u = u.detach().requires_grad_()
         loss, gradient = self._loss(u), None
         if loss.requires_grad:
@@ -160,7 +171,7 @@ class Objective:
         return self.gradient(u)
 
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():  # a loss may hold derivatives in the inputs
+        with torch.enable_grad():  # a loss may contain derivatives with respect to the inputs
             if self.data is None:
                 return check_loss(self.flat.evaluate(self.loss, u))
             outputs, targets = self.outputs(u), self.data[1]
@@ -174,11 +185,12 @@ class Objective:
 
 
 def check_objective(owner: str, objective: Any) -> None:
-    """Raise unless it is an Objective.
+    """Check that an object is an Objective.
 
     Raises
     ------
     TypeError
+        If it is not.
 
     Examples
     --------

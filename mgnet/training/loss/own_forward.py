@@ -1,7 +1,7 @@
-"""Whether a call of a network is what its own formulas know, or a subclass or a hook adds to it.
+"""Detect whether a subclass or a hook changes a network whose formulas bypass `forward`.
 
-Some networks bring faster ways than automatic differentiation to their derivatives. These ways do
-not run `forward`, so they hold only where nothing was added to it.
+Some networks have faster methods for derivatives than automatic differentiation. These methods do
+not run `forward`, so they are valid only if nothing was added to it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ __all__ = ["alteration", "has_hooks", "is_replaced", "knows"]
 def alteration(
     module: torch.nn.Module, kind: type[torch.nn.Module], methods: Sequence[str] = ("forward",)
 ) -> str:
-    """What a call of a module does besides the methods of `kind`, in words; "" where it is nothing.
+    """Describe what a call of a module does besides the methods of `kind`; "" if nothing.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Module to examine.
     kind : type
         The class, or a base class, of the module.
     methods : sequence of str
+        Names of the methods to compare.
 
     Examples
     --------
@@ -43,7 +45,7 @@ def alteration(
         if is_replaced(module, method):
             return f"the {method} of this {name} was replaced"
         if getattr(type(module), method, None) is not getattr(kind, method):
-            return f"{name} has a {method} of its own"
+            return f"{name} has its own {method}"
     for path, part in module.named_modules():
         whose = f"{name}.{path}" if path else name
         if has_hooks(part):
@@ -54,7 +56,7 @@ def alteration(
 
 
 def has_hooks(module: torch.nn.Module) -> bool:
-    """Whether a call of a module runs hooks, but for the one that lifts half precision.
+    """Whether a call of a module runs hooks, except the one that converts half precision.
 
     Examples
     --------
@@ -71,7 +73,7 @@ def has_hooks(module: torch.nn.Module) -> bool:
 def is_replaced(module: torch.nn.Module, method: str) -> bool:
     """Whether an object has another method than its class.
 
-    Its own one, set on it, is none: accelerate puts it back so.
+    The class's own method, set on the object, does not count: accelerate restores it that way.
 
     Examples
     --------
@@ -88,9 +90,10 @@ def is_replaced(module: torch.nn.Module, method: str) -> bool:
 
 
 def knows(network: torch.nn.Module, method: str) -> bool:
-    """Whether a network has a method for its derivatives that holds for its calls.
+    """Whether a network has a method for its derivatives that is valid for its calls.
 
-    A network that can tell says so by `altered(method)`, a reason or "", as `KAN` does.
+    A network may report changes through `altered(method)`, which returns a reason or "", as `KAN`
+    does.
 
     Examples
     --------

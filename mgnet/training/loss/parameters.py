@@ -19,11 +19,11 @@ HALF = torch.bfloat16, torch.float16
 
 
 def full_precision(module: torch.nn.Module) -> torch.nn.Module:
-    """The module itself, or a copy in float32 where it holds bfloat16 or float16.
+    """The module itself, or a copy in float32 if it holds bfloat16 or float16.
 
-    Inputs of half precision are lifted on their way into the copy and its submodules, so that
-    what calls the module may call the copy. Differences of outputs in half precision have a digit
-    or two; no step can be measured by them.
+    Inputs of half precision are converted when they enter the copy and its submodules, so code that
+    calls the module may call the copy. Differences of outputs in half precision have only a digit
+    or two, which is too few to measure a step.
 
     Examples
     --------
@@ -37,38 +37,39 @@ def full_precision(module: torch.nn.Module) -> torch.nn.Module:
     lifted = copy.deepcopy(module)._apply(lift)
     for part in lifted.modules():
         if isinstance(part, torch.nn.ParameterList | torch.nn.ParameterDict):
-            continue  # no module that is called
+            continue  # a module that is never called
         part.register_forward_pre_hook(lift_inputs, with_kwargs=True)
     return lifted
 
 
 def lift(value: Any) -> Any:
-    """A tensor of half precision in float32; anything else as it is."""
+    """Convert a tensor of half precision to float32; return anything else unchanged."""
     return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
 
 
 def lift_inputs(
     _: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The hook before a call that lifts its arguments."""
+    """Hook before a call that converts its arguments."""
     return tuple(map(lift, arguments)), {name: lift(value) for name, value in named.items()}
 
 
 class FlatParameters:
-    """Reads, swaps and writes the parameters of a module that require a gradient.
+    """Reads, replaces and writes the parameters of a module that require a gradient.
 
     Tied parameters count once. In an evaluation the vector may have another precision than the
-    module, whose own is kept; but one of half precision is evaluated as a copy in float32, see
+    module, which keeps its own. A module of half precision is evaluated as a copy in float32, see
     `full_precision`, and rounded when it is written.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Module to train.
 
     Attributes
     ----------
     module : torch.nn.Module
-        That is evaluated.
+        Module that is evaluated.
     trainable : dict of str to Parameter
         Its parameters that are in the vector.
 
@@ -77,7 +78,7 @@ class FlatParameters:
     ValueError
         If no parameter requires a gradient.
     TypeError
-        If one is complex.
+        If the object is not a module, or a parameter is complex.
     """
 
     def __init__(self, module: torch.nn.Module):
@@ -87,7 +88,7 @@ class FlatParameters:
             )
         self._template = module
         self.module = full_precision(module)
-        self._watched = 0  # evaluations in which edits of parameters were looked for
+        self._watched = 0  # evaluations that were checked for edits of parameters
         self.own = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if not self.trainable:
@@ -99,7 +100,7 @@ class FlatParameters:
         if wrong:
             raise TypeError(
                 f"{type(module).__name__} has the complex parameter {wrong[0]}; parameters must be "
-                "real: keep its real and imaginary part (torch.view_as_real)"
+                "real: store real and imaginary parts (torch.view_as_real)"
             )
 
     @property
@@ -109,23 +110,29 @@ class FlatParameters:
 
     @property
     def places(self) -> torch.Tensor:
-        """Of each entry of all parameters, in their order, whether the vector holds it."""
+        """For each entry of all parameters, in order, whether the vector contains it."""
         parts = [torch.full((p.numel(),), p.requires_grad) for p in self.module.parameters()]
         return torch.cat(parts)
 
     def start(self) -> torch.Tensor:
-        """The parameters as they are, a copy."""
+        """A copy of the current parameters."""
         parameters = [lift(p) for p in self.own.values()]
         return torch.nn.utils.parameters_to_vector(parameters).detach().clone()
 
     def named(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The parts of u by name (views where the precision is that of the module)."""
+        """The parts of u by name (views if the precision is that of the module).
+
+        Raises
+        ------
+        ValueError
+            If u is not a flat tensor of the right length.
+        """
         sizes = [math.prod(p.shape) for p in self.trainable.values()]
         if not isinstance(u, torch.Tensor) or u.shape != (sum(sizes),):
             got = f"shape {tuple(u.shape)}" if isinstance(u, torch.Tensor) else type(u).__name__
             raise ValueError(
                 f"the parameters of {type(self.module).__name__} were given as {got}; give a flat "
-                f"tensor of {sum(sizes)} numbers, as objective.start() does"
+                f"tensor of {sum(sizes)} numbers, such as objective.start()"
             )
         parts = torch.split(u, sizes)
         return {
@@ -134,7 +141,7 @@ class FlatParameters:
         }
 
     def evaluate(self, function: Callable[[Any], Any], u: torch.Tensor) -> Any:
-        """`function(module)`, the parameters of the module being u meanwhile."""
+        """Return `function(module)`, evaluated with the parameters u."""
         if self.module is not self._template:
             self._follow()
         bound = _Bound(self.module, function)
@@ -146,9 +153,9 @@ class FlatParameters:
         return watched_parameters(name, lambda: call_with(bound, named, ()), u)
 
     def _follow(self) -> None:
-        """Make the copy of a module of half precision what the module is now, but for u.
+        """Update the copy of a module of half precision to the state of the module.
 
-        It may have been set to `eval()` since, or its frozen parameters changed.
+        The module may have been set to `eval()`, or its frozen parameters may have changed.
         """
         for own, copied in zip(self._template.modules(), self.module.modules(), strict=True):
             copied.training = own.training
@@ -160,12 +167,12 @@ class FlatParameters:
                     copied.copy_(own)
 
     def write(self, u: torch.Tensor) -> None:
-        """Make u the parameters of the module, in place.
+        """Write u to the parameters of the module, in place.
 
         Raises
         ------
         OverflowError
-            If one is too large for the half precision of the module; nothing is written then.
+            If a value is too large for the half precision of the module; nothing is written then.
         """
         named = self.named(u.detach())
         for name, part in named.items():
@@ -179,14 +186,14 @@ class FlatParameters:
         with torch.no_grad():
             for name, part in named.items():
                 self.own[name].copy_(part)
-            if self.module is not self._template:  # statistics that a normalization has taken
+            if self.module is not self._template:  # statistics that a normalization has updated
                 buffers = zip(self._template.buffers(), self.module.buffers(), strict=True)
                 for own, copied in buffers:
                     own.copy_(copied)
 
 
 class _Bound(torch.nn.Module):
-    """Lets `call_with` reach any function of a module."""
+    """Allows `call_with` to run any function of a module."""
 
     def __init__(self, module: torch.nn.Module, function: Callable[[Any], Any]):
         super().__init__()

@@ -1,7 +1,7 @@
-"""In which order samples are seen: the first m of it are an even part, for every m.
+"""An order of the samples whose first m are a representative subset, for every m.
 
-Coarse levels that see few samples take the first of one order, so what a level sees is part of what
-every finer one sees, whatever the order of the table is.
+Coarse levels with few samples use the first of this order, so the samples of a level are a subset
+of those of every finer one, whatever the order of the table.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ import torch
 
 __all__ = ["sample_order", "shares"]
 
-SEED = 0  # of the one permutation: the same on every level, in every run
+SEED = 0  # of the permutation, which is the same on every level and in every run
 
 
 def sample_order(samples: int, targets: torch.Tensor | None = None) -> torch.Tensor:
-    """A permutation of the samples; the first of it have all labels, in their proportions.
+    """A permutation of the samples whose beginning has all labels in their proportions.
 
-    Labels are targets with few values, at most the root of the number of samples, as classes have:
-    the first samples have one label each, and their numbers grow alike from there on. Targets with
-    more values are permuted at random.
+    Labels are targets with few distinct values, at most the square root of the number of samples,
+    such as classes. The first samples have one label each, and then the counts grow in proportion.
+    Targets with more values are permuted at random.
 
     Parameters
     ----------
     samples : int
+        Number of samples.
     targets : tensor with the samples on axis 0, optional
+        Targets of the samples.
 
     Returns
     -------
     tensor of int64
-        The same one in every call with as many samples and the same labels.
+        The same permutation in every call with the same number of samples and the same labels.
 
     Examples
     --------
@@ -44,7 +46,8 @@ def sample_order(samples: int, targets: torch.Tensor | None = None) -> torch.Ten
     if labels is not None:
         drawn = labels[order]
         sizes = np.bincount(labels)
-        # The k-th sample of a label that n samples have comes at k / n; ties as they were drawn.
+        # The k-th sample of a label that n samples have is placed at k / n; ties keep their random
+        # order.
         place = np.empty(samples)
         by_label = np.argsort(drawn, kind="stable")
         starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -54,23 +57,25 @@ def sample_order(samples: int, targets: torch.Tensor | None = None) -> torch.Ten
 
 
 def _labels(targets: torch.Tensor) -> np.ndarray | None:
-    """The number of the label of each sample; None where there are too many values for labels."""
+    """The label number of each sample; None if there are too many values for labels."""
     most = math.isqrt(len(targets))
     rows = targets.detach().flatten(1) if targets.dim() > 1 else targets.detach().unsqueeze(1)
-    axis = None if rows.shape[1] == 1 else 0  # numbers alone are sorted much faster than rows
+    axis = None if rows.shape[1] == 1 else 0  # numbers are sorted much faster than rows
     if len(rows[: 2 * most + 2].unique(dim=axis)) > most:
-        return None  # a few rows tell most tables
+        return None  # a few rows decide for most tables
     values, labels = rows.unique(dim=axis, return_inverse=True)
     return labels.flatten().cpu().numpy() if len(values) <= most else None
 
 
 def shares(count: int, sizes: list[int]) -> list[int]:
-    """How many of each of several kinds, `count` in all: the small kinds whole, the others alike.
+    """Divide `count` among several kinds: small kinds completely, the others equally.
 
     Parameters
     ----------
     count : int
+        Total number.
     sizes : list of int
+        Number of each kind.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Modules with other tensors than their own, where one module or tensor is there twice."""
+"""Call modules with other tensors, also if a module or tensor occurs twice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["call_with", "further_names"]
 
 
 def further_names(module: torch.nn.Module) -> dict[str, str]:
-    """The other names of tied tensors, in other modules, and the first name of each.
+    """The other names of tied tensors, in other modules, with the first name of each.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Module to examine.
 
     Examples
     --------
@@ -36,17 +37,19 @@ def further_names(module: torch.nn.Module) -> dict[str, str]:
 
 
 def call_with(module: torch.nn.Module, tensors: dict[str, Tensor], given: tuple[Any, ...]) -> Any:
-    """`torch.func.functional_call`, after which every module has its own tensors again.
+    """Run `torch.func.functional_call`, after which every module has its own tensors again.
 
-    That of torch takes a module with two names for two, and leaves the tensors of the call in it.
+    torch's function treats a module with two names as two modules, and leaves the tensors of the
+    call in it.
 
     Parameters
     ----------
     module : torch.nn.Module
+        Module to call.
     tensors : dict
-        Each under its first name.
+        Tensors, each under its first name.
     given : tuple
-        The arguments.
+        Arguments of the call.
 
     Examples
     --------

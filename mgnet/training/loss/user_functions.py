@@ -1,7 +1,7 @@
-"""Losses and residuals of the user: what they broadcast unseen, and parameters that they edit.
+"""Check losses and residuals of the user: unintended broadcasting, and edits of parameters.
 
 Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, whose least squares
-are another problem with another answer; PyTorch warns of its own losses alone.
+are another problem with another solution; PyTorch warns about this only in its own losses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ __all__ = ["check_all_pairs", "check_loss_pairs", "watched_parameters"]
 
 
 def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> None:
-    """Raise if a loss compares every output with every target.
+    """Refuse a loss that compares every output with every target.
 
-    Such a loss gives another value without the column, and the same where one of both is a row:
-    that broadcasts alike. One that sums over the last axis, or does not take these shapes, passes.
+    Such a loss changes its value without the extra column, and does not change if one of both is a
+    row, which broadcasts in the same way. A loss that sums over the last axis, or does not accept
+    these shapes, passes.
+
+    Raises
+    ------
+    ValueError
+        If the loss compares all pairs.
 
     Examples
     --------
@@ -37,8 +43,8 @@ def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> No
     shapes, n = (tuple(outputs.shape), tuple(targets.shape)), len(targets)
     if n < 2 or (n, 1) not in shapes or not {*shapes} <= {(n,), (n, 1)}:
         return
-    # Targets as outputs, each of another sample: from all outputs to all targets there are other
-    # distances than from each to its own, whatever the network gives.
+    # Use the targets of other samples as outputs: the distances from all outputs to all targets
+    # then differ from those of each output to its own target, whatever the network returns.
     t = targets.detach()
     o = t.reshape(n).roll(1).reshape(outputs.shape).to(outputs.dtype)
 
@@ -47,7 +53,7 @@ def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> No
             with torch.no_grad():
                 return float(loss(o, t))
         except Exception:
-            return math.nan  # it does not take these shapes
+            return math.nan  # it does not accept these shapes
 
     value = of(o, t)
 
@@ -61,21 +67,27 @@ def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> No
         raise ValueError(
             f"the loss of an Objective compares all {n} * {n} pairs of outputs of shape "
             f"{shapes[0]} and targets of shape {shapes[1]}; it must compare each with its own: "
-            f"give targets of the shape of the outputs, as y.reshape{shapes[0]}, and squeeze none "
+            f"give targets of the shape of the outputs, y.reshape{shapes[0]}, and squeeze none "
             "alone"
         )
 
 
 def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, made: Any) -> None:
-    """Raise if residuals are differences of all pairs of outputs, which have a column, and targets.
+    """Refuse residuals that are the differences of all pairs of outputs and targets.
 
     Parameters
     ----------
     residual : callable
-        Called once more, and only where its result is square.
+        Residual function; called once more if its result is square.
     module : torch.nn.Module
+        Module of the residuals.
     made : tensor or sequence of tensors
-        What it gave.
+        Result of the function.
+
+    Raises
+    ------
+    ValueError
+        If they are such differences.
 
     Examples
     --------
@@ -98,20 +110,20 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
         with torch.no_grad():
             residual(module)
     except Exception:
-        return  # it needs gradients, as of derivatives in the inputs
+        return  # it needs gradients, for derivatives with respect to the inputs
     finally:
         handle.remove()
     columns = {len(out) for out in seen if isinstance(out, torch.Tensor) and out.shape[1:] == (1,)}
     for count in squares & columns:
         raise ValueError(
-            f"residual(module) gave shape ({count}, {count}), where the module gave ({count}, 1): "
-            f"targets of shape ({count},) broadcast to all pairs; give them as y.reshape({count}, "
-            "1) or, where pairs are meant, flatten() the residuals"
+            f"residual(module) returned shape ({count}, {count}), where the module returned "
+            f"({count}, 1): targets of shape ({count},) broadcast to all pairs; give "
+            f"y.reshape({count}, 1) or, where pairs are meant, flatten() the residuals"
         )
 
 
 def _of_pairs(block: Any) -> bool:
-    """Whether entry (i, j) is a function of i plus one of j, as the difference of all pairs is."""
+    """Whether entry (i, j) is a function of i plus one of j, such as a difference of all pairs."""
     if not isinstance(block, torch.Tensor) or block.dim() != 2:
         return False
     if not len(block) == block.shape[1] > 1:
@@ -121,7 +133,7 @@ def _of_pairs(block: Any) -> bool:
 
 
 def watched_parameters(name: str, function: Callable[[], Any], u: torch.Tensor) -> Any:
-    """`function()`, which must leave u as it is; if it does not, u gets its entries back.
+    """Return `function()`, which must not change u; if it does, u is restored.
 
     Examples
     --------
@@ -148,6 +160,6 @@ def watched_parameters(name: str, function: Callable[[], Any], u: torch.Tensor) 
 def _refuse(name: str, u: torch.Tensor, kept: torch.Tensor, error: Exception | None) -> None:
     u.detach().copy_(kept)
     raise ValueError(
-        f"a function of {name} edits its parameters in place; it must leave them as they are: "
+        f"a function of {name} edits its parameters in place; it must not change them: "
         "compute with weight.clamp(min=0), say, in place of weight.data.clamp_(min=0)"
     ) from error

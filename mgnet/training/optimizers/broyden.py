@@ -1,7 +1,8 @@
 """Self-scaled Broyden and BFGS: quasi-Newton with a dense inverse Hessian, as a smoother.
 
-After a step `s = -alpha H g` that changed the gradient by y, with `h = <y, H y> / <y, s>`,
-`b = -alpha <s, g> / <y, s>` (which is `<s, H^-1 s> / <y, s>`) and `a = b h - 1`:
+After a step `s = -alpha H g` that changed the gradient, the difference being y, with
+`h = <y, H y> / <y, s>`, `b = -alpha <s, g> / <y, s>` (which is `<s, H^-1 s> / <y, s>`) and
+`a = b h - 1`:
 
     H+ = (H - H y (H y)^T / <y, H y> + phi <y, H y> v v^T) / tau + s s^T / <y, s>
     v = s / <y, s> - H y / <y, H y>,    phi = (1 - theta) / (1 + a theta)
@@ -43,27 +44,35 @@ __all__ = ["Broyden"]
 
 
 class Curvature(NamedTuple):
-    """What Broyden remembers: H (None is I), what its last step gained, an empty state."""
+    """Memory of Broyden: H (None means I), the gain of its last step, and an empty state."""
 
     inverse: torch.Tensor | None
     gain: float = math.inf
-    like: torch.Tensor | None = None  # of the states that transfers take; of H without it
+    # Type and device of states for transfers; those of H without it.
+    like: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Broyden(Smoother):
     """Self-scaled Broyden with a strong Wolfe line search, for levels with an objective.
 
-    One sweep is one step; none raises the objective. A visit begins with a gradient of its own, so
-    it pays to give it tens of sweeps. H is dense, in float64: n^2 numbers for n unknowns, a tool
-    for up to a few thousand. It survives between visits, since the Hessian does not depend on f,
-    and is carried to a finer level. Formulas and sources: see the head of this file.
+    One sweep is one step; no step raises the objective. A visit begins with its own gradient, so it
+    should have tens of sweeps. H is dense, in float64, with n^2 numbers for n unknowns, so the
+    method suits up to a few thousand unknowns. H is kept between visits, since the Hessian does not
+    depend on f, and is carried to a finer level. For formulas and sources see the head of this
+    file.
 
     Parameters
     ----------
     update : "broyden" or "bfgs"
+        Update formula of H.
     scaling : bool
-        False sets tau = 1; `Broyden("bfgs", scaling=False)` is BFGS as in the textbooks.
+        False sets tau = 1; `Broyden("bfgs", scaling=False)` is the textbook BFGS method.
+
+    Raises
+    ------
+    ValueError
+        If the update is unknown.
 
     Examples
     --------
@@ -99,11 +108,11 @@ class Broyden(Smoother):
             check_range(self, level, here.gradient)
         for _ in range(sweeps):
             step = _step(level, u, f, here, H, gain)
-            if step is None and H is not None:  # H has gone wrong: once more along the gradient
+            if step is None and H is not None:  # H is not usable; try again along the gradient
                 H = None
                 step = _step(level, u, f, here, H, gain)
             if step is None:
-                break  # down to rounding; the next sweep would be refused as well
+                break  # at the rounding level; the next sweep would fail as well
             d, new = step
             s, y = new.length * d, new.gradient - here.gradient
             u = u + s.to(u.dtype)
@@ -123,8 +132,8 @@ class Broyden(Smoother):
     ) -> torch.Tensor | None:
         """H after the step `s = -length H g` that changed the gradient g by y; None is I."""
         z = y if H is None else H @ y
-        ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # a device is asked once
-        if not ys > 0.0:  # only where the line search ran out of trials
+        ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # one read from a device
+        if not ys > 0.0:  # only if the line search used up its trials
             return H
         h, b = yz / ys, -length * sg / ys
         theta, tau = self._theta_tau(h, b, len(s), first=H is None)
@@ -147,7 +156,8 @@ class Broyden(Smoother):
     def _theta_tau(self, h: float, b: float, n: int, first: bool) -> tuple[float, float]:
         a = max(b * h - 1.0, 0.0)  # not negative: Cauchy and Schwarz
         theta = 0.0
-        if self.update == "broyden" and a > 1e-12:  # else H y is along s and theta without effect
+        # Otherwise H y is parallel to s and theta has no effect.
+        if self.update == "broyden" and a > 1e-12:
             rho = min(1.0, h * (1.0 - math.sqrt(a / (1.0 + a))))
             theta = max((rho - 1.0) / a, min(1.0 / rho, (1.0 - b) / b))
         sigma = 1.0 + a * theta
@@ -161,17 +171,17 @@ class Broyden(Smoother):
         return theta, min(least * root, sigma)
 
     def carry(self, memory: Curvature, transfer: Transfer) -> Curvature:
-        """`P H P^T + gamma Q Q^T`: what is known of the coarse space, little steps beside it.
+        """`P H P^T + gamma Q Q^T`: H on the coarse space, and small steps in the rest.
 
-        Q = I - P R, with R = `transfer.inject` a left inverse of P, leaves what the coarse level
-        lacks (Q = I without it), and gamma is the least diagonal entry of H. In cascades of 4
-        levels, 30 steps on each finer one, a regression ended with a 10 times lower loss than with
-        H dropped, a PINN with a 1.4 times lower one.
+        Q = I - P R, with R = `transfer.inject` a left inverse of P, spans the part that the coarse
+        level lacks (Q = I without R), and gamma is the smallest diagonal entry of H. In cascades of
+        4 levels with 30 steps on each finer one, a regression ended with a 10 times lower loss than
+        without H, and a PINN with a 1.4 times lower one.
         """
         H = memory.inverse
         if H is None:
             return memory
-        up: Any = torch.func.vmap(transfer.prolong)  # of the rows of a matrix
+        up: Any = torch.func.vmap(transfer.prolong)  # applied to the rows of a matrix
         fine = up(up(H if memory.like is None else H.to(memory.like.dtype)).T)
         Q = torch.eye(len(fine), dtype=fine.dtype, device=H.device)
         if transfer.inject is not None:
@@ -202,7 +212,7 @@ def _trial(
     f: torch.Tensor | None,
     d: torch.Tensor | None = None,
 ) -> Trial:
-    """At u, with the slope along d; the gradient in float64."""
+    """Evaluate at u, with the slope along d; the gradient is in float64."""
     value, gradient = value_and_gradient(level, u, f)
     gradient = gradient.double()
     return Trial(length, value, 0.0 if d is None else float(gradient @ d), gradient)
@@ -216,10 +226,10 @@ def _step(
     H: torch.Tensor | None,
     gain: float,
 ) -> tuple[torch.Tensor, Trial] | None:
-    """The direction `-H g`, and the point on it that the line search found; None if none.
+    """The direction `-H g`, and the point along it that the line search found; None if none.
 
-    `gain` is that of the step before; the first trial is long enough to gain as much again:
-    Nocedal and Wright, equation (3.60).
+    `gain` is that of the previous step; the first trial is long enough for the same gain: Nocedal
+    and Wright, equation (3.60).
     """
     g = here.gradient
     d = -g if H is None else -(H @ g)

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of the levels of a parameter, when that is refined."""
+"""The optimizer state of the levels of a parameter, after a refinement of the parameter."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["carried_levels", "refined_transfers"]
 def refined_transfers(
     system: GeneratingSystem | None, transfer: AxisTransfer, levels: int | None
 ) -> list[AxisTransfer]:
-    """Those of a refined parameter: its levels are the former ones below a new finest.
+    """The transfers of a refined parameter: its levels are the old ones and a new finest one.
 
     Parameters
     ----------
     system : GeneratingSystem or None
-        Of the parameter before; None where it had one level.
+        Levels of the parameter before; None if it had one level.
     transfer : AxisTransfer
-        From it to the refined one.
+        Transfer from the parameter to the refined one.
     levels : int or None
-        The most levels.
+        Largest number of levels.
 
     Examples
     --------
@@ -45,20 +45,21 @@ def carried_levels(
     system: GeneratingSystem | None,
     refined: GeneratingSystem,
 ) -> dict[str, Any]:
-    """What an optimizer remembers of the levels of a parameter, on those of the refined one.
+    """The optimizer state of the levels of a parameter, moved to those of the refined one.
 
-    Levels that both have keep theirs, digit for digit: their gradients are the same on both. The
-    new finest level begins with what `carried_moments` makes of the former finest; but the momentum
-    of plain SGD is carried as the average of gradients that it is, since the former finest level
-    goes on with those steps itself.
+    Levels that both have keep their state exactly, since their gradients are the same. The new
+    finest level begins with `carried_moments` of the old finest level. However, the momentum of
+    plain SGD is carried as the average of gradients that it is, because the old finest level
+    continues with those steps itself.
 
     Parameters
     ----------
     state : mapping
+        State of the optimizer for the parameter.
     system : GeneratingSystem or None
-        Of the parameter before; None where it had one level.
+        Levels of the parameter before; None if it had one level.
     refined : GeneratingSystem
-        With `refined_transfers`.
+        Levels of the refined parameter, from `refined_transfers`.
 
     Examples
     --------

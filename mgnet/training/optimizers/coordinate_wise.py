@@ -1,4 +1,4 @@
-"""Whether an optimizer takes coefficients one by one, found out by steps on small arrays."""
+"""Test whether an optimizer treats coefficients independently, with steps on small arrays."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ __all__ = ["check_coordinate_wise", "decay_of"]
 
 SHAPES = (4, 3, 2), (4, 3)
 STEPS = 4
-RATE, DECAY = 0.01, 0.1  # so that all is far from rounding, whatever the user's are now
-# Ways to compute the same: they ask for devices or sizes that a probe has not.
+RATE, DECAY = 0.01, 0.1  # used in place of the user's, so that all values are far from rounding
+# Options of the implementation: they require devices or sizes that a probe does not have.
 WAYS = "capturable", "foreach", "fused", "differentiable"
 
 
 def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
-    """Raise unless every coefficient moves by what its own gradients were, and by nothing else.
+    """Raise an error unless the steps of a coefficient depend only on its own gradients.
 
-    Four steps are taken on small random arrays: once more with one other gradient, which must
+    Four steps are taken on small random arrays. They are repeated with one other gradient, which
+    must not change any other coefficient, and from another start, which must not change any step.
     change no other coefficient, and once more from elsewhere, which must change no step.
 
     Parameters
     ----------
     kind : type
-        A class of optimizers.
+        Class of optimizers.
     group : mapping
         Its options.
 
     Raises
     ------
     TypeError
+        If a step depends on other coefficients or on values.
 
     Examples
     --------
@@ -44,7 +46,7 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
     not on gradients alone; give an optimizer that takes coefficients one by one, as Adam, SGD or
     RMSprop, and no decay but `weight_decay`
     """
-    remedy = "give an optimizer that takes coefficients one by one, as Adam, SGD or RMSprop"
+    remedy = "give an optimizer that takes coefficients one by one, such as Adam, SGD or RMSprop"
     for shape in SHAPES:
         gradients = _draw(shape)
         other = [g.clone() for g in gradients]
@@ -83,14 +85,14 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     Parameters
     ----------
     kind : type
-        A class of optimizers that takes coefficients one by one.
+        Class of optimizers that treat coefficients independently.
     group : mapping
         Its options.
 
     Raises
     ------
     TypeError
-        If it does neither.
+        If it is neither.
 
     Examples
     --------
@@ -108,7 +110,7 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     start = torch.ones(SHAPES[0], dtype=torch.float64)
     found = _path(kind, _probed(kind, group, DECAY), start, gradients)
     none = _probed(kind, group, 0.0)
-    # Plain SGD does both; then it is what PyTorch calls it, a term of the gradient.
+    # Plain SGD fits both; PyTorch defines it as a term of the gradient.
     ways = {"coupled": (sign * DECAY, 1.0), "decoupled": (0.0, 1.0 - RATE * DECAY)}
     for name, (pull, factor) in ways.items():
         if _close(found, _path(kind, none, start, gradients, pull, factor)):
@@ -144,7 +146,7 @@ def _path(
     pull: float = 0.0,
     factor: float = 1.0,
 ) -> list[torch.Tensor]:
-    """Where steps lead, with `pull u` added to gradients and u multiplied by a factor before."""
+    """The path of the steps, with `pull u` added to gradients and u scaled by a factor."""
     u = torch.nn.Parameter(start.clone())
     known = inspect.signature(kind).parameters
     arguments = {name: value for name, value in options.items() if name in known}

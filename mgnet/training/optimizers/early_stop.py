@@ -1,4 +1,4 @@
-"""Early stop: training ends when the loss over held-out data has not fallen for a while."""
+"""Early stopping: training ends when the held-out loss has not decreased for a while."""
 
 from __future__ import annotations
 
@@ -25,34 +25,40 @@ __all__ = ["EarlyStop", "Patience"]
 
 
 class Search(NamedTuple):
-    """What `EarlyStop` remembers: where the inner smoother is, and the best place it met."""
+    """Memory of `EarlyStop`: the state of the inner smoother, and the best state found."""
 
     u: torch.Tensor | None
     inner: Any  # memory of the inner smoother at u
     best: torch.Tensor | None
-    best_inner: Any  # and at the best place
+    best_inner: Any  # memory at the best state
     value: float  # the held-out loss there
-    waited: int  # sweeps since
+    waited: int  # sweeps since then
 
 
 @dataclass(frozen=True)
 class EarlyStop(Smoother):
-    """Another smoother, sweep by sweep, until the held-out loss has not fallen for `patience` ones.
+    """Runs another smoother sweep by sweep until the held-out loss stagnates for `patience` sweeps.
 
-    It returns the best state met, so it never raises the held-out loss. In a cascade a level that
-    stopped leaves its further sweeps out and hands its best state to the next finer level, where
-    the search begins anew. Counts go on from visit to visit as long as nothing else moves the
-    state: 50 steps of one sweep do what one step of 50 does. On levels that solve for a correction
-    the inner smoother is alone. For cycles, whose visits are short, see `Patience`.
+    It returns the best state found, so it never raises the held-out loss. In a cascade, a level
+    that stopped skips its further sweeps and passes its best state to the next finer level, where
+    the count starts again. The count continues from visit to visit if nothing else changes the
+    state: 50 steps of one sweep are equivalent to one step of 50. On levels that solve for a
+    correction, only the inner smoother runs. For cycles, whose visits are short, use `Patience`.
 
     Parameters
     ----------
     inner : Smoother
+        Smoother to run.
     held_out : Objective
-        The loss over other data, for any network: `held_out.with_network(network)` is evaluated.
-        That costs time, but is not counted as work.
+        The loss on other data for any network: `held_out.with_network(network)` is evaluated.
+        This takes time but does not count as work.
     patience : int
-        Sweeps, at least 1.
+        Number of sweeps, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has another type or is out of its range.
 
     Examples
     --------
@@ -93,7 +99,7 @@ class EarlyStop(Smoother):
         return _new(self.inner.start(level, u))
 
     def carry(self, memory: Search, transfer: Transfer) -> Search | None:
-        inner = memory.best_inner  # none where a smoother has made no step yet
+        inner = memory.best_inner  # None if the smoother has made no step yet
         carried = None if inner is None else self.inner.carry(inner, transfer)
         return None if carried is None else _new(carried)
 
@@ -111,7 +117,7 @@ class EarlyStop(Smoother):
         u_now, inner, best, best_inner, value, waited = memory
         if u_now is None or best is None or not torch.equal(u, best):
             u_now, inner, best, value, waited = u, best_inner, u, loss(u), 0
-            if math.isnan(value):  # which no later loss is below
+            if math.isnan(value):  # no later loss would compare as lower
                 owner = f"{self} on {level}, with held-out data,"
                 raise FloatingPointError(not_finite(owner, self.held_out, u))
         for _ in range(sweeps):
@@ -133,23 +139,28 @@ def _new(inner: Any) -> Search:
 
 
 class Patience:
-    """A monitor that ends `Solver` when the held-out loss has not fallen for some cycles.
+    """A monitor that ends `Solver` when the held-out loss has not decreased for some cycles.
 
     Parameters
     ----------
     held_out : callable
-        `state of level 0 -> loss`, as the `value` of an `Objective` over other data.
+        `state of level 0 -> loss`, such as the `value` of an `Objective` on other data.
     patience : int
-        Cycles, at least 1.
+        Number of cycles, at least 1.
 
     Attributes
     ----------
     best : state
-        With the lowest held-out loss, of the start and the states after each cycle.
+        The state with the lowest held-out loss among the start and the states after each cycle.
     cycle : int
-        After which it was met.
+        The cycle after which it was found.
     values : list of float
         The held-out loss at the start and after each cycle.
+
+    Raises
+    ------
+    ValueError
+        If the patience is not a positive integer.
 
     Examples
     --------
@@ -173,7 +184,13 @@ class Patience:
         self.cycle: int = 0
 
     def __call__(self, entry: CycleRecord, u: Any) -> bool:
-        """Look at the state after a cycle; True where the solve should end."""
+        """Evaluate the state after a cycle; returns True if the solve should end.
+
+        Raises
+        ------
+        FloatingPointError
+            If the held-out loss is not finite.
+        """
         cycle = entry.cycle
         if cycle == 0:  # a new solve
             self.values, self.best = [], None

@@ -1,4 +1,4 @@
-"""All levels of one parameter in one array: u = sum_l P_l v_l, and the way down and up."""
+"""All levels of one parameter in one array, u = sum_l P_l v_l, and their transfers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from mgnet.transfer import AxisTransfer
 
 __all__ = ["GeneratingSystem", "PackedLevels", "Transfers", "coarser_sizes", "sparse"]
 
-Transfers = Sequence[AxisTransfer]  # to a parameter from a coarser level, to that from the next
-LEAST = 4  # intervals or layers: what has no more is not made coarser
-DENSE = 2**20  # entries; an accelerator multiplies that many faster than it looks up a few
+# From the next coarser level to a parameter, then from the level below that one.
+Transfers = Sequence[AxisTransfer]
+LEAST = 4  # intervals or layers; smaller numbers are not coarsened
+DENSE = 2**20  # entries; on an accelerator a dense product of this size is faster than a sparse one
 
 
 def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
-    """A number of intervals or layers and those of its coarser levels.
+    """The number of intervals or layers on a level and on its coarser levels.
 
-    Halves, or thirds where there are no halves; down to 4 or fewer, or to as many levels as asked.
+    They are halved, or divided by three if they are odd, down to 4 or fewer or to the requested
+    number of levels.
 
     Parameters
     ----------
     size : int
+        Number on the finest level.
     levels : int, optional
-        The most levels, `size` included.
+        Largest number of levels, including the finest.
 
     Examples
     --------
@@ -48,34 +51,37 @@ def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
 
 
 class GeneratingSystem:
-    """The levels of a parameter, packed one behind the other on an axis that comes first.
+    """The levels of a parameter, concatenated along an axis that comes first.
 
     The gradient of v_l is that of u, restricted by the transpose of P_l. The matrices of all levels
-    are one, `W = [P_1, P_2, ...]` with the chains multiplied out: degree + 1 entries per row and
-    level for splines, so one sparse product goes down and another one up, and a chain of products
-    would save nothing below thousands of intervals. Source: M. Griebel, Multilevel algorithms
-    considered as iterative methods on semidefinite systems, SIAM J. Sci. Comput. 15 (1994) 547-565.
+    form one matrix, `W = [P_1, P_2, ...]` with products of the transfers: for splines it has degree
+    + 1 entries per row and level. One sparse product restricts and another one prolongs; a chain of
+    products would not be faster below thousands of intervals. Source: M. Griebel, Multilevel
+    algorithms considered as iterative methods on semidefinite systems, SIAM J. Sci. Comput. 15
+    (1994) 547-565.
 
     Parameters
     ----------
     shape : sequence of int
-        Of the parameter.
+        Shape of the parameter.
     transfers : sequence of AxisTransfer
-        At least one; all on the same axis.
+        At least one transfer; all on the same axis.
 
     Attributes
     ----------
     transfers : tuple of AxisTransfer
+        Transfers from the finest to the coarsest level.
     axis : int
+        Axis of the transfers.
     sizes : tuple of int
-        Of the axis on every level, the parameter's first.
+        Length of the axis on every level, that of the parameter first.
     packed_shape : tuple of int
-        Of all levels.
+        Shape of the array with all levels.
 
     Raises
     ------
     TypeError, ValueError
-        If the transfers are no chain on one axis of the parameter.
+        If the transfers do not form a chain on one axis of the parameter.
 
     Examples
     --------
@@ -118,7 +124,7 @@ class GeneratingSystem:
         return columns.view(-1, *self.packed_shape[1:]).movedim(0, self.axis)
 
     def matrices(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """W and its transpose, in the precision and on the device of u."""
+        """W and its transpose, with the precision and device of u."""
         dense = u.device.type != "cpu" and math.prod(self._W.shape) <= DENSE
         W, T = (_as_torch(each, dense).to(u) for each in (self._W, self._W.T.tocsr()))
         return W, T
@@ -130,14 +136,16 @@ class PackedLevels:
     Parameters
     ----------
     system : GeneratingSystem
+        Levels of the parameter.
     like : tensor
-        Gives precision and device.
+        Tensor that gives precision and device.
 
     Attributes
     ----------
     steps : torch.nn.Parameter of shape `system.packed_shape`
-        What an optimizer moves.
+        Parameter that the optimizer changes.
     gradient : tensor of that shape
+        Gradients of all levels.
 
     Examples
     --------
@@ -157,16 +165,16 @@ class PackedLevels:
         self.gradient = like.detach().new_zeros(system.packed_shape)
         self.steps = torch.nn.Parameter(torch.zeros_like(self.gradient))
         self._W, self._T = system.matrices(lift(self.gradient))
-        # Views, made once: each takes as long as a small product.
+        # Views are created once, since each takes as long as a small product.
         self._zero = self.steps.detach()
         self._down, self._up = system.views(self.gradient), system.views(self._zero)
 
     def fits(self, u: torch.Tensor) -> bool:
-        """Whether a parameter has this precision and this device."""
+        """Whether a parameter has this precision and device."""
         return u.dtype == self.gradient.dtype and u.device == self.gradient.device
 
     def restrict(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradients of all levels from that of the parameter."""
+        """Compute the gradients of all levels from that of the parameter."""
         whole, fine, coarse = self._down
         whole.copy_(gradient)
         exact = lift(fine)
@@ -177,13 +185,13 @@ class PackedLevels:
         return self.gradient
 
     def move(self, u: torch.Tensor) -> None:
-        """Add the prolonged steps of all levels to a parameter, and make them zero."""
+        """Add the prolonged steps of all levels to a parameter, and set them to zero."""
         whole, fine, coarse = self._up
         exact = lift(fine)
         if exact is fine:
             fine.addmm_(self._W, coarse)
             u.add_(whole)
-        else:  # rounded once, not on every level
+        else:  # rounded once instead of on every level
             total = torch.addmm(exact, self._W, lift(coarse))
             u.copy_(lift(u) + self.system.as_parameter(total))
         self._zero.zero_()
@@ -205,7 +213,7 @@ def sparse(P: Any) -> torch.Tensor:
 
 
 def _axis(transfers: Sequence[Any]) -> int:
-    """The one on which all act."""
+    """The axis on which all transfers act."""
     for transfer in transfers:
         plain = isinstance(transfer, AxisTransfer) and isinstance(transfer.axis, int)
         if not plain or not transfer.adjoint:
@@ -235,6 +243,6 @@ def _as_torch(matrix: sp.csr_matrix, dense: bool) -> torch.Tensor:
         return torch.from_numpy(matrix.toarray())
     matrix.sort_indices()
     parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    with warnings.catch_warnings():  # that such tensors are in beta state, and are not checked
+    with warnings.catch_warnings():  # about the beta state and missing checks of such tensors
         warnings.filterwarnings("ignore", message="Sparse")
         return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=True)

@@ -1,4 +1,4 @@
-"""Optimizers on the levels of every parameter at once, for anybody's training loop."""
+"""Optimizers on all levels of every parameter at once, for any training loop."""
 
 from __future__ import annotations
 
@@ -25,50 +25,50 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 
 @runtime_checkable
 class HasLevels(Protocol):
-    """A module that knows coarser levels of its parameters, as KAN and ODENet do."""
+    """A module with coarser levels of its parameters, such as KAN and ODENet."""
 
     def coarser_transfers(
         self, levels: int | None = None
     ) -> Iterable[tuple[torch.nn.Parameter, Transfers]]:
-        """Parameters and their transfers, from the next coarser level, from that below it, ...
+        """Parameters and their transfers: from the next coarser level, from the level below it, ...
 
         Parameters
         ----------
         levels : int, optional
-            The most levels of a parameter, its own included; all that are useful by default.
+            Largest number of levels of a parameter, including its own; all useful ones by default.
         """
         ...
 
 
 class MultilevelGradient(torch.optim.Optimizer):
-    """Any optimizer that takes coefficients one by one, on all levels of a network at once.
+    """Any optimizer that treats coefficients independently, on all levels of a network at once.
 
     A spline on 256 intervals is written as a sum of splines on 256, 128, ..., 4 intervals,
-    `u = sum_l P_l v_l`, and every v_l has steps and moments of its own: the gradient goes down
-    through the levels, the optimizer takes its step on each, and the sum of the prolonged steps is
-    added to u. The network is called no more often than without. Where each fine spline sees few
-    samples of a batch, its coarse parents see many, and smooth parts of the error go first. This
-    is the preconditioner of Bramble, Pasciak and Xu, Math. Comp. 55 (1990) 1-22, with an optimizer
-    on every level in place of a scaling; `docs/methods.md` has the theory.
+    `u = sum_l P_l v_l`, and every v_l has its own steps and moments: the gradient is restricted
+    through the levels, the optimizer takes a step on each, and the sum of the prolonged steps is
+    added to u. The number of calls of the network does not change. If each fine spline depends on
+    few samples of a batch, its coarse parents depend on many, and smooth parts of the error
+    decrease first. This is the preconditioner of Bramble, Pasciak and Xu, Math. Comp. 55 (1990)
+    1-22, with an optimizer on every level instead of a scaling; `docs/methods.md` has the theory.
 
-    All else is as PyTorch's optimizers are: schedulers, parameter groups, closures, `GradScaler`,
-    hooks, `state_dict`. The state of a parameter has all levels, packed on one axis.
+    All else is as in PyTorch's optimizers: schedulers, parameter groups, closures, `GradScaler`,
+    hooks, `state_dict`. The state of a parameter has all levels, concatenated along one axis.
 
     Parameters
     ----------
     kind : type
-        `torch.optim.Adam`, say, or a class of your own. Small steps are tried first: a class whose
+        A class such as `torch.optim.Adam`, or your own. Small steps are tested first: a class whose
         step of a coefficient depends on others (L-BFGS, Muon, Adafactor) is refused.
     network : torch.nn.Module, or mapping
-        A network with `KAN`s or `ODENet`s in it, or modules of your own with a method
-        `coarser_transfers` (see `HasLevels`); other parameters have one level. Or the transfers
-        themselves, as `{parameter: [AxisTransfer, ...]}`.
+        A network that contains `KAN`s, `ODENet`s, or your own modules with a method
+        `coarser_transfers` (see `HasLevels`); other parameters have one level. Alternatively the
+        transfers themselves, `{parameter: [AxisTransfer, ...]}`.
     options : mapping
-        Keyword arguments of `kind`, as `{"lr": 3e-3}`. `weight_decay` acts on u, once: a decoupled
-        one multiplies u, another adds to the gradient before it goes down.
+        Keyword arguments of `kind`, such as `{"lr": 3e-3}`. `weight_decay` acts on u, once: a
+        decoupled one multiplies u, a coupled one is added to the gradient before its restriction.
     levels : int, optional
-        The most levels of a parameter. By default intervals and layers are halved (or cut into
-        thirds) while they can be and are more than 4.
+        Largest number of levels of a parameter. By default intervals and layers are halved (or
+        divided by three) as long as possible and while there are more than 4.
     groups : iterable, optional
         Parameters or parameter groups, as for `kind`; by default all parameters of the network.
 
@@ -80,8 +80,8 @@ class MultilevelGradient(torch.optim.Optimizer):
     Raises
     ------
     TypeError, ValueError
-        If the optimizer is none that takes coefficients one by one, an option is unknown, or there
-        are no levels in the network.
+        If the optimizer does not treat coefficients independently, an option is unknown, or the
+        network has no levels.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         own = [*(network.parameters() if isinstance(network, torch.nn.Module) else network)]
         super().__init__(own if groups is None else groups, defaults)
         given = {p for group in self.param_groups for p in group["params"]}
-        if given.isdisjoint(own):  # nothing would have levels
+        if given.isdisjoint(own):  # no parameter would have levels
             raise ValueError(
                 "MultilevelGradient got groups without any parameter of the "
                 f"{type(network).__name__}; give parameters of the network itself, not of a copy"
@@ -137,15 +137,15 @@ class MultilevelGradient(torch.optim.Optimizer):
         self._build()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As PyTorch's; parameters of the network have their levels."""
+        """Add a group as PyTorch does; parameters of the network have their levels."""
         super().add_param_group(param_group)
         if self._inner is not None:
             self._build()
 
     def _build(self) -> None:
-        """The inner optimizer, on the levels in place of the parameters, with their state."""
+        """Build the inner optimizer, on the levels instead of the parameters, with their state."""
         self._levels: dict[torch.Tensor, PackedLevels] = {}
-        self._decays: dict[int, str] = {}  # of groups, as far as they are known
+        self._decays: dict[int, str] = {}  # kinds of weight decay of groups, as far as known
         made: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
         for group in self.param_groups:
             deep = [p for p in group["params"] if p in self.systems]
@@ -161,22 +161,22 @@ class MultilevelGradient(torch.optim.Optimizer):
                     own: dict[str, Any] = {"params": [self._place(p) for p in params]}
                     _hand(group, own, leveled)
                     if leveled and "weight_decay" in group:
-                        own["weight_decay"] = 0.0  # of u, not of its levels
+                        own["weight_decay"] = 0.0  # applied to u, not to its levels
                     made.append((group, own, leveled))
         self._inner = self.kind([own for _, own, _ in made], **self.options)
         inner = self._inner.param_groups
         self._pairs = [(made[n][0], own, made[n][2]) for n, own in enumerate(inner)]
         for p, entries in self.state.items():
             self._inner.state[self._place(p)] = entries
-        self._inner.__setstate__({})  # what the class does with states of its older versions
+        self._inner.__setstate__({})  # the class's conversion of states of its older versions
         self._keep_state()
 
     def _place(self, p: torch.Tensor) -> torch.Tensor:
-        """What the inner optimizer has for a parameter."""
+        """The tensor of the inner optimizer for a parameter."""
         return self._levels[p].steps if p in self._levels else p
 
     def _give_state(self) -> None:
-        """What a user has cleared or replaced in our state is so in that of the inner one, too."""
+        """Transfer entries that a user cleared or replaced in the state to the inner optimizer."""
         inner = self._inner.state
         for group in self.param_groups:
             for p in group["params"]:
@@ -186,7 +186,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                     inner.pop(self._place(p), None)
 
     def _keep_state(self) -> None:
-        """The inner state is ours: the same dictionaries, under the names of the parameters."""
+        """Share the inner state: the same dictionaries, under the names of the parameters."""
         inner = self._inner.state
         for group in self.param_groups:
             for p in group["params"]:
@@ -196,19 +196,19 @@ class MultilevelGradient(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One step on all levels.
+        """Take one step on all levels.
 
         Parameters
         ----------
         closure : callable, optional
-            Evaluates the loss and its gradient, and gives the loss, which is returned.
+            Function that evaluates the loss and its gradient, and returns the loss.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if not all(levels.fits(p) for p, levels in self._levels.items()):
-            self._build()  # the network went to another device
+            self._build()  # the network moved to another device
         for group, own, leveled in self._pairs:
             _hand(group, own, leveled)
         self._give_state()
@@ -232,7 +232,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                     yield group, p, self._levels[p]
 
     def _decay(self, group: dict[str, Any]) -> str:
-        """What the weight decay of a group is now; schedules may change it from 0."""
+        """The kind of weight decay of a group; schedules may change it from 0."""
         if not group.get("weight_decay"):
             return ""
         if id(group) not in self._decays:
@@ -242,7 +242,7 @@ class MultilevelGradient(torch.optim.Optimizer):
     def _gradient(
         self, group: dict[str, Any], p: torch.Tensor, levels: PackedLevels
     ) -> torch.Tensor | None:
-        """Of all levels, with what a coupled weight decay adds."""
+        """Gradients of all levels, including a coupled weight decay."""
         g = p.grad
         if g is None:
             return None
@@ -257,7 +257,13 @@ class MultilevelGradient(torch.optim.Optimizer):
         return levels.restrict(g)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As PyTorch's, of a copy; a state of other levels is refused with a ValueError."""
+        """Load a copy of a state, as PyTorch does.
+
+        Raises
+        ------
+        ValueError
+            If the state has other levels.
+        """
         held = [p for group in self.param_groups for p in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, p in zip(keys, held, strict=False):
@@ -266,14 +272,15 @@ class MultilevelGradient(torch.optim.Optimizer):
             for name, value in state_dict["state"].get(key, NONE).items():
                 if not isinstance(value, torch.Tensor) or not value.dim():
                     continue
-                # What a class keeps of a parameter with one level is its own affair.
+                # The state of a parameter with one level is not checked.
                 more = value.dim() == p.dim() and value.numel() > p.numel()
                 if value.shape != shape if deep else more:
                     told = "levels together have" if deep else "one level has"
                     raise ValueError(
                         f"MultilevelGradient.load_state_dict got {name!r} of shape "
                         f"{tuple(value.shape)} for a parameter of shape {tuple(p.shape)}, whose "
-                        f"{told} {shape}; make the optimizer with the levels that the saved one had"
+                        f"{told} {shape}; create the optimizer with the levels that the saved one "
+                        "had"
                     )
         super().load_state_dict(copy.deepcopy(state_dict))  # PyTorch shares its tensors
 
@@ -288,7 +295,7 @@ class MultilevelGradient(torch.optim.Optimizer):
 
 
 def _hand(source: Mapping[str, Any], target: dict[str, Any], leveled: bool) -> None:
-    """The options of one group to another; the decay of levels is none of the optimizer's."""
+    """Copy the options of one group to another; the inner optimizer has no decay of levels."""
     for name, value in source.items():
         if name not in ("params", "param_names") and not (leveled and name == "weight_decay"):
             target[name] = value
@@ -316,18 +323,19 @@ def _chains(network: Any, levels: int | None) -> dict[torch.nn.Parameter, Transf
 def network_transfers(
     network: torch.nn.Module, levels: int | None = None
 ) -> dict[torch.nn.Parameter, Transfers]:
-    """Of the parameters that have coarser levels, in any part of a network.
+    """The transfers of all parameters that have coarser levels, in any part of a network.
 
     Parameters
     ----------
     network : torch.nn.Module
+        Network to search.
     levels : int, optional
-        The most levels of a parameter.
+        Largest number of levels of a parameter.
 
     Raises
     ------
     TypeError
-        If there is no module that knows levels.
+        If the network contains no module with levels.
 
     Examples
     --------

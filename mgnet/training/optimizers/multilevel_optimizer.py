@@ -1,4 +1,4 @@
-"""`MultilevelGradient` as a smoother, for levels that have a network of their own."""
+"""`MultilevelGradient` as a smoother, for levels with their own network."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Matrix(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What survives between visits: the optimizer's state, and the transfers of each parameter."""
+    """Memory between visits: the optimizer's state, and the transfers of each parameter."""
 
     state: Mapping[str, Any]
     matrices: tuple[tuple[Matrix, ...], ...]
 
     @classmethod
     def of(cls, state: Mapping[str, Any], chains: Iterable[Transfers]) -> Memory:
-        """With the transfers of each parameter."""
+        """The memory with the transfers of each parameter."""
         return cls(state, tuple(tuple(map(_parts, chain)) for chain in chains))
 
     @property
     def transfers(self) -> tuple[Transfers, ...]:
-        """Of each parameter."""
+        """The transfers of each parameter."""
         return tuple(tuple(map(_transfer, chain)) for chain in self.matrices)
 
 
@@ -71,17 +71,22 @@ def _transfer(matrix: Matrix) -> AxisTransfer:
 class MultilevelOptimizer(Smoother):
     """`MultilevelGradient` as a smoother; one sweep is one step with one gradient evaluation.
 
-    For the schedules that only go upward (`cascade`), and the finest level of others. When a
-    level is left for a finer one, each of its levels keeps its memory there.
+    Use it in schedules that only go upward (`cascade`), and on the finest level of others. When a
+    level is refined, each of its parameter levels keeps its memory.
 
     Parameters
     ----------
     kind : type
-        `torch.optim.Adam`, say; see `MultilevelGradient`.
+        Class such as `torch.optim.Adam`; see `MultilevelGradient`.
     options : mapping
-        Its keyword arguments, as `{"lr": 1e-3}`.
+        Its keyword arguments, such as `{"lr": 1e-3}`.
     levels : int, optional
-        The most levels of a parameter; as in `MultilevelGradient` by default.
+        Largest number of levels of a parameter; the default is that of `MultilevelGradient`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the class or its options are not suitable, or levels is not positive.
 
     Examples
     --------
@@ -114,7 +119,7 @@ class MultilevelOptimizer(Smoother):
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
         objective = level.operator
-        # The coarse problem of a descent is one in the corrections of a finer network.
+        # The coarse problem of a descent has the corrections of a finer network as its unknowns.
         if not isinstance(objective, Objective) or len(u) != len(objective.flat.start()):
             raise TypeError(
                 f"MultilevelOptimizer got {level}, which has no network of its own; use it in a "

@@ -1,4 +1,4 @@
-"""PyTorch's optimizers as smoothers: any of `torch.optim`, and L-BFGS with a Wolfe line search."""
+"""PyTorch's optimizers as smoothers: any class of `torch.optim`, and L-BFGS with a line search."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["LBFGS", "TorchOptimizer"]
 
-# What optimizers keep of gradients, and of which power of them; all else they keep is a step or a
-# number of steps.
+# Entries of optimizer states that depend on gradients, and on which power of them; all other
+# entries are steps or numbers of steps.
 POWERS = {"exp_avg": 1, "exp_inf": 1, "grad_avg": 1}
 POWERS |= {"exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2}
 
 
 def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise unless `kind` is a class of optimizers that has these options.
+    """Check that `kind` is a class of optimizers that has these options.
 
     Raises
     ------
     TypeError, ValueError
+        If it is not, or an option is unknown.
     """
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
         raise TypeError(
@@ -50,7 +51,7 @@ def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
     if wrong:
         nearest = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"{owner} got the option {wrong[0]!r}, which {kind.__name__} has not; "
+            f"{owner} got the option {wrong[0]!r}, which {kind.__name__} does not have; "
             f"the nearest is {nearest!r}"
         )
 
@@ -59,14 +60,19 @@ def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
 class TorchOptimizer(Smoother):
     """Any optimizer of `torch.optim`; one sweep is one step with one gradient evaluation.
 
-    The memory is the optimizer's state, which `carried_moments` takes to a finer level.
+    The memory is the optimizer's state, which `carried_moments` moves to a finer level.
 
     Parameters
     ----------
     kind : type
-        `torch.optim.Adam`, say.
+        Class such as `torch.optim.Adam`.
     options : mapping
-        Its keyword arguments, as `{"lr": 1e-3}`.
+        Its keyword arguments, such as `{"lr": 1e-3}`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the class or its options are not suitable.
 
     Examples
     --------
@@ -110,7 +116,7 @@ class TorchOptimizer(Smoother):
 
 
 class Pairs(NamedTuple):
-    """What L-BFGS remembers: the optimizer's state, its right-hand side, and where it ended."""
+    """Memory of L-BFGS: the optimizer's state, its right-hand side, and its last state u."""
 
     state: Mapping[str, Any]
     f: torch.Tensor | None
@@ -121,13 +127,13 @@ class Pairs(NamedTuple):
 class LBFGS(Smoother):
     """L-BFGS with a strong Wolfe line search (PyTorch's), for levels with an objective.
 
-    One sweep is one iteration. The pairs survive between visits while f stays the same, and are
-    carried to a finer level where no f interferes.
+    One sweep is one iteration. The pairs are kept between visits as long as f does not change, and
+    are carried to a finer level if there is no f.
 
     Parameters
     ----------
     history : int
-        Number of pairs.
+        Largest number of pairs.
 
     Examples
     --------
@@ -158,7 +164,7 @@ class LBFGS(Smoother):
             line_search_fn="strong_wolfe",
         )
         if memory is not None and memory.f is f:
-            moved = memory.u is not u  # by a coarse correction, say
+            moved = memory.u is not u  # by a coarse correction, for example
             known = _without_last_step(memory.state) if moved else memory.state
             recall(optimizer, copy.deepcopy(known))
 
@@ -178,8 +184,8 @@ class LBFGS(Smoother):
         if not all(map(math.isfinite, values)) and not math.isfinite(closure()):
             raise FloatingPointError(
                 f"{self} on {level} went from a finite loss to one that is not (NaN or Inf), which "
-                "PyTorch's line search takes for a step; use Broyden() or LevenbergMarquardt(), or "
-                "keep the loss finite for all parameters"
+                "PyTorch's line search accepts as a step; use Broyden() or LevenbergMarquardt(), "
+                "or keep the loss finite for all parameters"
             )
         return u, Pairs(optimizer.state_dict(), f, u)
 
@@ -195,9 +201,9 @@ class LBFGS(Smoother):
 
 
 def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of an L-BFGS optimizer that was moved: it will not make a pair of that move.
+    """The state of an L-BFGS optimizer whose parameters were moved, so that it omits this move.
 
-    Of its last step d and gradient it would; with d = 0 it skips this one pair.
+    It would form a pair from its last step d and gradient; with d = 0 it skips this pair.
     """
     state = {
         k: {**v, "d": torch.zeros_like(v["d"])} if "d" in v else v
@@ -207,29 +213,29 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
-    """Give an optimizer the state of another, but leave it its own options (lr, max_iter).
+    """Give an optimizer the state of another one but keep its own options (lr, max_iter).
 
-    PyTorch's optimizers go on with the tensors as they are: give these a copy.
+    PyTorch's optimizers continue with the given tensors, so pass a copy.
     """
     options = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": memory["state"], "param_groups": options})
 
 
 def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
-    """What an optimizer remembers of one parameter, on the finer level.
+    """The optimizer state of one parameter on the finer level.
 
-    Steps (momentum) go through P. A gradient of the finer level is smaller, since each finer
-    unknown does less: averages of gradients and of their squares go through
-    `transfer.carry_gradient`, `P D^-1` and `P D^-2` with D the sums of the columns of P. With P in
-    place of both, Adam's steps are too
-    short by the factor of refinement until it has forgotten: fits in cascades of 4 levels ended
-    with a 1.5 to 25 times higher loss.
+    Steps (momentum) are prolonged with P. A gradient on the finer level is smaller, since each fine
+    unknown has less effect: averages of gradients and of their squares are carried by
+    `transfer.carry_gradient`, `P D^-1` and `P D^-2`, where D contains the sums of the columns of P.
+    With P for both, Adam's steps would be too short by the factor of refinement until its memory
+    has decayed: fits in cascades of 4 levels ended with a 1.5 to 25 times higher loss.
 
     Parameters
     ----------
     state : mapping
-        Tensors that the transfer can prolong, and numbers, which stay.
+        Tensors that the transfer can prolong, and numbers, which do not change.
     transfer : Transfer
+        Transfer from the coarse to the fine parameter.
 
     Examples
     --------
@@ -251,19 +257,20 @@ def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, A
 
 
 def carried_pairs(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
-    """What `torch.optim.LBFGS` remembers, on the finer level; empty without pairs.
+    """The state of `torch.optim.LBFGS` on the finer level; empty without pairs.
 
-    Steps s go through P. Differences y of gradients are dual: they go through the transpose of
-    `transfer.inject`, a left inverse of P, so that all <y, s> stay, and with them the curvature of
-    the objective along what was coarse. In fits of three functions in cascades of 4 levels, 20
-    iterations on each finer one, the loss ended 2 to 5 times lower than with the pairs dropped.
+    Steps s are prolonged with P. Differences y of gradients are dual: they are carried by the
+    transpose of `transfer.inject`, a left inverse of P, so that all <y, s> are preserved, and with
+    them the curvature of the objective in the coarse space. In fits of three functions in cascades
+    of 4 levels with 20 iterations on each finer one, the final loss was 2 to 5 times lower than
+    without the pairs.
 
     Parameters
     ----------
     state : mapping
-        Of the optimizer's one parameter, or of its first.
+        State of the optimizer's only parameter, or of its first.
     transfer : Transfer
-        With `inject`, of flat states.
+        Transfer of flat states, with `inject`.
 
     Examples
     --------
@@ -285,8 +292,8 @@ def carried_pairs(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any
         "old_dirs": differences,
         "ro": list(state["ro"]),
         "H_diag": 1.0 / (state["ro"][-1] * differences[-1].dot(differences[-1])),
-        # The optimizer will make a pair of its last step d and its last gradient. That gradient
-        # has no counterpart on the finer level; d = 0 makes it skip this one pair.
+        # The optimizer will form a pair from its last step d and its last gradient. That gradient
+        # has no counterpart on the finer level; with d = 0 it skips this pair.
         "d": torch.zeros_like(steps[0]),
         "prev_flat_grad": torch.zeros_like(steps[0]),
     }

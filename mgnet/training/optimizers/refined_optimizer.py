@@ -1,4 +1,4 @@
-"""An optimizer on the parameters of a refined network, with the memory of the former one."""
+"""An optimizer for the parameters of a refined network, with the state of the old one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ Transfers = Mapping[Any, AxisTransfer | None]
 
 
 def check_refinement(optimizer: Any, coarse: Any, fine: Any, kind: type) -> None:
-    """Raise a TypeError unless these are an optimizer and two networks of a kind.
+    """Check that these are an optimizer and two networks of a kind.
+
+    Raises
+    ------
+    TypeError
+        If they are not.
 
     Examples
     --------
@@ -43,24 +48,25 @@ Linear and the fine Linear
 def refined_optimizer(
     optimizer: torch.optim.Optimizer, counterparts: Mapping[Any, Any], transfers: Transfers
 ) -> torch.optim.Optimizer:
-    """An optimizer of the same class and options on other parameters, with what it remembers.
+    """An optimizer of the same class and options for other parameters, with its state.
 
-    What has an entry per row of a refined axis goes through the prolongation, scaled as the
-    gradient is (`carried_moments`), without negative weights; the pairs of L-BFGS by
-    `carried_pairs`; step counts and options stay.
+    Entries with one row per point of a refined axis are prolonged, scaled like the gradient
+    (`carried_moments`), without negative weights; the pairs of L-BFGS are carried by
+    `carried_pairs`; step counts and options do not change.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
+        Optimizer of the coarse network.
     counterparts : mapping
-        Of each former parameter the refined one; others stay in the optimizer.
+        The refined parameter for each old one; other parameters remain in the optimizer.
     transfers : mapping
-        Of each former parameter how it was refined; None, or nothing, where it was not.
+        Transfer of each old parameter; None, or no entry, if it was not refined.
 
     Raises
     ------
     ValueError
-        If the optimizer has none of these parameters.
+        If the optimizer contains none of these parameters.
 
     Examples
     --------
@@ -106,7 +112,7 @@ def _refined_levels(
     counterparts: Mapping[Any, Any],
     transfers: Transfers,
 ) -> MultilevelGradient:
-    """The former levels, and a finer one where there is one; other parameters as they are."""
+    """The old levels, and a new finest one if there is one; other parameters do not change."""
     # Parameters that are not refined have counterparts, too, and keep their levels.
     chains: dict[Any, Any] = {
         counterparts.get(p, p): system.transfers for p, system in optimizer.systems.items()
@@ -124,7 +130,7 @@ def _refined_levels(
         fine = counterparts.get(p, p)
         system, transfer = refined.systems.get(fine), transfers.get(p)
         if transfer is None:
-            state[fine] = entries  # loading copies
+            state[fine] = entries  # loading makes copies
         elif system is None:
             state[fine] = _carried(entries, p, transfer)
         else:
@@ -139,7 +145,7 @@ def _refined_levels(
 def _carried(
     entries: dict[str, Any], parameter: torch.Tensor, transfer: AxisTransfer | None
 ) -> dict[str, Any]:
-    """The state of one parameter: what has the refined axis goes up, the rest is copied."""
+    """The state of one parameter: entries with the refined axis are prolonged."""
     if transfer is None:
         return copy.deepcopy(entries)
     axis: Any = transfer.axis
@@ -149,7 +155,7 @@ def _carried(
         if isinstance(value, torch.Tensor)
         and value.dim() == parameter.dim()
         and value.shape[axis] == parameter.shape[axis]
-        # Adafactor's means over the last axis but one, which may have had one row alone.
+        # Adafactor's means over the last axis but one, which may have only one row.
         and not (name == "col_var" and axis == parameter.dim() - 2)
     }
     rest = {name: value for name, value in entries.items() if name not in up}
@@ -157,7 +163,7 @@ def _carried(
 
 
 def _lifted(entries: dict[str, Any]) -> dict[str, Any]:
-    """Half precision in float32, also in lists; `load_state_dict` rounds it again."""
+    """Convert half precision to float32, also in lists; `load_state_dict` rounds it again."""
     return {
         name: [lift(each) for each in value] if isinstance(value, list) else lift(value)
         for name, value in entries.items()

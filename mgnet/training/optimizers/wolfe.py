@@ -27,29 +27,30 @@ def strong_wolfe(
     curvature: float = 0.9,
     trials: int = 25,
 ) -> Trial | None:
-    """A point with enough decrease and a slope that has become flat enough.
+    """Find a point with sufficient decrease and a sufficiently small slope.
 
-    `value <= start.value + decrease * length * start.slope` and `|slope| <= -curvature *
-    start.slope`. Brackets by cubic extrapolation, then narrows by cubic interpolation. Source:
-    Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5 and 3.6, equation (3.59).
+    The conditions are `value <= start.value + decrease * length * start.slope` and
+    `|slope| <= -curvature * start.slope`. The search brackets by cubic extrapolation, then narrows
+    by cubic interpolation. Source: Nocedal and Wright, Numerical Optimization (2006), algorithms
+    3.5 and 3.6, equation (3.59).
 
     Parameters
     ----------
     evaluate : callable
         `length -> Trial`; values may be NaN or Inf, which count as too high.
     start : Trial
-        Of length 0 and a negative slope.
+        Trial of length 0, with a negative slope.
     length : float
-        The first trial.
+        Length of the first trial.
     decrease, curvature : float
-        Dimensionless, `0 < decrease < curvature < 1`.
+        Parameters of the conditions, dimensionless, `0 < decrease < curvature < 1`.
     trials : int
-        Evaluations at most.
+        Largest number of evaluations.
 
     Returns
     -------
     Trial or None
-        When the trials are used up: the lowest point with enough decrease, None if there is none.
+        The point; if the trials are used up, the lowest one with sufficient decrease, or None.
 
     Examples
     --------
@@ -85,12 +86,12 @@ def strong_wolfe(
 
 
 def _minimum(a: Trial, b: Trial) -> float | None:
-    """Where the cubic through two points with slopes is least; None where it has no minimum."""
+    """The minimum of the cubic through two points with slopes; None if it has no minimum."""
     span = b.length - a.length
     mean = a.slope + b.slope - 3.0 * (b.value - a.value) / span
     left, right = a.slope, b.slope
     size = max(abs(left), abs(right), abs(mean))
-    if not 1e-140 < size < 1e140:  # squares would vanish or overflow
+    if not 1e-140 < size < 1e140:  # squares would underflow or overflow
         unit = math.ldexp(1.0, math.frexp(size)[1] - 1) if 0.0 < size < math.inf else 1.0
         left, right, mean = left / unit, right / unit, mean / unit
     root = mean * mean - left * right

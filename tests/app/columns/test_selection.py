@@ -36,18 +36,18 @@ def test_an_index_of_pandas_is_left_out(file):
         names, found = left(file(_=index, a=np.sqrt(ROWS)))
         assert names == ["a"]
         counts = not isinstance(index, list)
-        why = "it only counts the rows" if counts else "30 different texts in 30 rows are no cat"
+        why = "it only numbers the rows" if counts else "30 different texts in 30 rows are not cat"
         assert f"column 1, which has no name, left out: {why}" in found.remarks[0]
         names, found = left(file(**{"Unnamed: 0": index, "a": np.sqrt(ROWS)}))
         assert names == ["a"] and len(found.remarks) == 1
     _, found = left(file(_=[k % 3 for k in ROWS], a=ROWS))
-    assert found.wrong == ["column 1 has no name, but does not count the rows; name it"]
+    assert found.wrong == ["column 1 has no name, but does not number the rows; name it"]
 
 
 def test_a_number_of_the_row_is_left_out_unless_it_is_asked_for(file):
     table = file(ID=range(7, 37), t=ROWS, a=np.sqrt(ROWS))
     names, found = left(table)
-    assert names == ["t", "a"] and "'ID' left out: it only counts the rows" in found.remarks[0]
+    assert names == ["t", "a"] and "'ID' left out: it only numbers the rows" in found.remarks[0]
     assert left(table, named=True)[0] == ["ID", "t", "a"]
 
 
@@ -56,9 +56,9 @@ def test_texts_that_tell_rows_apart(file, levels):
     table = file(name=[f"n{k % levels}" for k in ROWS], kind=["p", "q", "r"] * 10)
     names, found = left(table)
     assert names == ["kind"]
-    assert f"{levels} different texts in 30 rows are no categories" in found.remarks[0]
+    assert f"{levels} different texts in 30 rows are not categories" in found.remarks[0]
     _, found = left(table, named=True)
-    assert "column 'name' is no input: " in found.wrong[0]
+    assert "column 'name' is not an input: " in found.wrong[0]
 
 
 def test_few_rows_of_few_levels_are_categories(file):
@@ -101,7 +101,7 @@ def test_roles_of_columns(file):
         ((["a"], ["a", "b"]), "target 'a' is among the inputs"),
         ((["a"], ["b"], [], "b"), "weights column 'b' is among the inputs"),
         ((["a"], None, ["a"]), "target 'a' is excluded"),
-        ((["a"], None, [], "a"), "target 'a' cannot be the weights"),
+        ((["a"], None, [], "a"), "target 'a' cannot also be the weights"),
         ((["a"], None, ["b", "c", "d"]), "no column beside a"),
         ((["A"], ["x"], ["zz"]), "has no columns A, x, zz; the nearest names are a"),
     ]:

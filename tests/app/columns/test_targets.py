@@ -43,7 +43,7 @@ def test_labels_are_those_of_scikit_learn(seed):
 def test_whole_numbers_of_few_values_are_asked_for(values, asks):
     own = column("number", values.astype(float))
     if asks:
-        with pytest.raises(ValueError, match="say --task classification or --task regression"):
+        with pytest.raises(ValueError, match="give --task classification or --task regression"):
             coded([own])
     else:
         assert coded([own]) == (pytest.approx(own.values), ())

@@ -81,7 +81,9 @@ def test_text_where_a_number_is_needed_is_told_in_a_sentence(mixed, tmp_path, mo
     for cells in ("K,a,1,x", "yes,a,1,x", "1,a,maybe,x"):
         (tmp_path / "t.csv").write_text('T,"k""\\nd",on,rare\n' + cells + "\n")
         name, wrong = ("on", "maybe") if "maybe" in cells else ("T", cells.split(",")[0])
-        with pytest.raises(SystemExit, match=f"column '{name}' holds '{wrong}', which is no num"):
+        with pytest.raises(
+            SystemExit, match=f"column '{name}' holds '{wrong}', which is not a num"
+        ):
             runpy.run_path(str(tmp_path / "model.py"), run_name="__main__")
 
 
@@ -144,7 +146,7 @@ def test_a_network_in_single_precision_is_computed_in_double(drawn, difference):
 
 def test_too_many_numbers(monkeypatch, drawn):
     monkeypatch.setattr(python_file, "MOST_NUMBERS", 10)
-    with pytest.raises(ValueError, match="coefficients of polynomials, and 10 are the most; use"):
+    with pytest.raises(ValueError, match="coefficients of polynomials, and 10 is the limit; use"):
         python_text(Formula.of(drawn(0)[0]))
 
 

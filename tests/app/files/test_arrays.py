@@ -82,9 +82,9 @@ def test_columns_of_each_kind(values, kind, expected):
     [
         (np.array([10**9]).view("M8[Y]"), "'a' has dates beyond"),
         (np.array([3]).view("M8"), "'a' holds <M8; expected numbers"),
-        (np.array([b"\xff"]), "'a' holds bytes that are no text"),
-        (np.array([2**31 - 1], np.int32).view("U1"), "'a' holds codes that are no letters"),
-        (np.array([0xDFFF], ">i4").view(">U1"), "'a' holds codes that are no letters"),
+        (np.array([b"\xff"]), "'a' holds bytes that are not text"),
+        (np.array([2**31 - 1], np.int32).view("U1"), "'a' contains codes that are not characters"),
+        (np.array([0xDFFF], ">i4").view(">U1"), "'a' contains codes that are not characters"),
         (np.array([1j]), "'a' holds <c16; expected numbers"),
     ],
 )
@@ -139,7 +139,7 @@ def test_headers_of_other_programs():
         ("(" * 9000, "damaged header"),
         ("-" * 60_000, "damaged header"),
         ("{'descr': '|O', 'fortran_order': False, 'shape': (3,)}", "Python objects"),
-        ("{'descr': '<f3', 'fortran_order': False, 'shape': (3,)}", "'<f3', which NumPy does not"),
+        ("{'descr': '<f3', 'fortran_order': False, 'shape': (3,)}", "'<f3', which is unknown"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", "holds 24 bytes, not 12"),
     ],
 )
@@ -190,7 +190,9 @@ def test_no_archives(content):
 def test_a_member_that_is_no_array():
     with zipfile.ZipFile(file := io.BytesIO(), "w") as out:
         out.writestr("xl/worksheets/sheet1.xml", "<xml/>")
-    with pytest.raises(ValueError, match="it holds 'xl/worksheets/sheet1.xml', which is no array"):
+    with pytest.raises(
+        ValueError, match="it holds 'xl/worksheets/sheet1.xml', which is not an array"
+    ):
         open_archive("data.npz", file)
 
 

@@ -297,7 +297,7 @@ def test_a_number_that_often_means_missing_is_a_number(sheet):
 def test_ambiguous_marks_are_refused_until_they_are_told(sheet, text, told, numbers):
     file = sheet(text)
     for read in (lambda: file.numbers(["N"]), lambda: file.column("N")):
-        with pytest.raises(ValueError, match="--decimal . or --decimal , tells") as error:
+        with pytest.raises(ValueError, match="--decimal . or --decimal , sets") as error:
             read()
         assert len(str(error.value)) < 400
     file = open_text("data.csv", text.encode(), told)

@@ -76,7 +76,7 @@ def test_one_array_each_time_changes_nothing(fault, kind):
     hierarchy, parallel, serial = solve(Decay(fault), kind)
     exact = np.array([1.0, 2.0]) * (64 / 65.0) ** np.arange(19)[:, None]
     assert abs(serial - exact).max() < 1e-14 and abs(parallel - exact).max() < 1e-11
-    assert "layers taken together" in hierarchy.check(kind(np.ones((19, 2))))
+    assert "a call for all layers" in hierarchy.check(kind(np.ones((19, 2))))
 
 
 def test_check_finds_layers_that_are_mixed():

@@ -48,9 +48,9 @@ def test_three_derivatives(module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (nn.Softmax(1), "Softmax is no function of single entries"),
+        (nn.Softmax(1), "Softmax is not a function of single entries"),
         (nn.GLU(), r"GLU gave \(3, 2\) for \(3, 4\)"),
-        (nn.BatchNorm1d(4, affine=False), "no function of single entries"),
+        (nn.BatchNorm1d(4, affine=False), "not a function of single entries"),
     ],
 )
 def test_what_is_none(module, message):

@@ -337,6 +337,6 @@ def test_plain_networks():
     assert layers_of(nn.Sequential(nn.Tanh())) is None
     with pytest.raises(NotCarriedError, match="float32"):
         MLPDerivatives(network, Points(torch.zeros(3, 2)))
-    with pytest.raises(NotCarriedError, match="no plain network"):
+    with pytest.raises(NotCarriedError, match="not a plain network"):
         MLPDerivatives(nn.Bilinear(1, 1, 1), Points(torch.zeros(3, 2)))
     assert derivatives_of(network, points(3)).d(0).grad_fn is not None

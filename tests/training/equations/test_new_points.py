@@ -165,7 +165,11 @@ def test_a_residual_that_is_not_finite_somewhere_is_told(share):
     x = quasi_random(30, [(0.2, 1.0)])
     network = sine_network([1, 6, 1])
     problem = Collocation(network, [Term(lambda u: torch.sqrt(u.points - 0.2) * u.value - 1, x)])
-    told = "not finite at .* of .* candidates" if share else "at cycle 2, of the problem that came"
+    told = (
+        "not finite at .* of .* candidates"
+        if share
+        else "at cycle 2, with the problem that was new"
+    )
     with pytest.raises(ValueError, match=told):
         levenberg_marquardt(problem, refresh=NewPoints(UNIT, 30, 2, share), max_cycles=5)
 

@@ -74,7 +74,7 @@ def test_new_points_for_every_batch():
     [
         ((0, BOX), ValueError, "got count 0; it must be at least 1"),
         ((2.0, BOX), ValueError, "got count 2.0"),
-        ((2**30 + 1, BOX), ValueError, "'sobol' has at most 1073741824: take 'halton'"),
+        ((2**30 + 1, BOX), ValueError, "'sobol' has at most 1073741824: use 'halton'"),
         ((10**15, BOX, "halton"), ValueError, "needs .* GiB of memory"),
         ((4, [(1.0, 0.0)]), ValueError, "got domain"),
         ((4, BOX, "random"), ValueError, "it must be 'sobol', 'halton' or 'latin'"),

@@ -47,7 +47,7 @@ def test_one_component_may_be_a_vector():
         (len, POINTS[:, 0], {}, ValueError, r"points of \(7,\); give a tensor of shape"),
         (len, POINTS[:0], {}, ValueError, "with at least one sample"),
         (len, [1.0], {}, ValueError, "points of <class 'list'>"),
-        (len, (POINTS, POINTS[1:]), {}, ValueError, "7 and 6 points; give as many of each"),
+        (len, (POINTS, POINTS[1:]), {}, ValueError, "7 and 6 points; give equal numbers"),
         (len, POINTS, {"weight": -1.0}, ValueError, "weight -1.0; it must be finite"),
         (len, POINTS, {"attention": torch.ones(6)}, ValueError, r"\(6,\) for 7 points"),
     ],

@@ -158,7 +158,7 @@ def test_variable_projection_refuses_a_right_hand_side_on_the_last_layer():
     u = one.operator.start()
     inner = torch.cat([torch.ones(8), torch.zeros(10)]).double()
     visits(one, u, 1, f=1e-3 * inner)
-    with pytest.raises(ValueError, match="has no place in a sum of squares"):
+    with pytest.raises(ValueError, match="does not fit into a sum of squares"):
         visits(one, u, 1, f=torch.ones_like(u))
 
 

@@ -122,7 +122,7 @@ def test_what_is_no_refresh_is_refused_before_anything_is_trained():
         (
             lambda p: LeastSquares(p.network, (X, X * float("nan"))),
             ValueError,
-            "at cycle 3, of the problem that came then.*residuals are, first number 0",
+            "at cycle 3, with the problem that was new then.*residuals are NaN or Inf, first 0",
         ),
     ],
 )

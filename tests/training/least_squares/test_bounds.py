@@ -146,7 +146,7 @@ REFUSED = [
     (
         {"0.weigth": (0, 1)},
         ValueError,
-        "bounds for '0.weigth', which is no trained parameter of .*",
+        "bounds for '0.weigth', which is not a trained parameter of .*",
     ),
     ({"0.bias": (torch.zeros(2), 1)}, ValueError, r"do not broadcast to its shape \(3,\)"),
     ({"0.bias": ("low", 1)}, ValueError, "do not broadcast"),
@@ -162,7 +162,7 @@ REFUSED = [
         ValueError,
         "state outside its bounds in 1 of 13 .* first in '2.bias'",
     ),
-    ((5.0, INF), ValueError, "in 13 of 13 parameters, first in '0.weight'.* begin inside"),
+    ((5.0, INF), ValueError, "in 13 of 13 parameters, first in '0.weight'.* start inside"),
 ]
 
 
@@ -175,7 +175,7 @@ def test_what_is_refused(bounds, error, sentence):
 def test_a_frozen_parameter_has_no_bounds():
     module = network()
     module[0].bias.requires_grad_(False)
-    with pytest.raises(ValueError, match="'0.bias', which is no trained parameter"):
+    with pytest.raises(ValueError, match="'0.bias', which is not a trained parameter"):
         box_for({"0.bias": (0, 1)}, module)
 
 
@@ -340,7 +340,7 @@ def test_bounds_hold_on_all_levels_of_a_cascade():
 def test_bounds_that_no_step_can_keep_are_refused():
     with pytest.raises(ValueError, match="got a state outside its bounds in 1 of 1 .* 'p'"):
         by_us(lambda p: p, [3.0], [0.0], [1.0])
-    with pytest.raises(ValueError, match="bounds and a linear_solver; leave one of them out"):
+    with pytest.raises(ValueError, match="bounds and a linear_solver; leave one out"):
         LevenbergMarquardt(bounds=(0.0, 1.0), linear_solver=NewtonKrylov(InputBands()))
     module, smoother = torch.nn.Linear(1, 1).double(), LevenbergMarquardt(bounds=(-9.0, 9.0))
     fine = LeastSquares(module, (torch.ones(3, 1).double(), torch.ones(3, 1).double()))

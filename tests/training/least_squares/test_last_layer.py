@@ -144,7 +144,7 @@ def test_a_solution_that_is_not_better_is_refused():
                 Level(Collocation(plain(), [Term(lambda u: u.value, X)]), LastLayer()), X
             ),
             TypeError,
-            "type Collocation; LastLayer needs .* for the residuals of an equation take Levenberg",
+            "type Collocation; LastLayer needs .* for the residuals of an equation use Levenberg",
         ),
         (
             lambda: LastLayer().start(

@@ -79,9 +79,15 @@ def test_data_must_fit():
 @pytest.mark.parametrize(
     ("penalty", "message"),
     [
-        (lambda kan: kan.coefficients[0].square().sum(), r"gave shape \(\); it must give a matrix"),
-        (lambda kan: kan.coefficients[0].flatten(), r"gave shape \(42,\); it must give a matrix"),
-        (lambda kan: 1e-3, "gave float; it must give a matrix"),
+        (
+            lambda kan: kan.coefficients[0].square().sum(),
+            r"returned shape \(\); it must return a matrix",
+        ),
+        (
+            lambda kan: kan.coefficients[0].flatten(),
+            r"returned shape \(42,\); it must return a matrix",
+        ),
+        (lambda kan: 1e-3, "returned float; it must return a matrix"),
         (lambda kan: torch.eye(5).double(), r"shape \(5, 5\) for 84 parameters"),
         (torch.eye(84), "a penalty of type Tensor; give a function of the network"),
     ],

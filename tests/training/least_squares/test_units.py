@@ -131,7 +131,7 @@ def test_wrong_scales_are_refused(x_scale, kind, words):
 @pytest.mark.parametrize(
     ("x_scale", "words"),
     [
-        ({"c": 1.0}, "x_scale names 'c', which is no parameter that is trained; those are b"),
+        ({"c": 1.0}, "x_scale names 'c', which is not a trained parameter; these are b"),
         ({"b": torch.ones(3)}, r"shape \(3,\) for b, of shape \(2,\); give one number, or one"),
         (torch.ones(3), r"shape \(3,\) for all unknowns, of shape \(2,\)"),
     ],

@@ -71,7 +71,7 @@ class Waves(torch.nn.Module):
 
 @pytest.mark.parametrize("numbers", [[1.0, 2.0], [3.0]])
 def test_what_nothing_draws_is_refused(numbers):
-    sentence = "train cannot draw another start of the Waves: nothing draws its parameter 'numbers'"
+    sentence = "train cannot draw a new start of the Waves: no method draws its parameter 'numbers'"
     with pytest.raises(TypeError, match=sentence):
         fresh_start("train", Waves(numbers), 0)
 
@@ -81,7 +81,7 @@ def test_a_reset_that_always_gives_the_same_is_refused():
         def reset_parameters(self):
             self.numbers.data.zero_()
 
-    with pytest.raises(TypeError, match="nothing draws its parameter 'numbers'"):
+    with pytest.raises(TypeError, match="no method draws its parameter 'numbers'"):
         fresh_start("train", Zeroed([0.0, 0.0]), 0)
 
 

@@ -85,7 +85,7 @@ def test_classes_are_not_compared():
 def test_residuals_of_all_pairs_are_refused_unless_meant(seed):
     network, x, y = drawn(seed)
     n = len(x)
-    with pytest.raises(ValueError, match=rf"gave shape \({n}, {n}\), .*y.reshape\({n}, 1\)"):
+    with pytest.raises(ValueError, match=rf"returned shape \({n}, {n}\), .*y.reshape\({n}, 1\)"):
         levenberg_marquardt(lambda m: m(x) - y, network)
     problem = LeastSquares.from_torch(network, lambda m: (m(x) ** 2, m(x) - y))
     with pytest.raises(ValueError, match="broadcast to all pairs"):

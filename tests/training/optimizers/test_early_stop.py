@@ -185,7 +185,7 @@ def test_a_memory_that_is_still_empty_is_carried_as_none():
 @pytest.mark.parametrize("loss", [None, [1.0], torch.ones(3), "1.0", 1.0j], ids=str)
 def test_a_held_out_loss_is_one_number(loss):
     patience = Patience(lambda u: loss, 2)
-    with pytest.raises(TypeError, match="Patience has a loss that gave .*; it must give one real"):
+    with pytest.raises(TypeError, match="Patience has a loss that returned .*; it must return one"):
         patience(CycleRecord(0, 1.0, None, 0.0, 0.0), torch.ones(2))
 
 

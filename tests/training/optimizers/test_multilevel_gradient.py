@@ -358,9 +358,9 @@ def test_refusals():
         MultilevelGradient(torch.optim.Adam, {wrong: [P]})
     saved = MultilevelGradient(torch.optim.Adam, kan, levels=3)
     train(kan, saved, 1, rows())
-    with pytest.raises(ValueError, match="make the optimizer with the levels that"):
+    with pytest.raises(ValueError, match="create the optimizer with the levels that"):
         MultilevelGradient(torch.optim.Adam, kan, levels=2).load_state_dict(saved.state_dict())
-    with pytest.raises(ValueError, match=r"whose one level has \(2, 19, 3\); make the optimizer"):
+    with pytest.raises(ValueError, match=r"whose one level has \(2, 19, 3\); create the optimizer"):
         MultilevelGradient(torch.optim.Adam, kan, levels=1).load_state_dict(saved.state_dict())
     kan.coefficients[0].grad = torch.zeros_like(kan.coefficients[0]).to_sparse()
     with pytest.raises(TypeError, match="sparse gradient of a parameter of shape"):
