@@ -134,7 +134,7 @@ def main() -> None:
     saved.add_option(parser)
     given = parser.parse_args()
     if given.dry_run and given.save == saved.RESULTS:
-        parser.error("--dry-run is no measurement; give --save another folder")
+        parser.error("--dry-run does not measure; give --save another folder")
     if not (given.dry_run or torch.cuda.is_available()):
         print("no GPU was found: nothing is measured (--dry-run tries the script out)")
         return

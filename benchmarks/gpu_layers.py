@@ -1,6 +1,6 @@
 """Layers on a device: one cycle of MGRIT and the march, as CUDA graphs and without.
 
-The nets and the rivals are those of benchmarks/depth_rivals.py: dense tanh layers, their weights
+The nets and the baselines are those of benchmarks/depth_rivals.py: dense tanh layers, their weights
 smooth in depth. The reference is a loop in float64 on the CPU.
 """
 

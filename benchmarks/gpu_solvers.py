@@ -90,12 +90,12 @@ def gauss_newton(machine: Machine) -> Iterator[Row]:
 
 
 def hierarchy(n: int) -> tuple[Hierarchy, str]:
-    """PyAMG's of Poisson's equation on n x n unknowns, or ours where there is no PyAMG."""
+    """PyAMG's of Poisson's equation on n x n unknowns, or mgnet's if PyAMG is missing."""
     smoother = Chebyshev(kind="opt_fourth")
     try:
         import pyamg
     except ImportError:
-        return gallery.poisson((n, n), smoother=smoother), "ours"
+        return gallery.poisson((n, n), smoother=smoother), "mgnet's"
     A = pyamg.gallery.poisson((n, n), format="csr")
     ml = pyamg.ruge_stuben_solver(A, max_coarse=500)
     return Hierarchy.from_pyamg(ml, smoother), "PyAMG's"

@@ -391,7 +391,7 @@ SECTIONS = {
     "gpu": Section(
         "On a GPU",
         "Spline layers, layers in parallel, a Gauss-Newton step, a V-cycle and Burgers' equation "
-        "on one GPU, each beside its rivals and beside what bytes and operations take at least.",
+        "on one GPU, each beside its baselines and the least time for its bytes and operations.",
         gpu_tables.gpu_tables,
         "Milliseconds of a spline layer 64 -> 64, batch 65 536.",
         gpu_tables.gpu_lines,
