@@ -95,7 +95,7 @@ def hierarchy(n: int) -> tuple[Hierarchy, str]:
     try:
         import pyamg
     except ImportError:
-        return gallery.poisson((n, n), smoother=smoother), "ours"
+        return gallery.poisson((n, n), smoother=smoother), "mgnet's"
     A = pyamg.gallery.poisson((n, n), format="csr")
     ml = pyamg.ruge_stuben_solver(A, max_coarse=500)
     return Hierarchy.from_pyamg(ml, smoother), "PyAMG's"

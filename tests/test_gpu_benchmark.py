@@ -81,7 +81,7 @@ def test_a_dry_run_is_never_published(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry-run", "--save"])
     with pytest.raises(SystemExit):
         script["main"]()
-    assert "no measurement" in capsys.readouterr().err
+    assert "does not measure" in capsys.readouterr().err
 
 
 def test_without_a_gpu_nothing_is_measured(script, monkeypatch, capsys):
