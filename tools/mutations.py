@@ -910,8 +910,8 @@ TABLE = [
     Mutation(
         "stale-norm",
         "mgnet/petsc/vectors.py",
-        "vec.stateIncrease()  # else",
-        "pass  # else",
+        "vec.stateIncrease()  # otherwise",
+        "pass  # otherwise",
         ("tests/petsc/test_vectors.py",),
         "PETSc answers with the norm of the state before",
     ),

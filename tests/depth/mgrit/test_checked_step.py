@@ -14,7 +14,9 @@ from mgnet.depth.mgrit.checked_step import CheckedStep
 from mgnet.depth.mgrit.one_step import OneStep
 
 # The object, what it got, what it must be or how to change it; no words of NumPy.
-SENTENCE = re.compile(r"OneStep got a step that .*(; it must |; give |; t and dt )", re.DOTALL)
+SENTENCE = re.compile(
+    r"OneStep got a step (?:that|whose) .*(; it must |; give |; t and dt )", re.DOTALL
+)
 NUMPY = re.compile(r"broadcast together|UFuncTypeError|could not be|ambiguous|size-1")
 
 
