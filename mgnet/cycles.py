@@ -115,7 +115,7 @@ def cycle(
     [29, 119, 572]
     >>> cycle(22, math.inf)
     Traceback (most recent call last):
-    ValueError: the schedule W(1,1) on 22 levels has 9437180 steps; at most 500000 can be made, so
+    ValueError: the schedule W(1,1) on 22 levels has 9437180 steps; at most 500000 are allowed, so
     take fewer levels or a smaller kappa (V is 1, F is 2)
     """
     told = {"levels": levels, "kappa": kappa, "pre": pre, "post": post, "coarsest": coarsest}

@@ -141,7 +141,7 @@ class NullSpace:
         --------
         >>> NullSpace().check(np.eye(2))
         Traceback (most recent call last):
-        ValueError: nullspace got a vector that the matrix does not take to zero: ...
+        ValueError: nullspace got a vector that the matrix does not map to zero: ...
         """
         like = _state_of(matrix)
         limit = NULL if vector.precision_of(like) < 1e-10 else NULL_SINGLE

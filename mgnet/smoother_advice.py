@@ -41,7 +41,7 @@ def stronger_smoother(level: Level, u: State) -> str:
     >>> from mgnet import gallery
     >>> stronger_smoother(gallery.poisson((127, 7))[0], np.zeros(889))
     'its matrix couples unknowns 256 times as strongly along axis 0 of the grid as along the others;
-    take LineRelaxation(axes=0) there'
+    use LineRelaxation(axes=0) there'
     """
     jacobian, matrix = _matrices(level, u)
     if matrix is None:
@@ -69,7 +69,7 @@ def any_smoother(level: Level, u: State) -> str:
     --------
     >>> from mgnet import gallery
     >>> any_smoother(gallery.poisson(7)[0], np.zeros(7))
-    "take a stronger smoother there, as ILU() or Chebyshev(kind='opt_fourth')"
+    "use a stronger smoother there, such as ILU() or Chebyshev(kind='opt_fourth')"
     """
     matrix = _matrices(level, u)[1]
     ilu = "ILU() or " if matrix is not None and _ilu_reduces(matrix) else ""

@@ -96,7 +96,7 @@ def check_steps(steps: int, what: str, remedy: str) -> None:
     --------
     >>> check_steps(4 * 10**6, "the schedule W(1,1) on 22 levels", "take fewer levels")
     Traceback (most recent call last):
-    ValueError: the schedule W(1,1) on 22 levels has 4000000 steps; at most 500000 can be made, so
+    ValueError: the schedule W(1,1) on 22 levels has 4000000 steps; at most 500000 are allowed, so
     take fewer levels
     """
     if steps > MOST_STEPS:

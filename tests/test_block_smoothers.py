@@ -159,7 +159,7 @@ def test_other_parameters_are_checked():
 @pytest.mark.parametrize(
     ("sizes", "matrix", "why"),
     [
-        (5, sp.eye(12).tocsr(), "12 unknowns are not a multiple of the block size 5; give sizes"),
+        (5, sp.eye(12).tocsr(), "12 unknowns are not a multiple of the block size 5; give a tuple"),
         ((6, 5), sp.eye(12).tocsr(), "the blocks have 11 unknowns in all, but the level has 12"),
         ((6, 7), sp.eye(12).tocsr(), "the blocks have 13 unknowns in all, but the level has 12"),
         (None, sp.eye(12).tocsr(), "no sizes, and its matrix is not a SciPy BSR matrix"),

@@ -21,7 +21,7 @@ P = gallery.poisson(POINTS, levels=2)[0].transfer.P.toarray()
 # The object, what it did or gave, what it must give or do instead.
 SENTENCE = re.compile(
     r"(the level|level \d|Hierarchy|Solver|run|Linear|\w+ has)\b"
-    r".*(edits its argument|returned|gave|gives|takes the state).*; (it must |make it )",
+    r".*(edits its argument|returned|returns|gave|takes the state).*; (it must |make it )",
     re.DOTALL,
 )
 NUMPY = re.compile(r"broadcast|UFuncTypeError|ambiguous|size-1|has no attribute|not subscriptable")

@@ -122,7 +122,7 @@ def test_an_operator_that_is_wrong_for_some_errors_is_not_wrong_by_a_scale(weak)
     lines = advice(rediscretised, cycles=40)
     (line,) = [line for line in lines if line.startswith("level 0: the correction from level 1")]
     assert "the scale is right, and the operator of level 1 is wrong for some errors" in line
-    assert line.endswith("take P^T A P there")
+    assert line.endswith("use P^T A P there")
     assert not any("scaled wrongly" in line for line in lines)
     followed = [matrices[0]]
     for p in P:

@@ -150,7 +150,7 @@ def test_a_batch_is_bound_to_all_levels():
     assert (bound.bind, bound.nested) == (bind, True)
     assert (bound.norm(np.ones(4)), bound.dot(np.ones(4), np.ones(4))) == (4.0, 4.0)
     np.testing.assert_allclose(bound.with_data(1.0)[0].matrix.toarray(), A.toarray())
-    with pytest.raises(TypeError, match="give Hierarchy\(bind"):
+    with pytest.raises(TypeError, match="first give Hierarchy"):
         gallery.poisson(7).with_data(3.0)
 
 

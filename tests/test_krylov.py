@@ -238,7 +238,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         FGMRES(2.5)
     odd = Hierarchy(gallery.poisson(7).levels, norm=lambda u: 7.0 * np.linalg.norm(u))
-    with pytest.raises(ValueError, match="belong together"):
+    with pytest.raises(ValueError, match="match each other"):
         Solver(odd, acceleration=GMRES()).solve(np.ones(7))
     assert Solver(gallery.poisson(7), acceleration=Anderson()).acceleration == Anderson()
 

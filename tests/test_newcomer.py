@@ -163,7 +163,7 @@ WRONG = {
     "batches of no data": (
         lambda: Solver(ONE, batches=[1]).solve(F),
         TypeError,
-        "first give Hierarchy=",
+        "first give Hierarchy",
     ),
     "a text to run": (lambda: run("V(1,1)", ONE, None, F), TypeError, "type str; give a Schedule"),
     "another depth": (lambda: run(cycle(3), ONE, None, F), ValueError, "does not fit"),
@@ -242,7 +242,7 @@ WRONG = {
     "half a sweep": (lambda: cycle(3, pre=0.5), ValueError, "pre = 0.5; .*integer"),
     "cascade of a number": (lambda: cascade(3), ValueError, "counts 3; .*one integer per level"),
     "nested 0 cycles": (lambda: nested(3, cycles=0), ValueError, "cycles = 0"),
-    "a number to parse": (lambda: parse(3, 3), TypeError, "got a int; it reads a text"),
+    "a number to parse": (lambda: parse(3, 3), TypeError, "got a int; give a text"),
     "points as text in 1-D": (lambda: interpolation_matrix("3"), TypeError, "must be integers"),
     "a size as text": (lambda: Injection("8"), ValueError, "give integers"),
     "a state of another level": (
@@ -329,9 +329,9 @@ WRONG = {
     "loss per sample": (
         lambda: loss(of=lambda o, t: (o - t) ** 2),
         TypeError,
-        r"gave shape \(20, 1\); .*one number",
+        r"returned shape \(20, 1\); .*one number",
     ),
-    "loss as a float": (lambda: loss(of=lambda o, t: 1.0), TypeError, "gave 1.0; .*one number"),
+    "loss as a float": (lambda: loss(of=lambda o, t: 1.0), TypeError, "returned 1.0; .*one number"),
     "loss without the module": (
         lambda: Objective.from_torch(KNOTS, lambda m: torch.ones(())).gradient(START),
         ValueError,
@@ -526,7 +526,7 @@ WRONG = {
     ),
     "cycles=3": (lambda: plan(64, 4, cycles=3), ValueError, r"as \(2, 1\)"),
     "a best plan of 0": (lambda: best_plan(0, 1), ValueError, "layers = 0"),
-    "mgrit backwards": (lambda: mgrit("V", 3), TypeError, "got a int; it reads a text"),
+    "mgrit backwards": (lambda: mgrit("V", 3), TypeError, "got a int; give a text"),
     "0 steps": (lambda: heat(7, 0), ValueError, "0 steps; give an integer"),
     "0 points of a rod": (lambda: heat(0, 4), ValueError, "0 points; give an integer"),
     "0 steps of Dahlquist": (lambda: dahlquist(-1.0, 0), ValueError, "0 steps"),

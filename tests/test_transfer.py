@@ -244,7 +244,7 @@ def test_injection_of_tensors_keeps_their_kind():
 
 @pytest.mark.parametrize(("method", "length", "right"), [("inject", 6, 7), ("prolong", 2, 3)])
 def test_injection_refuses_a_state_of_another_length(method, length, right):
-    with pytest.raises(ValueError, match=f"got a state of {length} entries.*must be {right}"):
+    with pytest.raises(ValueError, match=f"got a state of {length} entries.*must have {right}"):
         getattr(Injection(7, 3), method)(np.ones(length))
 
 

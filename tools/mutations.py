@@ -774,7 +774,7 @@ TABLE = [
     Mutation(
         "box-both-sides",
         "mgnet/training/box_initialization.py",
-        "bound = 0.5 * bound  # to both sides",
+        "bound = 0.5 * bound  # on both sides",
         "bound = 1.0 * bound",
         ("tests/training/test_box_initialization.py",),
         "a residual block may leave its box by half",

@@ -124,7 +124,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     --------
     >>> read_model(Path("/nowhere"))
     Traceback (most recent call last):
-    FileNotFoundError: /nowhere holds no model.json; give a folder that fit has written
+    FileNotFoundError: /nowhere holds no model.json; give a folder written by mgnet fit
     """
     file, sentence = path, OSError(f"the model {path} cannot be read (it changes all the time)")
     for _ in range(TRIES):

@@ -144,7 +144,7 @@ def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
     >>> data = Data(("a",), Targets(("kind",), ("p", "q")), x, y, x, y)
     >>> figure = draw_classes(data, np.eye(2)[y], y, "held-out rows")
     >>> [ax.get_title() for ax in figure.axes[:2]]
-    ['kind: true and predicted, held-out rows', 'how often a probability holds']
+    ['kind: true and predicted, held-out rows', 'reliability of probabilities']
     """
     names = [shown(name, LONGEST) for name in data.targets.classes]
     most = max(map(len, names))

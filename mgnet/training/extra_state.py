@@ -61,7 +61,7 @@ def decode(state: torch.Tensor) -> dict[str, Any]:
     >>> decode(torch.zeros(3))
     Traceback (most recent call last):
     ValueError: the extra state of a network is a tensor of torch.float32 of shape (3,) that holds \
-no options; it is damaged, or another module's
+no options; it is damaged, or from another module
     """
     if not isinstance(state, torch.Tensor):
         raise ValueError(
@@ -154,7 +154,7 @@ def refuse_script(module: torch.nn.Module) -> NoReturn:
     --------
     >>> refuse_script(torch.nn.Identity())
     Traceback (most recent call last):
-    TypeError: torch.jit.script cannot compile an Identity, which is more than TorchScript knows; \
+    TypeError: torch.jit.script cannot compile an Identity, which TorchScript does not support; \
 use torch.jit.trace, torch.export.export or torch.compile
     """
     name = type(module).__name__

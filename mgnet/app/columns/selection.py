@@ -195,7 +195,7 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
     >>> columns = [Column("T", "number", np.arange(20.0)), Column("name", "text", names)]
     >>> found = chosen(ArrayFile("x.npz", (), {}), columns, named=False)
     >>> [column.name for column in found.columns], found.remarks
-    (['T'], ["column 'name' left out: 20 different texts in 20 rows are no categories"])
+    (['T'], ["column 'name' left out: 20 different texts in 20 rows are not categories"])
     """
     found = Chosen()
     mixed = [column.name for column in columns if looks_like_numbers(column)]

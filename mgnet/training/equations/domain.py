@@ -42,7 +42,7 @@ def checked_domain(owner: str, domain: Any, sides: bool = False) -> tuple[tuple[
     >>> checked_domain("periodic", (-1, 1))
     Traceback (most recent call last):
     ValueError: periodic got domain (-1, 1); give a pair (low, high) for each input, in increasing \
-order, as [(-1.0, 1.0), (0.0, 2.0)]
+order, such as [(-1.0, 1.0), (0.0, 2.0)]
     """
     given = domain.tolist() if isinstance(domain, np.ndarray | torch.Tensor) else domain
     listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0

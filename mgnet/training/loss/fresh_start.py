@@ -43,7 +43,7 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     >>> fresh_start("train", torch.nn.ParameterList([torch.tensor([1.0, 2.0])]), seed=0)
     Traceback (most recent call last):
     TypeError: train cannot draw a new start of the ParameterList: no method draws its parameter \
-'0'; give the module that holds it a method reset_parameters
+'0'; give its module a method reset_parameters
     """
     drawn = copy.deepcopy(network)
     trained = {name: p for name, p in drawn.named_parameters() if p.requires_grad}

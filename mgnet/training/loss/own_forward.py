@@ -45,7 +45,7 @@ def alteration(
         if is_replaced(module, method):
             return f"the {method} of this {name} was replaced"
         if getattr(type(module), method, None) is not getattr(kind, method):
-            return f"{name} has its own {method}"
+            return f"{name} has a {method} of its own"
     for path, part in module.named_modules():
         whose = f"{name}.{path}" if path else name
         if has_hooks(part):

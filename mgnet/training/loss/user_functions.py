@@ -36,7 +36,7 @@ def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> No
     Traceback (most recent call last):
     ValueError: the loss of an Objective compares all 2 * 2 pairs of outputs of shape (2, 1) and
     targets of shape (2,); it must compare each with its own: give targets of the shape of the
-    outputs, as y.reshape(2, 1), and squeeze none alone
+    outputs, y.reshape(2, 1), and squeeze none alone
     """
     if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         return
@@ -96,8 +96,8 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
     ...     return module(x) - y
     >>> check_all_pairs(residual, module, residual(module))
     Traceback (most recent call last):
-    ValueError: residual(module) gave shape (3, 3), where the module gave (3, 1): targets of shape
-    (3,) broadcast to all pairs; give them as y.reshape(3, 1) or, where pairs are meant, flatten()
+    ValueError: residual(module) returned shape (3, 3), where the module returned (3, 1): targets of
+    shape (3,) broadcast to all pairs; give y.reshape(3, 1) or, where pairs are meant, flatten()
     the residuals
     """
     blocks = made if isinstance(made, tuple | list) else [made]
@@ -140,7 +140,7 @@ def watched_parameters(name: str, function: Callable[[], Any], u: torch.Tensor) 
     >>> u = torch.ones(2)
     >>> watched_parameters("Linear", lambda: u.data.mul_(2.0), u)
     Traceback (most recent call last):
-    ValueError: a function of Linear edits its parameters in place; it must leave them as they are:
+    ValueError: a function of Linear edits its parameters in place; it must not change them:
     compute with weight.clamp(min=0), say, in place of weight.data.clamp_(min=0)
     >>> u.tolist()
     [1.0, 1.0]

@@ -43,8 +43,8 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
     >>> check_coordinate_wise(torch.optim.ASGD, {"lr": 0.1})
     Traceback (most recent call last):
     TypeError: MultilevelGradient got ASGD, whose steps depend on the values of the parameters and
-    not on gradients alone; give an optimizer that takes coefficients one by one, as Adam, SGD or
-    RMSprop, and no decay but `weight_decay`
+    not on gradients alone; give an optimizer that takes coefficients one by one, such as Adam, SGD
+    or RMSprop, and no decay but `weight_decay`
     """
     remedy = "give an optimizer that takes coefficients one by one, such as Adam, SGD or RMSprop"
     for shape in SHAPES:

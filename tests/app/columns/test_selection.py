@@ -100,9 +100,9 @@ def test_roles_of_columns(file):
         ((["a"], ["b", "b"]), "input 'b' is named twice"),
         ((["a"], ["a", "b"]), "target 'a' is among the inputs"),
         ((["a"], ["b"], [], "b"), "weights column 'b' is among the inputs"),
-        ((["a"], None, ["a"]), "target 'a' is excluded"),
+        ((["a"], None, ["a"]), "target 'a' is also excluded"),
         ((["a"], None, [], "a"), "target 'a' cannot also be the weights"),
-        ((["a"], None, ["b", "c", "d"]), "no column beside a"),
+        ((["a"], None, ["b", "c", "d"]), "no column besides a"),
         ((["A"], ["x"], ["zz"]), "has no columns A, x, zz; the nearest names are a"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -49,7 +49,7 @@ def test_three_derivatives(module):
     ("module", "message"),
     [
         (nn.Softmax(1), "Softmax is not a function of single entries"),
-        (nn.GLU(), r"GLU gave \(3, 2\) for \(3, 4\)"),
+        (nn.GLU(), r"GLU maps \(3, 4\) to \(3, 2\)"),
         (nn.BatchNorm1d(4, affine=False), "not a function of single entries"),
     ],
 )

@@ -305,7 +305,7 @@ def test_coefficients_that_are_not_there_are_named(network):
 def test_points_and_parameters_are_of_one_precision(network):
     x = torch.rand(5, 2, dtype=torch.float32)
     problem = Collocation(network(), [Term(lambda u: u.d(0), x)])
-    told = "points of torch.float32 for parameters of torch.float64; take"
+    told = "points of torch.float32 for parameters of torch.float64; use"
     for call in (problem.value, problem.linearize):
         with pytest.raises(TypeError, match=told):
             call(problem.start())
