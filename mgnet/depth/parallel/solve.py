@@ -13,7 +13,7 @@ from torch import Tensor
 from mgnet.depth.batched.autocast import cast_of, same_cast
 from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.control import CycleLimit, PassReport
-from mgnet.depth.parallel.history import least_change
+from mgnet.depth.parallel.history import History, least_change
 from mgnet.depth.parallel.local_layers import naming_divergence
 from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.propagation import Propagation
@@ -67,7 +67,7 @@ class ModuleCall:
     update : bool
         Whether the recorded sweep updates the buffers.
     report : callable
-        A function that gets the direction and the report on a pass.
+        A function that gets the direction and the report on a pass; under capture a `History`.
     starts : WarmStarts, optional
         Storage in which a pass finds its initial guess, and stores its states.
     """
@@ -77,14 +77,14 @@ class ModuleCall:
     budgets: Mapping[str, CycleLimit]
     record: bool
     update: bool
-    report: Callable[[str, PassReport], None]
+    report: Callable[[str, Any], None]
     starts: WarmStarts | None = None
 
     def guess(self, direction: str, like: Tensor) -> Tensor | None:
         """The initial states of a pass if it has a warm start."""
         return None if self.starts is None else self.starts.guess(direction, like)
 
-    def finish(self, direction: str, states: Tensor, made: PassReport) -> None:
+    def finish(self, direction: str, states: Tensor, made: PassReport | History) -> None:
         """Store the states of a pass, and report."""
         if self.starts is not None:
             self.starts.kept[direction] = states

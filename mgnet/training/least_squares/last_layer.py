@@ -48,6 +48,7 @@ class DistributedSamples(Protocol):
 
     def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
         """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
+        ...
 
 
 class LinearPart:

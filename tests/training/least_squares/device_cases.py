@@ -198,7 +198,7 @@ def test_the_counter_sees_each_kind_of_look(look, reads):
 
 def test_the_counter_sees_masks_and_tensors_of_the_cpu(reads):
     x = torch.ones(3, device=DEVICE)
-    x[x > 0.0]
+    _ = x[x > 0.0]
     assert reads
     with pytest.raises(RuntimeError):
         x + torch.ones(3)

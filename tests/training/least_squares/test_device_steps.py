@@ -94,7 +94,7 @@ def test_a_fit_that_ends_ends_as_before(monkeypatch):
 def test_nan_is_told_as_on_the_cpu(far):
     bad = problem(0)
     with torch.no_grad():
-        bad.network[0].weight[0, 0] = torch.nan
+        next(bad.network.parameters())[0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         levenberg_marquardt(bad)
 
