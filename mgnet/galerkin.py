@@ -69,9 +69,10 @@ def galerkin_products(
         try:
             matrices.append(_product(A, P, R))
         except (TypeError, RuntimeError, AttributeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise TypeError(
                 f"galerkin got on level {number} a matrix of type {type(A).__name__} and a "
-                f"prolongation of type {type(P).__name__}, which do not multiply ({error}); give "
+                f"prolongation of type {type(P).__name__}, which do not multiply ({reason}); give "
                 "all matrices in the format of one library: SciPy, NumPy, torch or PETSc"
             ) from None
     return matrices
@@ -87,7 +88,15 @@ def conjugated(prolongations: Sequence[Any]) -> list[Any] | None:
     """
     if not any(_is_complex(P) for P in prolongations):
         return None
-    return [P.conj().T.tocsr() if sp.issparse(P) else P.conj().T for P in prolongations]
+    return [_conjugate_transpose(P) for P in prolongations]
+
+
+def _conjugate_transpose(P: Any) -> Any:
+    if sp.issparse(P):
+        return (P.conj() if _is_complex(P) else P).T.tocsr()
+    if vector.is_tensor(P) and P.is_sparse_csr:
+        return P.conj().transpose(0, 1).to_sparse_csr()  # `.T` fails
+    return P.conj().T
 
 
 def _is_complex(matrix: Any) -> bool:
@@ -114,7 +123,7 @@ def _product(A: Any, P: Any, R: Any) -> Any:
     if vector.is_mat(A):
         return A.ptap(P) if R is None else R.matMult(A.matMult(P))
     coarse = A @ P
-    coarse = (P.T.conj() if R is None else R) @ coarse
+    coarse = (_conjugate_transpose(P) if R is None else R) @ coarse
     if not sp.issparse(coarse):
         return coarse
     coarse = sp.csr_matrix(coarse)

@@ -8,30 +8,39 @@ import torch
 from mgnet import CG, Hierarchy, Jacobi, Solver, gallery, interpolation_matrix
 from mgnet.galerkin import galerkin_products
 
+KINDS = ["csr", "coo", "dense", "torch", "complex", "csr tensor", "complex csr tensor", "mat"]
+
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("kind", ["csr", "coo", "dense", "torch", "complex", "mat"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_products_are_those_of_dense_matrices(kind, seed):
     generator = np.random.default_rng(seed)
     sizes = [9, 5, int(generator.integers(1, 4))]
     A = generator.standard_normal((9, 9)) * (generator.random((9, 9)) < 0.4)
     steps_up = [generator.standard_normal((a, b)) for a, b in zip(sizes, sizes[1:], strict=False)]
     steps_down = [generator.standard_normal(P.T.shape) for P in steps_up] if seed % 2 else None
-    if kind == "complex":
+    if "complex" in kind:
+        steps_down = steps_down and [R + 1j * np.roll(R, 1) for R in steps_down]
         A, steps_up = A + 1j * np.roll(A, 1), [P + 1j * np.roll(P, 1) for P in steps_up]
     wanted = [A]
     for number, P in enumerate(steps_up):
         wanted.append((P.conj().T if steps_down is None else steps_down[number]) @ wanted[-1] @ P)
     make = {"dense": np.array, "torch": torch.tensor, "coo": sp.coo_matrix}.get(kind, sp.csr_matrix)
-    if kind == "mat":
-        make = _mat
+    make = {"mat": _mat}.get(kind, _csr_tensor if kind.endswith("csr tensor") else make)
     rest = None if steps_down is None else [make(R) for R in steps_down]
     found = galerkin_products(make(A), [make(P) for P in steps_up], rest)
     for A, B in zip(found, wanted, strict=True):
         if kind == "mat":
             A = A.convert("dense").getDenseArray()
+        if kind.endswith("csr tensor"):
+            assert A.is_sparse_csr
+            A = A.to_dense()
         assert np.allclose(A.toarray() if sp.issparse(A) else A, B)
         assert not sp.issparse(A) or A.has_sorted_indices
+
+
+def _csr_tensor(matrix):
+    return torch.tensor(matrix).to_sparse_csr()
 
 
 def _mat(matrix):
