@@ -30,8 +30,8 @@ dist = module()
         ("git@github.com:o/n.git", GITHUB),
         ("ssh://git@github.com/o/n.git", GITHUB),
         ("https://name:secret@gitlab.example.org/a/b/n.git", GITLAB),
-        ("/work/n", ""),
-        ("file:///work/n", ""),
+        ("/srv/n", ""),
+        ("file:///srv/n", ""),
         ("", ""),
     ],
 )
