@@ -172,7 +172,7 @@ def test_a_whole_file_replaces_the_former_one_at_once(tmp_path):
     with whole_file(tmp_path / "link.csv") as unfinished:
         unfinished.write_text("better")
     assert file.read_text() == "better" and (tmp_path / "link.csv").is_symlink()
-    with pytest.raises(ValueError, match="is no file"), whole_file(Path("/dev/null")):
+    with pytest.raises(ValueError, match="is not a file"), whole_file(Path("/dev/null")):
         pass
     with pytest.raises(OSError, match="cannot be written"), whole_file(tmp_path / "none" / "x"):
         pass

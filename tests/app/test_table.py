@@ -113,7 +113,7 @@ def test_a_table_of_holes_has_too_few_rows(tmp_path):
 def test_a_lonely_target_is_refused(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("a\n1\n2\n")
-    with pytest.raises(ValueError, match="no column beside the target"):
+    with pytest.raises(ValueError, match="no column besides the target"):
         read_table(path, "a")
 
 

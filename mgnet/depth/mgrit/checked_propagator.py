@@ -30,8 +30,8 @@ class CheckedPropagator:
     >>> CheckedPropagator(Halve()).advance(0, slice(0, 2), np.ones((2, 1)))
     Traceback (most recent call last):
     ValueError: layer_hierarchy has a propagator, Halve, with a method advance that edits its
-    argument in place, ndarray (2, 1) of float64; let it work on a copy, as with u = u.copy(), and
-    give a new state each time
+    argument in place, ndarray (2, 1) of float64; make it work on a copy, such as u = u.copy(), and
+    return a new state each time
     """
 
     def __init__(self, inner: Any):

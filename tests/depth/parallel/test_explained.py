@@ -34,7 +34,7 @@ def test_what_is_told_is_what_is_done(mode, known, monkeypatch):
 
 def test_cycles_say_why_they_alone_are_not_compiled():
     told = LayerParallel(ODENet(nn.Linear(3, 3), 8), forward="newton").explain(torch.randn(5, 3))
-    assert told.startswith("Cycles over the layers, without compiled loops: Newton's method takes")
+    assert told.startswith("Cycles over the layers, without compiled loops: Newton's method needs")
     assert told.endswith(COMPILED)
 
 

@@ -73,7 +73,7 @@ def test_hidden_leaves_are_found_behind_others_and_only_with_gradients():
 def test_states_of_another_kind(given):
     with pytest.raises(TypeError, match="a state like the one"):
         check_cell(lambda x, h: given, None, X, H, (4,))
-    with pytest.raises(TypeError, match="got a coarse step that gives"):
+    with pytest.raises(TypeError, match="got a coarse step that returns"):
         check_cell(nn.RNNCell(2, 4), lambda x, h, k: given, X, H, (4,))
 
 

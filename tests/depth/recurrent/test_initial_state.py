@@ -58,7 +58,7 @@ def test_other_states_are_refused(cell, h0):
 
 
 def test_other_inputs_are_refused():
-    with pytest.raises(ValueError, match="2 features of torch.float32; its GRU wants 4"):
+    with pytest.raises(ValueError, match="2 features of torch.float32; its GRU needs 4"):
         InitialState.of(nn.GRU(4, 3), SEQUENCE, None)
     with pytest.raises(ValueError, match="no hidden_size"):
         InitialState.of(torch.add, SEQUENCE, None)
