@@ -5,11 +5,12 @@ replays them: new results are written into the memory of the recorded ones. So P
 in a replay, as in that of a CUDA graph, and whatever Python decided is what it was at the capture.
 """
 
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from mgnet.depth.batched import devices, streams
@@ -178,6 +179,39 @@ def use_streams(monkeypatch):
         "record_stream",
         lambda self, stream: Stream.log.append(("record", stream.name)),
     )
+
+
+def use_device_thread(monkeypatch):
+    """PyTorch goes backward on a thread of its own, as through tensors of a GPU.
+
+    A wait for each other is an error after some seconds.
+    """
+    monkeypatch.setattr(torch.autograd, "grad", _on_a_thread(torch.autograd.grad))
+
+
+def _on_a_thread(function):
+    def work(modes, found, args, kwargs):
+        try:
+            with ExitStack() as stack:
+                for mode in modes:  # a graph that captures
+                    stack.enter_context(mode)
+                    stack.enter_context(devices.capturing())
+                found.append(function(*args, **kwargs))
+        except Exception as error:
+            found.append(error)
+
+    def run(*args, **kwargs):
+        modes, found = _get_current_dispatch_mode_stack(), []
+        thread = threading.Thread(target=work, args=(modes, found, args, kwargs), daemon=True)
+        thread.start()
+        thread.join(20.0)
+        if not found:
+            raise TimeoutError("the thread of the backward pass waits for the one that called it")
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
+
+    return run
 
 
 def on_no_device(monkeypatch):
