@@ -18,7 +18,7 @@ from mgnet.knots import layer
 from mgnet.knots.layer import spline_layer
 
 DEGREE, DOMAIN = 3, (-1.0, 1.0)
-# Of a pass: trilinear sums; arrays of all samples, arrays of coefficients that it reads or writes.
+# Trilinear sums of each pass; arrays of samples and of coefficients that it reads or writes.
 SUMS = {"forward": 1, "forward + backward": 3, "second derivatives": 4}
 ARRAYS = {"forward": (2, 1), "forward + backward": (4, 2), "second derivatives": (4, 2)}
 PEER = "all splines"  # efficient-kan's formula

@@ -137,8 +137,19 @@ def _stream(stream):
 
 @contextmanager
 def _captured(graph, pool=None):
+    Stream.log.append(("capture", _captured.default_capture_stream.name))
     with graph:
         yield
+
+
+_captured.default_capture_stream = _Main()
+
+
+@contextmanager
+def _device(device):
+    Stream.log.append(("device", str(device)))
+    yield
+    Stream.log.append(("device", "before"))
 
 
 def use_graphs(monkeypatch):
@@ -158,6 +169,7 @@ def use_graphs(monkeypatch):
     Stream.log, Stream.current = [], _Main()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", made)
     monkeypatch.setattr(torch.cuda, "graph", _captured)
+    monkeypatch.setattr(torch.cuda, "device", _device)
     monkeypatch.setattr(torch.cuda.graphs, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(graph_refusals, "_has_graphs", lambda x: True)

@@ -144,7 +144,7 @@ class GraphedLayers:
         self._state = self._now()
         # Not in `lending`: PyTorch goes backward through tensors of a GPU on a thread of its own,
         # which lends and traces, while this one waits for it.
-        with _apart(parallel), capturing():
+        with _on(x.device), _apart(parallel), capturing():
             with lending():
                 refuse_code(parallel, x, side)
             make: Any = torch.cuda.make_graphed_callables
@@ -307,6 +307,23 @@ def _apart(parallel: LayerParallel) -> Iterator[None]:
     finally:
         vars(parallel).update(kept)
         draws.calls = calls
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """Inside, graphs are captured on a stream of this device.
+
+    PyTorch keeps one stream for all captures, of the device that was current in the first one. On
+    a stream of another device, the graph would be empty, and replays would compute nothing.
+    """
+    graph: Any = torch.cuda.graph
+    with torch.cuda.device(device):
+        kept = graph.default_capture_stream
+        graph.default_capture_stream = torch.cuda.Stream()
+        try:
+            yield
+        finally:
+            graph.default_capture_stream = kept
 
 
 def _read(report: Any) -> PassReport:

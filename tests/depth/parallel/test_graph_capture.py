@@ -69,6 +69,20 @@ def test_a_capture_does_not_wait_for_its_own_backward_pass(monkeypatch, name):
         torch.testing.assert_close(a, b, rtol=0.0, atol=0.0)
 
 
+def test_graphs_are_captured_on_a_stream_of_the_device_of_the_inputs(monkeypatch):
+    """PyTorch's own stream for captures may be one of another device."""
+    use_graphs(monkeypatch)
+    kept = torch.cuda.graph.default_capture_stream
+    capture_graph(LayerParallel(around(plain(), 8)), torch.randn(5, 3))
+    assert torch.cuda.graph.default_capture_stream is kept
+    log = recorder.Stream.log
+    first, last = log.index(("device", "cpu")), log.index(("device", "before"))
+    made = log[first + 1]
+    captures = [n for n, what in enumerate(log) if what[0] == "capture"]
+    assert made[0] == "made" and {log[n][1] for n in captures} == {made[1]}
+    assert len(captures) == 2 and all(first < n < last for n in captures)
+
+
 @pytest.fixture
 def ready(monkeypatch):
     graphs = use_graphs(monkeypatch)
