@@ -281,6 +281,7 @@ def hand_written_convolutions(told: Problem) -> Work:
 def graphed(work: Work) -> Work:
     """Recorded once as a CUDA graph, replayed afterwards: no launch costs at all."""
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             work()
@@ -307,10 +308,10 @@ def errors(result: Result, exact: Result) -> tuple[float, float]:
     """Relative errors, 2-norm: of the output, of all gradients together."""
     parts = [t if torch.is_tensor(t) else join(t, exact[n]) for n, t in enumerate(result)]
     off = [
-        float(torch.linalg.vector_norm(part.detach().cpu().double() - true.cpu()))
+        float(torch.linalg.vector_norm(part.detach().cpu().double() - true.detach().cpu()))
         for part, true in zip(parts, exact, strict=True)
     ]
-    size = [float(torch.linalg.vector_norm(true)) for true in exact]
+    size = [float(torch.linalg.vector_norm(true.detach())) for true in exact]
     return off[0] / size[0], math.hypot(*off[1:]) / math.hypot(*size[1:])
 
 

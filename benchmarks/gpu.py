@@ -13,11 +13,13 @@ between two events of the device, each beside its floor: bytes over the measured
 operations over the measured rate, whichever takes longer.
 
 A part that fails, or for which no time is left, is named in the table and does not stop the others.
+Results are saved after each part, and a process that hangs ends itself.
 --dry-run goes the whole way on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
 kernels; its times mean nothing, and benchmarks/results never gets them.
 """
 
 import argparse
+import faulthandler
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ import saved
 import torch
 from gpu_clock import Machine, Row, bandwidth, rate
 
+LATE = 70.0  # seconds after the last part may begin: a compiler takes most of them
 SECTIONS: dict[str, Callable[[Machine], Iterator[Row]]] = {
     "splines": gpu_splines.passes,
     "newton": gpu_solvers.gauss_newton,
@@ -138,25 +141,27 @@ def main() -> None:
     if not (given.dry_run or torch.cuda.is_available()):
         print("no GPU was found: nothing is measured (--dry-run tries the script out)")
         return
+    # A device that hangs cannot be interrupted: the process ends, and tells where it was.
+    faulthandler.dump_traceback_later(given.seconds + LATE, exit=True)
     machine = Machine(torch.device("cpu" if given.dry_run else "cuda"), given.dry_run)
     began, rows = time.perf_counter(), list[Row]()
     single, double = (rate(machine, dtype) / 1e12 for dtype in (torch.float32, torch.float64))
     speed = f"{bandwidth(machine) / 1e9:.4g} GB/s, {single:.3g} and {double:.3g} TFLOP/s in "
     speed += "float32 and float64"
-    lines = [saved.heading(), f"{machine.name}, CUDA {torch.version.cuda}, measured: {speed}"]
-    print("\n".join(lines), flush=True)
+    head = [saved.heading(), f"{machine.name}, CUDA {torch.version.cuda}, measured: {speed}"]
+    kind = "a dry run: times mean nothing" if given.dry_run else "medians of events"
+    setting = f"{machine.name}, CUDA {torch.version.cuda}, {speed}; {kind}"
+    print("\n".join(head), flush=True)
     for name in given.parts:
         print(name, flush=True)
         rows += rows_of(name, machine, began + given.seconds)
-    lines += [line(row) for row in rows]
-    goals = targets(rows)
-    lines += saved.verdicts(goals)
-    print("\n".join(saved.verdicts(goals)))
+        goals = targets(rows)
+        if given.save:  # after every part: the next one may end the process
+            lines = [*head, *map(line, rows), *saved.verdicts(goals)]
+            saved.save(given.save, "gpu", setting, rows, goals, "\n".join(lines))
+    print("\n".join(saved.verdicts(targets(rows))))
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
-    if given.save:
-        kind = "a dry run: times mean nothing" if given.dry_run else "medians of events"
-        setting = f"{machine.name}, CUDA {torch.version.cuda}, {speed}; {kind}"
-        saved.save(given.save, "gpu", setting, rows, goals, "\n".join(lines))
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

@@ -165,15 +165,17 @@ def burgers_error(machine: Machine) -> Iterator[Row]:
         apart += time.perf_counter() - now
         return len(found) == len(marks)
 
-    levenberg_marquardt(
-        equation,
-        refresh=refresh,
-        rule=setting.rule,
-        corrections=setting.corrections,
-        monitor=watch,
-        max_cycles=10**6,
-        ftol=0.0,
-        xtol=0.0,
-        gtol=0.0,
-    )
-    yield from found
+    try:
+        levenberg_marquardt(
+            equation,
+            refresh=refresh,
+            rule=setting.rule,
+            corrections=setting.corrections,
+            monitor=watch,
+            max_cycles=10**6,
+            ftol=0.0,
+            xtol=0.0,
+            gtol=0.0,
+        )
+    finally:  # what was measured before a failure stays
+        yield from found

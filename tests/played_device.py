@@ -64,7 +64,9 @@ def played(func, args, kwargs):
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     name = func.overloadpacket.__name__
     far = [x for x in tensors if is_far(x)]
-    here = [x for x in tensors if not is_far(x) and x.dim()]
+    # A number on the host is taken by operations on single entries alone.
+    single = torch.Tag.pointwise in func.tags
+    here = [x for x in tensors if not is_far(x) and (x.dim() or not single)]
     if far and here and name not in ALSO_HERE:
         raise RuntimeError(f"{name}: tensors on {DEVICE} and on the CPU")
     goes_far = bool(far)

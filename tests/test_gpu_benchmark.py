@@ -81,7 +81,7 @@ def test_a_dry_run_is_never_published(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry-run", "--save"])
     with pytest.raises(SystemExit):
         script["main"]()
-    assert "does not measure" in capsys.readouterr().err
+    assert "is not a measurement" in capsys.readouterr().err
 
 
 def test_without_a_gpu_nothing_is_measured(script, monkeypatch, capsys):
@@ -104,6 +104,49 @@ def test_a_part_that_fails_keeps_its_rows_and_is_named(script):
 
     kept, failed = rows_of(script, half)
     assert kept["case"] == "one" and failed["failure"] == "RuntimeError: out of memory"
+
+
+def test_results_are_kept_when_a_part_ends_the_process(script, monkeypatch, tmp_path):
+    def whole(machine):
+        yield {"part": "checks", "case": "one", "error": 0.0}
+
+    def deadly(machine):
+        raise SystemExit("as a driver that aborts")
+        yield
+
+    script["SECTIONS"].update(splines=whole, newton=deadly)
+    late = []
+    monkeypatch.setattr(
+        "faulthandler.dump_traceback_later", lambda seconds, exit: late.append((seconds, exit))
+    )
+    arguments = ["--dry-run", "--seconds", "5", "--parts", "splines", "newton"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, "--save", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        script["main"]()
+    assert late == [(5.0 + script["LATE"], True)]  # a hang ends, too
+    (row,) = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert row["case"] == "one"
+
+
+def test_a_cycle_is_checked_against_one_of_the_cpu(script, monkeypatch):
+    layers = sys.modules["gpu_layers"]
+    right = layers.ours
+
+    def wrong(told, factor, graph):  # off by less than the error of the cycle itself
+        work = right(told, factor, graph)
+        calls.append(work)
+        if factor is None or len(calls) % 3 == 1:
+            return work
+        return lambda: layers.Result(*(1.001 * part for part in work()))
+
+    calls = []
+    monkeypatch.setattr(layers, "ours", wrong)
+    (row,) = [
+        row
+        for row in layers.passes(script["Machine"](torch.device("cpu"), True))
+        if row["method"] == layers.CYCLE
+    ]
+    assert "above 1e-04" in row["failure"]
 
 
 def test_a_part_ends_when_its_time_does(script):

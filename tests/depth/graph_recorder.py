@@ -5,11 +5,12 @@ replays them: new results are written into the memory of the recorded ones. So P
 in a replay, as in that of a CUDA graph, and whatever Python decided is what it was at the capture.
 """
 
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from mgnet.depth.batched import devices, streams
@@ -136,8 +137,19 @@ def _stream(stream):
 
 @contextmanager
 def _captured(graph, pool=None):
+    Stream.log.append(("capture", _captured.default_capture_stream.name))
     with graph:
         yield
+
+
+_captured.default_capture_stream = _Main()
+
+
+@contextmanager
+def _device(device):
+    Stream.log.append(("device", str(device)))
+    yield
+    Stream.log.append(("device", "before"))
 
 
 def use_graphs(monkeypatch):
@@ -157,6 +169,7 @@ def use_graphs(monkeypatch):
     Stream.log, Stream.current = [], _Main()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", made)
     monkeypatch.setattr(torch.cuda, "graph", _captured)
+    monkeypatch.setattr(torch.cuda, "device", _device)
     monkeypatch.setattr(torch.cuda.graphs, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     monkeypatch.setattr(graph_refusals, "_has_graphs", lambda x: True)
@@ -178,6 +191,39 @@ def use_streams(monkeypatch):
         "record_stream",
         lambda self, stream: Stream.log.append(("record", stream.name)),
     )
+
+
+def use_device_thread(monkeypatch):
+    """PyTorch goes backward on a thread of its own, as through tensors of a GPU.
+
+    A wait for each other is an error after some seconds.
+    """
+    monkeypatch.setattr(torch.autograd, "grad", _on_a_thread(torch.autograd.grad))
+
+
+def _on_a_thread(function):
+    def work(modes, found, args, kwargs):
+        try:
+            with ExitStack() as stack:
+                for mode in modes:  # a graph that captures
+                    stack.enter_context(mode)
+                    stack.enter_context(devices.capturing())
+                found.append(function(*args, **kwargs))
+        except Exception as error:
+            found.append(error)
+
+    def run(*args, **kwargs):
+        modes, found = _get_current_dispatch_mode_stack(), []
+        thread = threading.Thread(target=work, args=(modes, found, args, kwargs), daemon=True)
+        thread.start()
+        thread.join(20.0)
+        if not found:
+            raise TimeoutError("the thread of the backward pass waits for the one that called it")
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
+
+    return run
 
 
 def on_no_device(monkeypatch):

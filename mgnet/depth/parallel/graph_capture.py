@@ -142,8 +142,11 @@ class GraphedLayers:
             for n, x in enumerate(given)
         ]
         self._state = self._now()
-        with lending(), _apart(parallel), capturing():
-            refuse_code(parallel, x, side)
+        # Not in `lending`: PyTorch goes backward through tensors of a GPU on a thread of its own,
+        # which lends and traces, while this one waits for it.
+        with _on(x.device), _apart(parallel), capturing():
+            with lending():
+                refuse_code(parallel, x, side)
             make: Any = torch.cuda.make_graphed_callables
             self._replay = make(self._run, tuple(self._static), allow_unused_input=True)
             # Graphs write to tensors of the set-up, and reports lie in memory of theirs.
@@ -183,7 +186,8 @@ class GraphedLayers:
         count = 1 + len(self._sides)
         side = dict(zip(self._sides, tensors[1:count], strict=True))
         weights = dict(zip(self._names, tensors[count:], strict=True))
-        return functional_call(self._body, weights, (tensors[0], side))
+        with lending():
+            return functional_call(self._body, weights, (tensors[0], side))
 
     def _renew_masks(self) -> None:
         """New dropout masks, as a call of the module would have, where the graph reads them."""
@@ -303,6 +307,23 @@ def _apart(parallel: LayerParallel) -> Iterator[None]:
     finally:
         vars(parallel).update(kept)
         draws.calls = calls
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """Inside, graphs are captured on a stream of this device.
+
+    PyTorch keeps one stream for all captures, of the device that was current in the first one. On
+    a stream of another device, the graph would be empty, and replays would compute nothing.
+    """
+    graph: Any = torch.cuda.graph
+    with torch.cuda.device(device):
+        kept = graph.default_capture_stream
+        graph.default_capture_stream = torch.cuda.Stream()
+        try:
+            yield
+        finally:
+            graph.default_capture_stream = kept
 
 
 def _read(report: Any) -> PassReport:

@@ -13,7 +13,7 @@ from torch import nn
 import tests.depth.graph_recorder as recorder
 from mgnet.depth import FixedCycles, LayerParallel, ODENet, capture_graph
 from mgnet.depth.parallel.graph_capture import GraphedLayers
-from tests.depth.graph_recorder import Reads, use_graphs
+from tests.depth.graph_recorder import Reads, use_device_thread, use_graphs
 from tests.depth.layer_cases import CASES, around, inputs, passes, plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel goes on training")
@@ -55,6 +55,32 @@ def test_replays_are_the_passes_of_the_module(monkeypatch, name):
                     p.mul_(0.9).add_(0.01 * n)
         reports = graphed.last_forward, graphed.last_backward
         assert reports == (eager.last_forward, eager.last_backward)
+
+
+@pytest.mark.parametrize("name", ["two levels", "convolution", "march", "march from checkpoints"])
+def test_a_capture_does_not_wait_for_its_own_backward_pass(monkeypatch, name):
+    """That pass traces programs, on the thread that PyTorch has for a device."""
+    use_device_thread(monkeypatch)
+    generator = torch.Generator().manual_seed(len(name))
+    _, eager, graphed, _ = captured(name, monkeypatch, generator)
+    x, side = inputs(name, generator)
+    found = passes(graphed.parallel, graphed, x, side)
+    for a, b in zip(passes(eager, eager, x, side), found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=0.0)
+
+
+def test_graphs_are_captured_on_a_stream_of_the_device_of_the_inputs(monkeypatch):
+    """PyTorch's own stream for captures may be one of another device."""
+    use_graphs(monkeypatch)
+    kept = torch.cuda.graph.default_capture_stream
+    capture_graph(LayerParallel(around(plain(), 8)), torch.randn(5, 3))
+    assert torch.cuda.graph.default_capture_stream is kept
+    log = recorder.Stream.log
+    first, last = log.index(("device", "cpu")), log.index(("device", "before"))
+    made = log[first + 1]
+    captures = [n for n, what in enumerate(log) if what[0] == "capture"]
+    assert made[0] == "made" and {log[n][1] for n in captures} == {made[1]}
+    assert len(captures) == 2 and all(first < n < last for n in captures)
 
 
 @pytest.fixture
