@@ -26,6 +26,7 @@ from mgnet import (
     Krylov,
     Level,
     MatrixTransfer,
+    Schedule,
     Solver,
     cascade,
     cycle,
@@ -138,6 +139,11 @@ WRONG = {
         lambda: Hierarchy(np.eye(3)),
         TypeError,
         "Level objects, finest first; for matrices use Hierarchy.from_pyamg",
+    ),
+    "a text as schedule": (
+        lambda: Schedule("V(1,1)"),
+        TypeError,
+        r"the text 'V\(1,1\)'; give it to parse\(text, levels\)",
     ),
     "a class as smoother": (
         lambda: gallery.poisson(7, smoother=Jacobi),
