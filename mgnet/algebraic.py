@@ -189,7 +189,8 @@ def _checked(matrix: Any) -> Any:
         )
     if matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
         raise ValueError(
-            f"mgnet.solve got a matrix of shape {matrix.shape}; it must be square, with a row"
+            f"mgnet.solve got a matrix of shape {matrix.shape}; it must be square and have "
+            "at least one row"
         )
     matrix = matrix.astype(complex if matrix.dtype.kind == "c" else float, copy=False)
     blocks = sp.issparse(matrix) and matrix.format == "bsr" and matrix.blocksize != (1, 1)

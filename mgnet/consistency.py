@@ -12,6 +12,7 @@ import numpy as np
 from mgnet import vector
 from mgnet.callbacks import duplicate
 from mgnet.level import Level
+from mgnet.limits import typed
 from mgnet.moves import carried, swept
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
@@ -19,7 +20,7 @@ from mgnet.transfer import MatrixTransfer, Transfer
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy
 
-__all__ = ["check", "check_levels", "check_parts"]
+__all__ = ["check", "check_levels", "check_parts", "not_a_hierarchy"]
 
 State = Any
 
@@ -45,12 +46,40 @@ def check_levels(levels: Sequence[Level]) -> None:
         raise ValueError("Hierarchy got no levels; give at least one Level")
     for number, level in enumerate(levels):
         if not isinstance(level, Level):
+            matrices = "; for matrices use Hierarchy.from_pyamg, galerkin or from_matrices"
             raise TypeError(
-                f"level {number} is a {type(level).__name__}; "
-                "a Hierarchy takes Level objects, finest first"
+                f"level {number} is a {type(level).__name__}; a Hierarchy takes Level objects, "
+                f"finest first{matrices * hasattr(level, 'shape')}"
             )
     for number, level in enumerate(levels):  # each is checked with the next
         check_parts(number, level, levels[number + 1] if number + 1 < len(levels) else None)
+
+
+def not_a_hierarchy(caller: str, given: Any) -> TypeError:
+    """Return the error for an argument that should be a Hierarchy; the message shows how to get it.
+
+    Examples
+    --------
+    >>> print(not_a_hierarchy("Solver", [1]))
+    Solver got a list; it takes a Hierarchy: Hierarchy([Level(...), ...])
+    >>> print(not_a_hierarchy("Solver", np.eye(2)))  # doctest: +NORMALIZE_WHITESPACE
+    Solver got a ndarray; it takes a Hierarchy: for a matrix A and nothing else
+    Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(A)), or call mgnet.solve(A, b)
+    """
+    if vector.is_mat(given):
+        remedy = ": Hierarchy.galerkin(A, [P, ...]) with the prolongations as Mats"
+    elif hasattr(given, "shape"):
+        remedy = (
+            ": for a matrix A and nothing else Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(A)), "
+            "or call mgnet.solve(A, b)"
+        )
+    elif hasattr(given, "aspreconditioner"):
+        remedy = ": Hierarchy.from_pyamg(ml) for a solver ml of PyAMG"
+    elif callable(getattr(given, "hierarchy", None)):
+        remedy = ": call the method hierarchy(...) of the problem"
+    else:
+        remedy = ": Hierarchy([Level(...), ...])"
+    return TypeError(f"{caller} got a {type(given).__name__}; it takes a Hierarchy{remedy}")
 
 
 def check_parts(number: int, level: Level, coarser: Level | None) -> None:
@@ -83,7 +112,7 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
     for part in (level.smoother, level.post_smoother or level.smoother):
         if not isinstance(part, Smoother):
             raise TypeError(
-                f"level {number} has a smoother of type {type(part).__name__}; "
+                f"level {number} has {typed('a smoother', part)}; "
                 "give an instance of a Smoother, such as Jacobi()"
             )
     if coarser is None:

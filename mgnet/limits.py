@@ -28,6 +28,7 @@ __all__ = [
     "is_whole",
     "machine_memory",
     "shown",
+    "typed",
     "written",
 ]
 
@@ -267,6 +268,19 @@ def shown(value: Any, most: int = 60) -> str:
     if not isinstance(value, str):
         text = " ".join(text.split())  # the rows of an array
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def typed(what: str, value: Any) -> str:
+    """Name the type of a wrong argument, and tell a class from an instance.
+
+    Examples
+    --------
+    >>> typed("a smoother", "jacobi"), typed("a smoother", int)
+    ('a smoother of type str', 'the class int as a smoother')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__} as {what}"
+    return f"{what} of type {type(value).__name__}"
 
 
 def machine_memory() -> int:

@@ -19,6 +19,16 @@ __all__ = [
 ]
 
 CHUNK = 2**20  # random numbers drawn at once
+SPREAD = (
+    "over ranks use Jacobi, Chebyshev or a smoother of PETSc, such as mgnet.petsc.KSPSmoother("
+    "'relax_', {'ksp_type': 'richardson', 'ksp_max_it': 1, 'pc_type': 'sor'}), and on the coarsest "
+    "level KSPSmoother('coarse_', {'ksp_type': 'preonly', 'pc_type': 'redundant'})"
+)
+WHOLE = (
+    "over ranks use Hierarchy.galerkin(A, [P, ...]), or without prolongations PETSc's algebraic "
+    "multigrid, Hierarchy([Level(A, mgnet.petsc.KSPSmoother('amg_', {'ksp_type': 'preonly', "
+    "'pc_type': 'gamg'}))]) with acceleration=CG() or GMRES()"
+)
 
 
 def transposed(matrix: Any) -> Any:
@@ -114,8 +124,6 @@ def refuse_spread(given: Any, owner: str = "") -> None:
     if ranks > 1:
         raise TypeError(
             f"{owner}{' ' * bool(owner)}got a PETSc {type(given).__name__} that is spread over "
-            f"{ranks} ranks, but needs all of it on one; over ranks Jacobi and Chebyshev smooth, "
-            "and PETSc's own, as mgnet.petsc.KSPSmoother('relax_', {'ksp_type': 'richardson', "
-            "'ksp_max_it': 1, 'pc_type': 'sor'}); on the coarsest level, KSPSmoother('coarse_', "
-            "{'ksp_type': 'preonly', 'pc_type': 'redundant'}) solves"
+            f"{ranks} ranks, but needs all of it on one; "
+            f"{WHOLE if owner == 'mgnet.solve' else SPREAD}"
         )

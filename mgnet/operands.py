@@ -152,8 +152,10 @@ def _check(got: str, name: str, hierarchy: Hierarchy, state: State) -> None:
             f"{vector.describe(level.matrix)}; give both of one kind and precision, on one device"
         )
     if level.unknowns and math.prod(shape) != level.unknowns:
+        several = len(shape) == 2 and shape[0] == level.unknowns and level.matrix is not None
+        one = f"; give one right-hand side at a time, such as {name}[:, 0]" * several
         raise ValueError(
-            f"{got} with {math.prod(shape)} entries; level 0 has {level.unknowns} unknowns"
+            f"{got} with {math.prod(shape)} entries; level 0 has {level.unknowns} unknowns{one}"
         )
     if vector.is_mat(level.matrix) and not vector.is_vec(state):
         raise TypeError(

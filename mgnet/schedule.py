@@ -95,6 +95,8 @@ class Schedule(tuple[Step, ...]):
     """
 
     def __new__(cls, steps: Iterable[Step | tuple[Any, ...]]) -> Schedule:
+        if isinstance(steps, str):
+            raise TypeError(f"Schedule got the text {shown(steps)}; give it to parse(text, levels)")
         if not isinstance(steps, Iterable):
             raise TypeError(
                 f"Schedule got a {type(steps).__name__}; give a list of steps, such as "

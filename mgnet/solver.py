@@ -14,6 +14,7 @@ from mgnet import vector
 from mgnet.anderson import Anderson
 from mgnet.best_state import BestState
 from mgnet.callbacks import ends, real_function
+from mgnet.consistency import not_a_hierarchy
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord
 from mgnet.interpreter import Memory, StepData, run
@@ -21,7 +22,7 @@ from mgnet.iterations import Acceleration, Cycles, FixedPoint, KrylovMethod, ite
 from mgnet.krylov import CG, FGMRES, GMRES, BreakdownError
 from mgnet.launched import hint_of_repeated_solve
 from mgnet.level import Level
-from mgnet.limits import check_limits
+from mgnet.limits import check_limits, typed
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
 from mgnet.nullspace import in_range
@@ -97,7 +98,7 @@ class Solver:
         seconds: float = math.inf,
     ):
         if not isinstance(hierarchy, Hierarchy):
-            raise TypeError(f"Solver got a {type(hierarchy).__name__}; it takes a Hierarchy")
+            raise not_a_hierarchy("Solver", hierarchy)
         limits: dict[str, Any] = {"max_cycles": max_cycles, "seconds": seconds}
         check_limits("Solver", rtol=rtol, atol=atol, monitor=monitor, **limits)
         if not isinstance(cycle, str | Schedule):
@@ -136,8 +137,8 @@ class Solver:
             return
         if not isinstance(acceleration, CG | GMRES | FGMRES):
             raise TypeError(
-                f"Solver got acceleration of type {type(acceleration).__name__}; it takes CG(), "
-                "GMRES(), FGMRES(), Anderson() or None"
+                f"Solver got {typed('acceleration', acceleration)}; it takes CG(), GMRES(), "
+                "FGMRES(), Anderson() or None"
             )
         for number, level in enumerate(self.hierarchy):
             if level.matrix is None or level.recenter is not None:

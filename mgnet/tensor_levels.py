@@ -202,9 +202,13 @@ def _checked_device(torch: Any, device: Any, kind: np.dtype) -> Any:
         _ = one @ torch.ones(1, dtype=one.dtype, device=place)
     except (RuntimeError, AssertionError, TypeError) as error:
         told = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        cuda = torch.cuda.is_available()
+        remedy = f"give another device, such as {'cuda' if cuda else 'cpu'!r}"
+        if str(device).startswith("cuda") and not cuda:
+            remedy += ", or install PyTorch for CUDA on a machine with a GPU"
         raise ValueError(
             f"Hierarchy.to got device {shown(device)} and {kind}, for which torch has no sparse "
-            f"product here ({told}); give another device, such as 'cuda' or 'cpu'"
+            f"product here ({told}); {remedy}"
         ) from None
     return place
 

@@ -130,7 +130,7 @@ def test_it_is_reproducible_and_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(
     ("A", "b", "told"),
     [
-        (np.ones((2, 3)), np.ones(2), "square"),
+        (np.ones((2, 3)), np.ones(2), "square and have at least one row"),
         (np.ones((0, 0)), np.ones(0), "square"),
         (np.eye(2) * np.nan, np.ones(2), "not finite"),
         (np.eye(2), np.array([1.0, np.inf]), "not finite"),
@@ -225,7 +225,7 @@ def test_blocks_with_a_null_space_of_their_own(seed):
         ({"b": np.ma.masked_array(np.ones(9), np.arange(9) == 3)}, "got b of type MaskedArray"),
         ({"b": sp.csr_matrix(np.ones((9, 1)))}, "got b as a sparse matrix"),
         ({"matrix": [[1.0, 2.0], [3.0]]}, "got a matrix of type list"),
-        ({"matrix": np.zeros((0, 0))}, "with a row"),
+        ({"matrix": np.zeros((0, 0))}, "have at least one row"),
         ({"matrix": spla.aslinearoperator(np.eye(9))}, "got a matrix of type"),
         ({"near_nullspace": np.ones(5)}, "near_nullspace of shape"),
         ({"near_nullspace": np.full((9, 2), np.nan)}, "give finite numbers"),

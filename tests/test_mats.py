@@ -112,6 +112,8 @@ def test_what_is_spread_over_ranks_is_refused_with_a_remedy(monkeypatch):
     with pytest.raises(TypeError, match=r"^Direct on level 3 got a PETSc Spread that is spread "
                        r"over 2 ranks.*KSPSmoother\('coarse_', .*'redundant'"):  # fmt: skip
         mats.refuse_spread(Spread(), "Direct on level 3")
+    with pytest.raises(TypeError, match=r"^mgnet.solve got .*galerkin\(A, \[P, .*'gamg'"):
+        mats.refuse_spread(Spread(), "mgnet.solve")
 
 
 def test_preconditioners_of_scipy_take_no_mats(petsc):

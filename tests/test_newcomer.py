@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mgnet import (
+    CG,
     Anderson,
     AxisTransfer,
     Backtracking,
@@ -25,6 +26,7 @@ from mgnet import (
     Krylov,
     Level,
     MatrixTransfer,
+    Schedule,
     Solver,
     cascade,
     cycle,
@@ -118,6 +120,46 @@ WRONG = {
     # The solver
     "a matrix": (lambda: Solver(np.eye(3)), TypeError, "ndarray; it takes a Hierarchy"),
     "a list of levels": (lambda: Solver(list(ONE)), TypeError, "list; it takes a Hierarchy"),
+    "a step of one state": (
+        lambda: OneStep(lambda t, dt, u: np.eye(3) @ u, np.ones(3), np.ones(9)).hierarchy(),
+        ValueError,
+        r"a function of one state in a loop: np.stack\(\[one\(.each\) for each in zip",
+    ),
+    "a matrix, with a remedy": (
+        lambda: Solver(np.eye(3)),
+        TypeError,
+        r"from_pyamg\(.*mgnet.solve\(A, b\)$",
+    ),
+    "a problem in time": (
+        lambda: Solver(OneStep(lambda t, dt, u: u, np.ones(2), np.ones(4))),
+        TypeError,
+        r"it takes a Hierarchy: call the method hierarchy\(",
+    ),
+    "a matrix as hierarchy": (
+        lambda: Hierarchy(np.eye(3)),
+        TypeError,
+        "Level objects, finest first; for matrices use Hierarchy.from_pyamg",
+    ),
+    "a text as schedule": (
+        lambda: Schedule("V(1,1)"),
+        TypeError,
+        r"the text 'V\(1,1\)'; give it to parse\(text, levels\)",
+    ),
+    "a class as smoother": (
+        lambda: gallery.poisson(7, smoother=Jacobi),
+        TypeError,
+        "the class Jacobi as a smoother; give an instance",
+    ),
+    "a class as acceleration": (
+        lambda: Solver(ONE, acceleration=CG),
+        TypeError,
+        r"the class CG as acceleration; it takes CG\(\)",
+    ),
+    "two right-hand sides": (
+        lambda: solved(np.ones((15, 2))),
+        ValueError,
+        r"30 entries; .* 15 unknowns; give one right-hand side at a time, such as f\[:, 0\]",
+    ),
     "an open bracket": (lambda: Solver(ONE, "V(1,1"), ValueError, "character 6: .*expected '"),
     "a small letter": (lambda: Solver(ONE, "v(1,1)"), ValueError, "got 'v.1,1.'; expected one of"),
     "no sweeps": (lambda: Solver(ONE, "V"), ValueError, "expected '.' and the sweeps"),
@@ -300,7 +342,7 @@ WRONG = {
     "Adam's class": (
         lambda: knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, torch.optim.Adam),
         TypeError,
-        "type type; give an instance",
+        "the class Adam as a smoother; give an instance",
     ),
     "the coarse start": (
         lambda: solved(None, START, knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, LM)),
@@ -522,7 +564,7 @@ WRONG = {
     "a machine of seconds": (
         lambda: plan(8, 2, 4, "V", 1e-3),
         TypeError,
-        r"machine 0.001; give Machine\(",
+        r"machine 0.001; give, for example, Machine\(",
     ),
     "cycles=3": (lambda: plan(64, 4, cycles=3), ValueError, r"as \(2, 1\)"),
     "a best plan of 0": (lambda: best_plan(0, 1), ValueError, "layers = 0"),

@@ -368,6 +368,8 @@ def test_what_is_refused(hierarchy, given, error, told):
 def test_no_cuda():
     with pytest.raises(ValueError, match=r"device 'cuda'.*not compiled|device 'cuda'.*NVIDIA"):
         gallery.poisson(7).to("cuda")
+    with pytest.raises(ValueError, match="another device, such as 'cpu', or install PyTorch for"):
+        gallery.poisson(7).to("cuda")
 
 
 def test_dense_factors_of_large_levels(monkeypatch):

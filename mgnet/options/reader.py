@@ -116,6 +116,7 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     if not isinstance(options, str):
         raise TypeError(f"init got options {shown(options)}; give one text, as on a command line")
     own, theirs = split_options(argv[1:])
+    _refuse_two_dashes(own)
     try:
         weaker = shlex.split(options, comments=True)
     except ValueError as error:  # an unmatched quote
@@ -129,6 +130,13 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
         atexit.unregister(_warn)  # once, however often a script calls init
         atexit.register(_warn)
     return [*argv[:1], *own]
+
+
+def _refuse_two_dashes(own: Sequence[str]) -> None:
+    for word in own[: own.index("--")] if "--" in own else own:
+        name = re.sub(r"^levels_\d+_|=.*", "", word[8:].lower())
+        if word.startswith("--mgnet_") and name in OPTIONS:
+            raise ValueError(f"option {shown(word)} has two dashes; write {shown(word[1:])}")
 
 
 def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None:

@@ -160,10 +160,11 @@ def find_smoother(name: str, option: str) -> type[Smoother]:
         )
     known = {word.lower(): word for word in [*SMOOTHERS, *_registered]}
     near = difflib.get_close_matches(last[:60].lower(), known, n=1, cutoff=NEAR)
-    nearest = f"the nearest is {known[near[0]]}; " if near else ""
+    linear = ", ".join(word for word, package in SMOOTHERS.items() if package == "mgnet")
+    nearest = f"the nearest is {known[near[0]]}" if near else f"for matrices there are {linear}"
     raise ValueError(
-        f"{option} got {shown(name)}, which is not a smoother; {nearest}if it is one of your own, "
-        "allow it in the script by mgnet.options.register_smoother"
+        f"{option} got {shown(name)}, which is not a smoother; {nearest}; if it is one of your "
+        "own, allow it in the script by mgnet.options.register_smoother"
     )
 
 

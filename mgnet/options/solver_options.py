@@ -24,6 +24,7 @@ from mgnet import (
     StepData,
     parse,
 )
+from mgnet.consistency import not_a_hierarchy
 from mgnet.iterations import Acceleration
 from mgnet.limits import shown
 from mgnet.options.log import logged
@@ -85,8 +86,7 @@ def solver_from_options(
     14
     """
     if not isinstance(hierarchy, Hierarchy):
-        got = type(hierarchy).__name__
-        raise TypeError(f"solver_from_options got a {got}; it takes a Hierarchy: Hierarchy([...])")
+        raise not_a_hierarchy("solver_from_options", hierarchy)
     check_names()
     values = OptionReader(prefix)
     cycle = values.get("cycle", cycle)

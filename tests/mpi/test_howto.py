@@ -25,7 +25,7 @@ def script_with(word: str, folder: Path) -> Path:
 def test_options(request, tmp_path, options, shown):
     if options:
         request.getfixturevalue("petsc")
-    script = script_with("solver_from_options", tmp_path)
+    script = script_with("solver_from_options(gallery", tmp_path)
     command = [sys.executable, str(script), *shlex.split(options)]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert printed.stdout == shown + "\n"
@@ -41,3 +41,11 @@ def test_ranks(mpiexec, tmp_path):
     # Found, not split: what two ranks print at once may run into one line.
     alone, both = (re.findall(r"\d\.\d{3}e-\d\d", mpiexec(script, ranks)) for ranks in (1, 2))
     assert both == 2 * alone and 0.0 < float(alone[0]) < 0.15
+
+
+@pytest.mark.mpi
+def test_a_matrix_of_scipy_over_ranks(mpiexec, tmp_path):
+    script = str(script_with("createAIJ", tmp_path))
+    shown = re.search(r"mpiexec -n 2 python script\.py\n    (RTOL .*)\n", PAGE)
+    assert shown is not None
+    assert [mpiexec(script, ranks).strip() for ranks in (1, 2)] == 2 * [shown[1]]

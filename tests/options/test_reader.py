@@ -33,6 +33,14 @@ def test_split(line, ours, theirs):
     assert split_options(line.split()) == (ours.split(), theirs.split())
 
 
+@pytest.mark.parametrize("word", ["--mgnet_cycle", "--mgnet_levels_2_sweeps", "--mgnet_rtol=1e-3"])
+def test_options_of_mgnet_have_one_dash(word):
+    with pytest.raises(ValueError, match=f"^option '{word}' has two dashes; write '{word[1:]}'$"):
+        init(["x.py", word, "3"])
+    given = ["x.py", "--mgnet_folder", "a", "--", word]  # the script's own
+    assert init(given) == given
+
+
 def test_options_reach_petsc4py(monkeypatch):
     seen = []
     module = SimpleNamespace(Options=lambda: SimpleNamespace(insertString=seen.append, getAll=dict))
@@ -118,7 +126,10 @@ def test_what_nothing_reads_is_named(options):
     [
         (["-options_file"], "option -options_file got no value"),
         (["-options_file", "-mgnet_view"], "option -options_file got no value"),
-        (["-options_file", "none/such"], "-options_file got 'none/such', which is not a file"),
+        (
+            ["-options_file", "none/such"],
+            "option -options_file got 'none/such', which is not a file",
+        ),
         (["-options_file_yaml", "."], "option -options_file_yaml got '.', which is not a file"),
         (["-prefix_push"], "option -prefix_push got no value"),
         (["-prefix_pop"], "option -prefix_pop comes without"),

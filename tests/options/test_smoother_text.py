@@ -41,7 +41,11 @@ def test_with_or_without_the_package():
         ("math.sqrt", "may not import; in the script, allow it by mgnet.options.register_smoother"),
         ("no.such.Thing", "may not import"),
         ("mgnet.Jacoby", "the nearest is Jacobi; "),
-        ("Richardson(0.1)", "not a smoother; if it is .* by mgnet.options.register_smoother$"),
+        (
+            "Richardson(0.1)",
+            "not a smoother; for matrices there are .*GaussSeidel.*; if it is .* by "
+            "mgnet.options.register_smoother$",
+        ),
         ("Jacobi(0.8, 0.9)", r"expected Jacobi\(omega=.*\)$"),
         ("Jacobi(size=1)", r"expected Jacobi\(omega=.*\)$"),
         ("TorchOptimizer", r"expected TorchOptimizer\(\w+"),

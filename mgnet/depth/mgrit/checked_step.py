@@ -18,6 +18,11 @@ StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _SHAPES = re.compile(r"broadcast|mismatch|dimension|shape|size-1|length-1|aligned|sequence|index")
 
 
+SINGLE = (
+    ", or call a function of one state in a loop: np.stack([one(*each) for each in zip(t, dt, u)])"
+)
+
+
 class CheckedStep:
     """A step that may edit its arguments, and whose results are new states of the right shape.
 
@@ -144,7 +149,8 @@ def check_step(
     >>> check_step(step, np.ones(2), np.zeros(4), np.ones(4))
     Traceback (most recent call last):
     ValueError: OneStep got a step that fails for 3 states at once, ndarray (3, 2) of float64, but
-    not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise
+    not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise, or call a
+    function of one state in a loop: np.stack([one(*each) for each in zip(t, dt, u)])
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
     # Unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
@@ -161,7 +167,7 @@ def check_step(
             raise ValueError(
                 "OneStep got a step that cannot take the states, "
                 f"{vector.describe(rows[k])}, with t and dt of shape (1,); it must take many at "
-                f"once, on axis 0: {_together(rows[k], error)}"
+                f"once, on axis 0: {_together(rows[k], error)}{SINGLE}"
             ) from error
     states = np.concatenate(rows)
     scaled = states * (1.0 + np.arange(count) / 2.0).reshape(-1, *[1] * initial.ndim)
@@ -223,7 +229,7 @@ def _check_together(step: StepFunction, t: np.ndarray, dt: np.ndarray, states: n
             raise
         raise ValueError(
             f"OneStep got a step that fails for {len(states)} states at once, "
-            f"{vector.describe(states)}, but not for one; {_together(states, error)}"
+            f"{vector.describe(states)}, but not for one; {_together(states, error)}{SINGLE}"
         ) from error
 
 
@@ -234,7 +240,7 @@ def _says_ours(error: Exception) -> bool:
 
 def _together(states: np.ndarray, error: Exception) -> str:
     if "truth value" in str(error):
-        return "t and dt have shape (steps,), so write np.where for an `if` that asks for an entry"
+        return "t and dt have shape (steps,), so write np.where for an `if` on one of them"
     if "converted to" in str(error):
         return f"{_index(states)}, in place of float(dt)"
     return _index(states)

@@ -235,8 +235,7 @@ def solve_last_layer_(
             got = f"solve_last_layer_ got targets of shape {tuple(y.shape)} and {y.dtype} for real"
             wanted = f"outputs of shape {(len(basis), part.outputs)}; give targets like the outputs"
             raise ValueError(f"{got} {wanted}")
-        rows = torch.cat([basis, y.detach().reshape(-1, part.outputs)], 1)
-        blocks = [triangle(*blocks, rows)]
+        blocks = [triangle(*blocks, torch.cat([basis, y.detach().reshape(-1, part.outputs)], 1))]
         samples += len(x)
     if not samples:
         raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
