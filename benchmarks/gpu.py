@@ -56,6 +56,8 @@ def rows_of(name: str, machine: Machine, ends: float) -> list[Row]:
         told = f"{type(failure).__name__}: {failure}".splitlines()[0]
         rows.append({"part": "failures", "case": name, "failure": told})
         print("  " + line(rows[-1]), flush=True)
+    if not rows:
+        print("  nothing to do without a GPU", flush=True)
     return rows
 
 
@@ -149,9 +151,10 @@ def main() -> None:
         print(name, flush=True)
         rows += rows_of(name, machine, began + given.seconds)
     lines += [line(row) for row in rows]
-    goals = targets(rows)
+    goals = [] if given.dry_run else targets(rows)
     lines += saved.verdicts(goals)
-    print("\n".join(saved.verdicts(goals)))
+    ended = ["a dry run: its times mean nothing"] if given.dry_run else saved.verdicts(goals)
+    print("\n".join(ended))
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
     if given.save:
         kind = "a dry run: times mean nothing" if given.dry_run else "medians of events"
