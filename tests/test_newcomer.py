@@ -369,6 +369,18 @@ WRONG = {
     ),
     "no steps": (lambda: fitted(lambda m: m(X) - Y, max_cycles=0), ValueError, "max_cycles 0"),
     "Adam by name": (lambda: TorchOptimizer("Adam"), TypeError, "'Adam'; give a class"),
+    "an Adam with its parameters": (
+        lambda: TorchOptimizer(torch.optim.Adam(mlp().parameters())),
+        TypeError,
+        "got an instance of Adam; give a class",
+    ),
+    "an Adam as the smoother": (
+        lambda: knot_hierarchy(
+            KNOTS, LeastSquares(KNOTS, (X, Y)), 2, torch.optim.Adam(KNOTS.parameters())
+        ),
+        TypeError,
+        r"smoother of type Adam; give TorchOptimizer\(torch.optim.Adam, ",
+    ),
     "a misspelt option of Adam": (
         lambda: TorchOptimizer(torch.optim.Adam, {"weight_decai": 0.1}),
         ValueError,
@@ -522,7 +534,7 @@ WRONG = {
     "a machine of seconds": (
         lambda: plan(8, 2, 4, "V", 1e-3),
         TypeError,
-        r"machine 0.001; give Machine\(",
+        r"machine 0.001; give, for example, Machine\(",
     ),
     "cycles=3": (lambda: plan(64, 4, cycles=3), ValueError, r"as \(2, 1\)"),
     "a best plan of 0": (lambda: best_plan(0, 1), ValueError, "layers = 0"),
