@@ -13,7 +13,7 @@ between two events of the device, each beside its floor: bytes over the measured
 operations over the measured rate, whichever takes longer.
 
 A part that fails, or for which no time is left, is named in the table and does not stop the others.
---dry-run goes the whole way on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
+--dry-run runs the same steps on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
 kernels; its times mean nothing, and benchmarks/results never gets them.
 """
 

@@ -300,7 +300,7 @@ WRONG = {
     "Adam's class": (
         lambda: knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, torch.optim.Adam),
         TypeError,
-        "type type; give an instance",
+        r"the class Adam as its smoother; give TorchOptimizer\(torch.optim.Adam, ",
     ),
     "the coarse start": (
         lambda: solved(None, START, knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, LM)),
