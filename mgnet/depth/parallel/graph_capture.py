@@ -3,8 +3,8 @@
 In a deep network of small layers, launching kernels from Python takes longer than the kernels. A
 graph contains all launches of a forward or backward pass, with cycles or layer by layer, and
 replays them without Python. PyTorch's `make_graphed_callables` does the capture; what it leaves to
-its callers is done here. Weights are inputs, so gradients that are kept are never those of a later replay; outputs are
-new tensors; a backward pass whose states were overwritten is refused.
+its callers is done here. Weights are inputs, so gradients that are kept are never those of a later
+replay; outputs are new tensors; a backward pass whose states were overwritten is refused.
 """
 
 from __future__ import annotations
