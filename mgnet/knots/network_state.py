@@ -81,7 +81,8 @@ class OptionsInState(torch.nn.Module, ABC):
     def _other_intervals(self, state: Any, prefix: str) -> str:
         """What to say of a state of the same network on other knots, as after `refine`."""
         own = getattr(self, "coefficients", None)
-        if not isinstance(own, torch.nn.ParameterList):
+        degree = self.state_options().get("degree")
+        if not isinstance(own, torch.nn.ParameterList) or degree is None:
             return ""
         saved = [
             getattr(state.get(f"{prefix}coefficients.{n}"), "shape", ()) for n in range(len(own))
@@ -89,7 +90,7 @@ class OptionsInState(torch.nn.Module, ABC):
         alike = [len(s) == 3 and s[::2] == u.shape[::2] for s, u in zip(saved, own, strict=True)]
         if not all(alike) or all(s == u.shape for s, u in zip(saved, own, strict=True)):
             return ""
-        degree, intervals = self.state_options()["degree"], getattr(self, "intervals", None)
+        intervals = getattr(self, "intervals", None)
         theirs = tuple(shape[1] - degree for shape in saved)
         return (
             f"{type(self).__name__} got the state of a network with intervals={theirs}, but this "
