@@ -84,7 +84,7 @@ class OptionsInState(torch.nn.Module, ABC):
         degree = self.state_options().get("degree")
         if not isinstance(own, torch.nn.ParameterList) or degree is None:
             return ""
-        saved = [
+        saved: list[Any] = [
             getattr(state.get(f"{prefix}coefficients.{n}"), "shape", ()) for n in range(len(own))
         ]
         alike = [len(s) == 3 and s[::2] == u.shape[::2] for s, u in zip(saved, own, strict=True)]

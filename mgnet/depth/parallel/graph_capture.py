@@ -1,10 +1,10 @@
 """`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
 
-In a deep network of small layers, launching kernels from Python takes longer than the kernels. A
-graph contains all launches of a forward or backward pass, with cycles or layer by layer, and
-replays them without Python. PyTorch's `make_graphed_callables` does the capture; what it leaves to
-its callers is done here. Weights are inputs, so gradients that are kept are never those of a later
-replay; outputs are new tensors; a backward pass whose states were overwritten is refused.
+In a deep network of small layers the host's launches take longer than the work. A graph has all of
+them, of a forward or of a backward pass, be it cycles or a march, and Python takes no part in it.
+The capture itself is PyTorch's `make_graphed_callables`; what it leaves to its callers is done
+here. Weights are inputs, so gradients that are kept are never those of a later replay; outputs are
+new tensors; a backward pass whose states were overwritten is refused.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ KEPT = "_setups", "calls", "control", "_warned", "last_forward", "last_backward"
 
 
 def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> GraphedLayers:
-    """Capture the forward and backward passes of a module as two CUDA graphs, for inputs like x.
+    """The forward and the backward pass of a module as two CUDA graphs, for inputs like x.
 
-    The result is called like the module and gives the same numbers, without Python between kernels.
-    Gradients reach x, the side inputs and the module's parameters, and each replay uses the values
-    that an optimizer has written to the parameters. Dropout has new masks in each replay, running
-    statistics are updated. If a state is not finite, a replay gives NaN, where the module itself
-    would raise FloatingPointError.
+    The result is called as the module is, and gives its numbers without Python between two kernels:
+    gradients reach x, the side inputs and the module's parameters, whose changes in place, by an
+    optimizer, each replay sees. Dropout has new masks in each replay, running statistics are
+    updated. A replay that meets a state that is not finite gives NaN, where the module itself would
+    raise FloatingPointError.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
         On a GPU, with `mode="serial"`, or with cycles and `FixedCycles`: other controls read norms
         after each cycle.
     x : Tensor
-        An example of the inputs. Its values do not matter; all calls need its shape, precision and
-        device. Later inputs may require a gradient only if it does.
+        An example of the inputs. Its values do not matter; its shape, precision and device are
+        those of all calls. Whether it requires a gradient says whether later ones may.
     **side : Tensor
         Side inputs, by name, as in `ODENet.forward`.
 
@@ -73,11 +73,11 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     Raises
     ------
     TypeError, ValueError
-        If the module or its inputs cannot be captured; the sentence says why.
+        For what no graph can have: one sentence each.
 
     Notes
     -----
-    Tested with a recorder in place of CUDA graphs; it has not been run on a GPU yet. Based on
+    Tested with a recorder in place of CUDA graphs: it has not been run on a GPU yet. Source:
     `torch.cuda.make_graphed_callables`.
 
     Examples
@@ -94,10 +94,10 @@ the module and its inputs there, as by .to("cuda")
 
 
 class GraphedLayers:
-    """The result of `capture_graph`: a function of x and the same side inputs, by two CUDA graphs.
+    """What `capture_graph` gives: a function of x, and of the same side inputs, by two CUDA graphs.
 
-    Each call replays the forward graph, and each backward pass the backward one. They share one set
-    of memory, so only the last call has a backward pass; that of an earlier one is a RuntimeError.
+    Each call replays the forward graph, and each backward pass the backward one. Both have one set
+    of memory: a backward pass is that of the last call, and of another one it is a RuntimeError.
     There are no derivatives of gradients.
 
     Parameters
@@ -108,7 +108,7 @@ class GraphedLayers:
     Attributes
     ----------
     last_forward, last_backward : PassReport
-        The cycles of the last replays. Reading them makes the host wait for the device.
+        What the cycles of the last replays did. To ask makes the host wait for the device.
 
     Raises
     ------
