@@ -14,7 +14,7 @@ operations over the measured rate, whichever takes longer.
 
 A part that fails, or for which no time is left, is named in the table and does not stop the others.
 Results are saved after each part, and a process that hangs ends itself.
---dry-run goes the whole way on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
+--dry-run runs the same steps on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
 kernels; its times mean nothing, and benchmarks/results never gets them.
 """
 
@@ -59,6 +59,8 @@ def rows_of(name: str, machine: Machine, ends: float) -> list[Row]:
         told = f"{type(failure).__name__}: {failure}".splitlines()[0]
         rows.append({"part": "failures", "case": name, "failure": told})
         print("  " + line(rows[-1]), flush=True)
+    if not rows:
+        print("  nothing to do without a GPU", flush=True)
     return rows
 
 
@@ -155,11 +157,12 @@ def main() -> None:
     for name in given.parts:
         print(name, flush=True)
         rows += rows_of(name, machine, began + given.seconds)
-        goals = targets(rows)
+        goals = [] if given.dry_run else targets(rows)
         if given.save:  # after every part: the next one may end the process
             lines = [*head, *map(line, rows), *saved.verdicts(goals)]
             saved.save(given.save, "gpu", setting, rows, goals, "\n".join(lines))
-    print("\n".join(saved.verdicts(targets(rows))))
+    ended = [] if given.dry_run else saved.verdicts(targets(rows))
+    print("\n".join(ended or ["a dry run: its times mean nothing"]))
     print(f"{time.perf_counter() - began:.0f} s", flush=True)
     faulthandler.cancel_dump_traceback_later()
 

@@ -110,11 +110,7 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             "must be square"
         )
     for part in (level.smoother, level.post_smoother or level.smoother):
-        if not isinstance(part, Smoother):
-            raise TypeError(
-                f"level {number} has {typed('a smoother', part)}; "
-                "give an instance of a Smoother, such as Jacobi()"
-            )
+        _check_smoother(number, part)
     if coarser is None:
         if level.transfer is not None:
             raise ValueError(
@@ -129,6 +125,16 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
         )
     if isinstance(level.transfer, MatrixTransfer):
         _check_shapes(number, level.transfer, (level.unknowns, coarser.unknowns))
+
+
+def _check_smoother(number: int, part: Any) -> None:
+    if isinstance(part, Smoother):
+        return
+    kind = part if isinstance(part, type) else type(part)
+    remedy = "an instance of a Smoother, such as Jacobi()"
+    if kind.__module__.startswith("torch.optim"):
+        remedy = f'TorchOptimizer(torch.optim.{kind.__name__}, {{"lr": 1e-3}}) of mgnet.training'
+    raise TypeError(f"level {number} has {typed('a smoother', part)}; give {remedy}")
 
 
 def _check_shapes(number: int, transfer: MatrixTransfer, unknowns: tuple[int, int]) -> None:

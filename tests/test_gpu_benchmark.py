@@ -50,6 +50,7 @@ def test_the_whole_way_without_a_gpu(result):
     parts = {row["part"] for row in rows}
     assert parts == {"checks", "spline layer", "layers", "solvers", "Burgers"}
     assert "dry run: times mean nothing" in result["setting"]
+    assert not result["targets"]  # no verdict on such times
     for row in rows:
         assert all(isinstance(value, str | int | float) for value in row.values())
         if row["part"] == "checks":
@@ -95,6 +96,11 @@ def rows_of(script, section, ends=60.0):
     script["SECTIONS"]["splines"] = section
     machine = script["Machine"](torch.device("cpu"), True)
     return script["rows_of"]("splines", machine, time.perf_counter() + ends)
+
+
+def test_a_part_without_rows_says_why(script, capsys):
+    assert not rows_of(script, lambda machine: iter(()))
+    assert "nothing to do without a GPU" in capsys.readouterr().out
 
 
 def test_a_part_that_fails_keeps_its_rows_and_is_named(script):

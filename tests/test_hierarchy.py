@@ -46,7 +46,7 @@ def changed(number, **changes):
         (lambda: [], ValueError, "Hierarchy got no levels; give at least one Level"),
         (lambda: [Level(A, Jacobi(), MatrixTransfer(P)), A], TypeError, "level 1 is a csr_matrix"),
         (changed(1, operator=3.0), TypeError, "level 1 has an operator of type float; give a cal"),
-        (changed(1, smoother=Jacobi), TypeError, "level 1 has a smoother of type ABCMeta; give an"),
+        (changed(1, smoother=Jacobi), TypeError, "level 1 has the class Jacobi as a smoother"),
         (changed(0, post_smoother="GS"), TypeError, "level 0 has a smoother of type str"),
         (changed(2, smoother=None), TypeError, "level 2 has a smoother of type NoneType"),
         (changed(2, transfer=MatrixTransfer(P)), ValueError, "level 2 is the coarsest but has a"),

@@ -342,7 +342,7 @@ WRONG = {
     "Adam's class": (
         lambda: knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, torch.optim.Adam),
         TypeError,
-        "the class Adam as a smoother; give an instance",
+        r"the class Adam as a smoother; give TorchOptimizer\(torch.optim.Adam, ",
     ),
     "the coarse start": (
         lambda: solved(None, START, knot_hierarchy(KNOTS, LeastSquares(KNOTS, (X, Y)), 2, LM)),
@@ -411,6 +411,18 @@ WRONG = {
     ),
     "no steps": (lambda: fitted(lambda m: m(X) - Y, max_cycles=0), ValueError, "max_cycles 0"),
     "Adam by name": (lambda: TorchOptimizer("Adam"), TypeError, "'Adam'; give a class"),
+    "an Adam with its parameters": (
+        lambda: TorchOptimizer(torch.optim.Adam(mlp().parameters())),
+        TypeError,
+        "got an instance of Adam; give a class",
+    ),
+    "an Adam as the smoother": (
+        lambda: knot_hierarchy(
+            KNOTS, LeastSquares(KNOTS, (X, Y)), 2, torch.optim.Adam(KNOTS.parameters())
+        ),
+        TypeError,
+        r"smoother of type Adam; give TorchOptimizer\(torch.optim.Adam, ",
+    ),
     "a misspelt option of Adam": (
         lambda: TorchOptimizer(torch.optim.Adam, {"weight_decai": 0.1}),
         ValueError,

@@ -1,6 +1,7 @@
 """Laws of what builds the pages: formulas, what the copy button copies, and links."""
 
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def test_every_transcript_of_the_pages_runs_without_its_prompts():
     for page in sorted((ROOT / "docs").glob("*.md")):
         for block in page.read_text().split("```pycon\n")[1:]:
             compile(typed(block.split("```")[0]) or "", str(page), "exec")
+
+
+def test_no_line_within_code_of_a_paragraph_starts_a_list():
+    """A code span that a line break cuts before "- x" ends there, and the rest is an item."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for paragraph in text.split("\n\n"):
+            lines = paragraph.split("\n")
+            for n, line in enumerate(lines[1:], 1):
+                within = "\n".join(lines[:n]).count("`") % 2
+                assert not (within and re.match(r" *([-*+]|\d+[.)]|#+|>) ", line)), (page, line)
 
 
 def test_commands_are_copied_without_prompts_and_output():

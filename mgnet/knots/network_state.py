@@ -69,11 +69,33 @@ class OptionsInState(torch.nn.Module, ABC):
         saved = state_dict.get(f"{prefix}_extra_state")
         if own and saved is not None:
             check_options(type(self).__name__, decode(saved), self.state_options())
+        told = self._other_intervals(state_dict, prefix)
+        if told:
+            lists[-1].append(told)  # beside torch's sentences about the shapes
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, *lists
         )
         if own:
             allow_without_extra_state(prefix, missing_keys)
+
+    def _other_intervals(self, state: Any, prefix: str) -> str:
+        """What to say of a state of the same network on other knots, as after `refine`."""
+        own = getattr(self, "coefficients", None)
+        degree = self.state_options().get("degree")
+        if not isinstance(own, torch.nn.ParameterList) or degree is None:
+            return ""
+        saved: list[Any] = [
+            getattr(state.get(f"{prefix}coefficients.{n}"), "shape", ()) for n in range(len(own))
+        ]
+        alike = [len(s) == 3 and s[::2] == u.shape[::2] for s, u in zip(saved, own, strict=True)]
+        if not all(alike) or all(s == u.shape for s, u in zip(saved, own, strict=True)):
+            return ""
+        intervals = getattr(self, "intervals", None)
+        theirs = tuple(shape[1] - degree for shape in saved)
+        return (
+            f"{type(self).__name__} got the state of a network with intervals={theirs}, but this "
+            f"one has intervals={intervals}; make the network with intervals={theirs}"
+        )
 
 
 def copy_with(

@@ -49,6 +49,20 @@ def made(kind, options, seed=0, **others):
     return kind([2, 3, 1], **options, **others, generator=generator)
 
 
+@pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
+@pytest.mark.parametrize("holder", [lambda net: net, lambda net: torch.nn.Sequential(net)])
+def test_a_state_of_a_refined_network_says_how_to_make_one(kind, holder):
+    network, fine = (kind([2, 3, 1], intervals=n, degree=2) for n in (3, 6))
+    state = holder(network.refine()).state_dict()
+    with pytest.raises(RuntimeError, match=r"intervals=\(3, 3\); make .* intervals=\(6, 6\)"):
+        holder(network).load_state_dict(state)
+    holder(fine).load_state_dict(state)
+    wider = kind([2, 4, 1], intervals=6, degree=2)
+    with pytest.raises(RuntimeError, match="size mismatch") as refused:
+        holder(wider).load_state_dict(state)
+    assert "make the network" not in str(refused.value)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_of_other_options_is_refused_and_nothing_is_written(kind, seed):

@@ -35,12 +35,12 @@ def check_capture(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -
     --------
     >>> check_capture(nn.Linear(2, 2), torch.ones(1, 2), {})
     Traceback (most recent call last):
-    TypeError: capture_graph got a Linear and a Tensor; give a LayerParallel and a tensor (for \
-other modules: torch.cuda.make_graphed_callables)
+    TypeError: capture_graph got (Linear, Tensor); give a LayerParallel and a tensor (for other \
+modules: torch.cuda.make_graphed_callables)
     """
     if not isinstance(parallel, LayerParallel) or not isinstance(x, Tensor):
         raise TypeError(
-            f"capture_graph got a {type(parallel).__name__} and a {type(x).__name__}; give a "
+            f"capture_graph got ({type(parallel).__name__}, {type(x).__name__}); give a "
             "LayerParallel and a tensor (for other modules: torch.cuda.make_graphed_callables)"
         )
     check_calls("capture_graph", parallel, LayerParallel, ("__call__", "forward"))

@@ -63,5 +63,5 @@ def settings_from_state(
     except (AttributeError, KeyError, TypeError):
         raise ValueError(
             f"LayerParallel got the extra state of another module, with {', '.join(told)}; "
-            "load the state_dict of a LayerParallel module"
+            "load the state_dict of a LayerParallel module, or that of an ODENet into its net"
         ) from None

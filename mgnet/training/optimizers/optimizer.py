@@ -37,8 +37,10 @@ def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
         If it is not, or an option is unknown.
     """
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        made = isinstance(kind, torch.optim.Optimizer)  # whose repr has many lines
+        got = f"an instance of {type(kind).__name__}" if made else repr(kind)
         raise TypeError(
-            f"{owner} got {kind!r}; give a class of optimizers and its options, "
+            f"{owner} got {got}; give a class of optimizers and its options, "
             f'such as {owner}(torch.optim.Adam, {{"lr": 1e-3}})'
         )
     if not isinstance(options, Mapping):

@@ -16,7 +16,7 @@ from mgnet.depth.parallel.graph_capture import GraphedLayers
 from tests.depth.graph_recorder import Reads, use_device_thread, use_graphs
 from tests.depth.layer_cases import CASES, around, inputs, passes, plain
 
-pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel goes on training")
+pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel continues training")
 
 
 def captured(name, monkeypatch, generator):
@@ -229,6 +229,26 @@ def test_what_a_graph_would_not_follow_is_refused(monkeypatch, what):
     changed(what, parallel)
     with pytest.raises(RuntimeError, match=f"captured before {what}.*capture_graph again"):
         graphed(x)
+
+
+def test_a_validation_between_two_replays(monkeypatch):
+    """As the page says: by the module itself, in eval mode and for another number of samples."""
+    use_graphs(monkeypatch)
+    block = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2), nn.BatchNorm1d(4))
+    parallel = LayerParallel(around(block, 8))
+    graphed = capture_graph(parallel, torch.randn(5, 3))
+    graphed(torch.randn(5, 3)).sum().backward()
+    with torch.no_grad():
+        assert parallel.eval()(torch.randn(7, 3)).isfinite().all()
+    parallel.train()
+    graphed(torch.randn(5, 3)).sum().backward()
+
+
+def test_weights_in_sixteen_bits_are_captured(monkeypatch):
+    use_graphs(monkeypatch)
+    parallel = LayerParallel(around(plain(), 8)).bfloat16()
+    x = torch.randn(5, 3, dtype=torch.bfloat16)
+    assert torch.equal(capture_graph(parallel, x)(x), parallel(x))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mgnet.depth.parallel.history import History
 from tests.depth.graph_recorder import OnHost, Reads, on_no_device, use_device
 from tests.depth.layer_cases import CASES, around, inputs, passes, plain
 
-pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel goes on training")
+pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel continues training")
 
 
 # All others are counted where they are captured, in `test_graph_capture.py`.

@@ -335,7 +335,7 @@ def test_refusals():
     kan = KAN([2, 3, 1], 16)
     with pytest.raises(TypeError, match="give a class of optimizers and its options"):
         MultilevelGradient(torch.optim.Adam(kan.parameters()), kan)
-    with pytest.raises(ValueError, match=r"got the option 'rate', which Adam has not"):
+    with pytest.raises(ValueError, match=r"got the option 'rate', which Adam does not have"):
         MultilevelGradient(torch.optim.Adam, kan, {"rate": 1.0})
     for options in (None, ["lr"], 1e-3):
         with pytest.raises(TypeError, match=r"got options of type \w+; give a mapping of keyword"):
