@@ -55,7 +55,7 @@ def layer_hierarchy(
     Parameters
     ----------
     propagator : Propagator
-        The steps over layers of any level.
+        Computes the steps over the layers of every level.
     layers : int
         Number of layers, N, at least 1; the last interval of a level may be short.
     initial : state
