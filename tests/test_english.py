@@ -151,3 +151,8 @@ def test_a_sample_has_the_wanted_number_of_sentences(capsys):
     assert len(rows) == 7 and re.fullmatch(r"7 of \d+ sentences, seed 1", last)
     for row in rows:
         assert re.match(r"(docs/concepts\.md|mgnet/solver\.py):\d+: .*\w", row)
+
+
+def test_lines_are_right_after_formulas_and_links_of_several_lines(tmp_path):
+    text = "First\n\n$$\na\n$$\n\nsee [a\npage](a\nb.md) and\nmade of parts\n"
+    assert ":10: 'made of'" in phrases(text, ".md", tmp_path)[0]

@@ -323,7 +323,8 @@ class MarchedLayers:
         Parameters
         ----------
         gradient : Tensor
-            The gradient for the state after all layers or, if `of_all`, after each of them.
+            The gradient with respect to the state after all layers or, if `of_all`, the states
+            after each of them.
         """
         start, _, found = self.returned(gradient, self.before())
         return start, found

@@ -103,7 +103,7 @@ def solve(
 
 
 class _Solve(torch.autograd.Function):
-    """(u_0, inputs, weights) -> u_0 .. u_T."""
+    """Map (u_0, inputs, weights) to u_0 .. u_T."""
 
     @staticmethod
     def forward(
