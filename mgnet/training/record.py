@@ -1,4 +1,4 @@
-"""The history of a training as data: loss against gradient evaluations, work and seconds."""
+"""The history of a training run as data: loss against gradient evaluations, work and seconds."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ STREAMS = 4  # more small kernels at once seldom fit
 
 
 def side_by_side(calls: Sequence[Callable[[], Any]], like: Tensor) -> list[Any]:
-    """The results of calls of which none needs another's; elsewhere than on a GPU in turn.
+    """The results of independent calls, which run one after another except on a GPU.
 
     The current stream waits for all of them, so that what follows on it may use every result. The
     calls may be traced programs alone: code of users could share, without a word, what it makes

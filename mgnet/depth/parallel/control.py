@@ -89,7 +89,7 @@ def summarize(
 
 @dataclass(frozen=True)
 class FixedCycles:
-    """A fixed number of cycles, as in published layer-parallel trainings.
+    """A fixed number of cycles, as in published layer-parallel training runs.
 
     Parameters
     ----------

@@ -49,11 +49,11 @@ KEPT = "_setups", "calls", "control", "_warned", "last_forward", "last_backward"
 def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> GraphedLayers:
     """The forward and the backward pass of a module as two CUDA graphs, for inputs like x.
 
-    The result is called as the module is, and gives its numbers without Python between two kernels:
-    gradients reach x, the side inputs and the module's parameters, whose changes in place, by an
-    optimizer, each replay sees. Dropout has new masks in each replay, running statistics are
-    updated. A replay that meets a state that is not finite gives NaN, where the module itself would
-    raise FloatingPointError.
+    The result is called like the module and gives the same numbers, without Python between two
+    kernels. Gradients reach x, the side inputs and the module's parameters, and each replay uses
+    the current values of the parameters, which an optimizer changes in place. Each replay draws new
+    dropout masks and updates running statistics. If a state is not finite, a replay gives NaN,
+    where the module itself would raise FloatingPointError.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
         after each cycle.
     x : Tensor
         An example of the inputs. Its values do not matter; its shape, precision and device are
-        those of all calls. Whether it requires a gradient says whether later ones may.
+        those of all calls. Inputs of calls may require a gradient only if it does.
     **side : Tensor
         Side inputs, by name, as in `ODENet.forward`.
 
@@ -73,7 +73,7 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     Raises
     ------
     TypeError, ValueError
-        For what no graph can have: one sentence each.
+        If something cannot be captured in a CUDA graph. The message gives the reason.
 
     Notes
     -----
@@ -94,10 +94,11 @@ the module and its inputs there, as by .to("cuda")
 
 
 class GraphedLayers:
-    """What `capture_graph` gives: a function of x, and of the same side inputs, by two CUDA graphs.
+    """Result of `capture_graph`: a function of x and the same side inputs, as two CUDA graphs.
 
-    Each call replays the forward graph, and each backward pass the backward one. Both have one set
-    of memory: a backward pass is that of the last call, and of another one it is a RuntimeError.
+    Each call replays the forward graph, and each backward pass the backward one. Both use
+    the same memory, so only the last call has a backward pass; that of any other call raises a
+    RuntimeError.
     There are no derivatives of gradients.
 
     Parameters

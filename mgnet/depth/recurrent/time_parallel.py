@@ -73,7 +73,7 @@ class TimeParallel(nn.Module):
     relaxation : str or sequence of str
         `F`, `FCF`, ... for all levels, or for each level from the finest.
     control : CyclesToTolerance or FixedCycles, optional
-        Number of cycles; by default as many as needed for an error of 1e-6, or for rounding.
+        Number of cycles; by default as many as needed for an error of 1e-6, or of rounding size.
     mode : {"mgrit", "serial", "auto"}
         "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
         with numba, else PyTorch's own loop over time, if available. "auto" measures both in the
