@@ -77,7 +77,7 @@ class History:
         self._waiting.append((CHANGE, ends))
 
     def look(self, points: Tensor) -> None:
-        """Look for NaN and Inf at the C-points, without reading what is seen."""
+        """Look for NaN and Inf at the C-points, and leave the result on the device."""
         own = own_points(points, self.reverse)
         if own.numel():
             seen = own.detach().isfinite().flatten(1).all(1).logical_not_()

@@ -42,6 +42,7 @@ def holds(check: torch.Tensor) -> bool:
     Parameters
     ----------
     check : tensor of bool, of shape ()
+        The check.
 
     Examples
     --------
@@ -58,7 +59,7 @@ def holds(check: torch.Tensor) -> bool:
 def deferred() -> Iterator[list[torch.Tensor]]:
     """Assume that checks hold, and yield their list, to be read with other numbers.
 
-    Who finds that one failed has to begin again without this.
+    If one turns out to have failed, the caller must start again without `deferred`.
 
     Examples
     --------
@@ -77,7 +78,7 @@ def deferred() -> Iterator[list[torch.Tensor]]:
 
 
 def read(numbers: Sequence[torch.Tensor]) -> list[float]:
-    """Numbers of a device in one transfer, as float64.
+    """Read numbers from a device in one transfer, as float64.
 
     Parameters
     ----------

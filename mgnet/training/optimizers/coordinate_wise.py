@@ -23,7 +23,6 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
 
     Four steps are taken on small random arrays. They are repeated with one other gradient, which
     must not change any other coefficient, and from another start, which must not change any step.
-    change no other coefficient, and once more from elsewhere, which must change no step.
 
     Parameters
     ----------
