@@ -34,7 +34,7 @@ class Row(NamedTuple):
     evaluations : float
         Number of gradient evaluations on all levels.
     work : float
-        The same in work units: gradient evaluations of level 0.
+        Work in work units: gradient evaluations of level 0.
     seconds : float
         Wall time of the steps.
 

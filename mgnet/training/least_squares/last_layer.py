@@ -165,10 +165,8 @@ class LinearPart:
         close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(terms.max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
             got = f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}"
-            wanted = (
-                "its last module must be a Linear, or spline coefficients with the outputs last"
-            )
-            raise ValueError(f"{got}; {wanted}")
+            need = "its last module must be a Linear, or spline coefficients with the outputs last"
+            raise ValueError(f"{got}; {need}")
 
 
 def solve_last_layer_(
