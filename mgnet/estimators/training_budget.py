@@ -276,7 +276,7 @@ class SweepLines:
 class BudgetedSmoother(Smoother):
     """Runs another smoother sweep by sweep, as long as the budget allows.
 
-    Its memory is (that smoother's class, its memory).
+    The memory is a tuple of the class and the memory of the other smoother.
 
     Parameters
     ----------
