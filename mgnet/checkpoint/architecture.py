@@ -172,7 +172,7 @@ def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
     Raises
     ------
     ValueError
-        If this is not such a description.
+        If the object is not such a description.
 
     Examples
     --------

@@ -174,7 +174,7 @@ def refuse_batches(gradient: Tensor) -> None:
     Raises
     ------
     RuntimeError
-        If it is a batch.
+        If the gradient is a batch of gradients.
 
     Examples
     --------

@@ -153,7 +153,7 @@ class LinearPart:
         Raises
         ------
         ValueError
-            If it is not.
+            If the network is not linear in its last layer.
         """
         with torch.no_grad():
             outputs = call_with(self.network, parameters, (x,)).reshape(-1, self.outputs)

@@ -91,7 +91,7 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     Raises
     ------
     TypeError
-        If it is neither.
+        If the optimizer uses it in another way.
 
     Examples
     --------
