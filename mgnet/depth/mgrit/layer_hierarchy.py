@@ -300,7 +300,7 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     levels : int
         Number of levels.
     text : str
-        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other texts of `newton_of`
+        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other strings of `newton_of`
         mean a sweep on the finest level, whose smoother is then the `NewtonSweep`.
 
     Returns
