@@ -128,7 +128,9 @@ def targets_of(runs: list[Run], asked: float) -> list[saved.Row]:
             measured += f" of {len(values)} seeds; best other method: {best}"
             goal = f"at least {least:g} times on every seed, {middle:g} in the median"
             met = min(values) >= least and statistics.median(values) >= middle
-            about = f"below the best general method, {CASES[case].title}, {title}"
+            about = (
+                f"factor below the error of the best general method, {CASES[case].title}, {title}"
+            )
             told.append(saved.target(about, goal, measured, met))
     return told
 

@@ -166,10 +166,12 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
     for row in (tight, fixed):
         apart = abs(row["parallel_mean"] - serial["serial_mean"])
         allowed = serial["serial_deviation"]
-        name = f"{row['method']}: mean accuracy, from that of training step by step, in percent"
-        goal = f"at most one standard deviation of that, {allowed:.2f}"
+        name = f"{row['method']}: difference of the mean accuracy from step-by-step training"
+        name += ", in percent"
+        goal = f"at most one standard deviation of the latter, {allowed:.2f}"
         found.append(saved.target(name, goal, f"{apart:.2f}", apart <= allowed))
-    name = f"{tight['method']}: predictions of cycles and of steps that differ, of a seed"
+    name = f"{tight['method']}: largest number of predictions per seed that differ"
+    name += " between cycles and steps"
     most = tight["differ_largest"]
     return [*found, saved.target(name, "none", f"{most}", not most)]
 

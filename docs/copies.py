@@ -16,7 +16,7 @@ def typed(text: str) -> str | None:
 
 
 def with_copies(html: str) -> str:
-    """Name the text to copy at every transcript, in the attribute that the theme's button reads."""
+    """Add to each transcript the attribute with the text that the theme's button copies."""
 
     def block(match: re.Match) -> str:
         text = typed(unescape(re.sub(r"<[^>]*>", "", match["code"])))

@@ -23,7 +23,7 @@ class Anderson:
 
     Let `g` be one cycle and `d(u) = g(u) - u` the change it makes. The next state is the
     combination of the last states and of their cycles `g(u)` whose change has the smallest norm
-    (the norm of the hierarchy). For a linear equation these are the iterates of GMRES
+    (the norm of the hierarchy). For a linear equation, these are the iterates of GMRES
     preconditioned by the cycle (theorem 2.2 of the source). Source: Walker and Ni, SIAM J. Numer.
     Anal. 49 (2011) 1715, doi 10.1137/10078356X, algorithm AA in the unconstrained form (2.2), with
     damping.
@@ -90,7 +90,7 @@ class Iterates:
     anderson : Anderson
         Parameters of the acceleration.
     dot, norm : callable
-        Inner product and norm of the hierarchy. Under MPI all ranks then get the same numbers and
+        Inner product and norm of the hierarchy. Under MPI, all ranks then get the same numbers and
         make the same decisions.
 
     Examples

@@ -91,7 +91,7 @@ class BlockGaussSeidel(Smoother):
 
     It is point relaxation of `D^-1 A`, where D is the block diagonal, and runs in the same loops:
     compiled with numba if that is installed (`pip install "mgnet-solvers[fast]"`), otherwise with
-    SciPy's triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with
+    SciPy's triangular factors. On a nonlinear level, each sweep is `u + (D + L)^-1 (f - A(u))` with
     the Jacobian of the first visit.
 
     Parameters

@@ -83,7 +83,7 @@ def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
 class _Interpolation:
     """Cubic interpolation whose matrix is built on first use, which is in nested iteration only.
 
-    On the finest level it needs more memory than the rest of a hierarchy.
+    On the finest level, it needs more memory than the rest of a hierarchy.
     """
 
     def __init__(self, coarse: tuple[int, ...]):

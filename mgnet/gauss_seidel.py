@@ -26,7 +26,7 @@ class GaussSeidel(Smoother):
     """Gauss-Seidel relaxation over the rows of a sparse matrix.
 
     Sweeps are compiled with numba if that is installed (`pip install "mgnet-solvers[fast]"`);
-    otherwise they use SciPy's triangular factors. On a nonlinear level each sweep is
+    otherwise they use SciPy's triangular factors. On a nonlinear level, each sweep is
     `u + (D + L)^-1 (f - A(u))` with the Jacobian of the first visit.
 
     Parameters

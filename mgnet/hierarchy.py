@@ -203,9 +203,9 @@ class Hierarchy(Sequence[Level]):
     def check(self, u: State, seed: int = 0) -> str:
         """Test the laws that the parts must obey, at `u` and at random states; a line for each.
 
-        These are the adjoints of transfers and Jacobians, inject after prolong, gradients by
-        differences, nesting and recentering; that functions of the user edit nothing and keep kinds
-        and shapes; and that a call for all layers agrees with calls for each.
+        The tests compare adjoints of transfers and Jacobians, inject after prolong, gradients with
+        differences, and calls for all layers with calls for each; and they check nesting,
+        recentering, and that the user's functions edit nothing and keep kinds and shapes.
 
         Parameters
         ----------

@@ -33,7 +33,7 @@ class ILU(Smoother):
     """Relaxation `u + (L U)^-1 (f - A(u))` with an incomplete factorization of the matrix.
 
     It suits convection, jumping coefficients and moderate anisotropy in unknown directions; the
-    result depends on the order of the unknowns. On a nonlinear level the Jacobian of the first
+    result depends on the order of the unknowns. On a nonlinear level, the Jacobian of the first
     visit is factorized. ILU(0) of a symmetric matrix is symmetric, which `cg` around a cycle
     requires; with `drop_tol` it is not. For factors with a level of fill, ILU(k), use PETSc's:
     `mgnet.petsc.KSPSmoother` with

@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     """Complete state of a run: with schedule and hierarchy it determines all further steps.
 
     Its contents are never edited later, so it can be kept: `run(..., resume=progress)` continues
-    from it with bitwise the same results. `mgnet.checkpoint.checkpoint` writes it to files.
+    from it with bitwise identical results. `mgnet.checkpoint.checkpoint` writes it to files.
 
     Attributes
     ----------

@@ -103,7 +103,7 @@ def compiles(*dtypes: np.dtype) -> bool:
 def multiply(matrix: Any, u: Any) -> Any:
     """Compute `matrix @ u`; for CSR matrices and flat arrays with the loop inside SciPy's `@`.
 
-    For small matrices the overhead of `@` takes longer than the loop.
+    For small matrices, the overhead of `@` takes longer than the loop.
 
     Examples
     --------

@@ -96,7 +96,6 @@ class FGMRES:
     cycles are stored, so the state is available at any time without a further cycle. The method
     stores 2 `restart` + 1 states. Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi
     10.1137/0914028.
-    Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi 10.1137/0914028.
 
     Parameters
     ----------

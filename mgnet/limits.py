@@ -157,7 +157,7 @@ def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer of at least `least`, however large; booleans do not count.
 
-    For sizes, where an integer that is too large is refused because of its memory.
+    Use it for sizes: one that is too large is refused later, because of its memory.
 
     Parameters
     ----------

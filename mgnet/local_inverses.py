@@ -172,7 +172,7 @@ def _inverted(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def balancing(
     rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Powers of two that scale the entries of rows and columns to about one; None if they are.
+    """Powers of two that scale the entries of rows and columns to about one; None if not needed.
 
     With this scaling, different units do not make a matrix look singular. The logarithms of the
     factors are a least-squares fit of those of the entries. Source: Curtis and Reid, J. Inst. Maths

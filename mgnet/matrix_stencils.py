@@ -84,7 +84,7 @@ def _by_indices(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...])
 
 
 def _by_distance(matrix: Any, shape: tuple[int, ...]) -> Stencils | None:
-    """The same from the distances of columns to rows, which is faster; None if that fails."""
+    """Find stencils faster, by the distances of columns from rows; None if that fails."""
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     offsets = sorted(product((-1, 0, 1), repeat=len(shape)), key=np.count_nonzero)
     distances = {offset: int(np.dot(offset, strides)) for offset in offsets}

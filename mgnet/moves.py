@@ -1,6 +1,6 @@
 """Actions of the steps of a schedule on one level and between two: sweeps, descents, corrections.
 
-Smoothers and transfers of the user are called here. If they edit their arguments or return an
+The user's smoothers and transfers are called here. If they edit their arguments or return an
 invalid result, the error names the level, the class and the method.
 """
 

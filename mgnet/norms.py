@@ -144,7 +144,7 @@ def is_finite(u: State) -> bool:
 
 
 def binary_exponent(value: float) -> int:
-    """The exponent of the power of two next above a norm; 0 for zero, inf and nan.
+    """The exponent of the smallest power of two above a norm; 0 for zero, inf and nan.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A monitor that prints the progress of a solve or a training, one line every few seconds."""
+"""A monitor that prints the progress of a solve or a training run, one line every few seconds."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ def total(typing, value):
 
 @intrinsic
 def equal(typing, table, number, like):
-    """As many vectors of one number as the tuple `like` has entries, of the type of `table`."""
+    """Make a vector of one number for each entry of the tuple `like`, of the type of `table`."""
     lanes = Lanes(table.dtype, like.count)
 
     def generate(context, builder, signature, args):

@@ -1,4 +1,4 @@
-"""Result of a solve or a training: value, reason of the end, and where time and work went.
+"""Result of a solve or a training run: value, reason of the end, and where time and work went.
 
 `Solver.solve`, `mgnet.training.train` and `mgnet.training.levenberg_marquardt` all return a
 `Solution`. In training, the residual is the gradient of the objective.
@@ -28,7 +28,7 @@ Memory = dict[tuple[int, str], Any]
 
 
 class Reason(Enum):
-    """Reason why a solve or a training ended; `converged` is whether it met a tolerance.
+    """Reason why a solve or a training run ended; `converged` is whether it met a tolerance.
 
     Examples
     --------

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGLISH = runpy.run_path(str(ROOT / "tools" / "check_english.py"))
+SAMPLE = runpy.run_path(str(ROOT / "tools" / "sample_sentences.py"))
 DOCSTRINGS = runpy.run_path(str(ROOT / "tools" / "check_docstrings.py"))
 FINE = [
     "There is no error, and this is no longer slow.",
@@ -112,3 +113,46 @@ class C:
         "f: no section Raises (ValueError)",
         "C: no section Raises (TypeError)",
     ]
+
+
+def test_sentences_of_pages_and_docstrings_are_found_with_their_lines(tmp_path):
+    page = "# A title of four words\n\nFirst, see `a. B`\nfor this. "
+    page += "Source: Saad, SIAM J. Sci. Comput. 14.\n\n    code that is skipped entirely\n\n"
+    page += "| what it is called | 3 of 4 are numbers |\n| --- | --- |\n"
+    (tmp_path / "page.md").write_text(page)
+    module = '''def f(a):
+    """Add one to a number.
+
+    Parameters
+    ----------
+    a : int or float of any size
+        The number to add to.
+
+    Examples
+    --------
+    >>> f(1)  # this is not prose
+    """
+'''
+    (tmp_path / "module.py").write_text(module)
+    found = SAMPLE["every"]([str(tmp_path)])
+    assert [(line, words) for _, line, words in found] == [
+        (3, "First, see `a. B` for this."),
+        (4, "Source: Saad, SIAM J. Sci. Comput. 14."),
+        (8, "what it is called"),
+        (2, "Add one to a number."),
+        (7, "The number to add to."),
+    ]
+    assert SAMPLE["draw"](found, 1, 3) == SAMPLE["draw"](found, 1, 3) != SAMPLE["draw"](found, 2, 3)
+
+
+def test_a_sample_has_the_wanted_number_of_sentences(capsys):
+    SAMPLE["main"](["--seed", "1", "--count", "7", "docs/concepts.md", "mgnet/solver.py"])
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert len(rows) == 7 and re.fullmatch(r"7 of \d+ sentences, seed 1", last)
+    for row in rows:
+        assert re.match(r"(docs/concepts\.md|mgnet/solver\.py):\d+: .*\w", row)
+
+
+def test_lines_are_right_after_formulas_and_links_of_several_lines(tmp_path):
+    text = "First\n\n$$\na\n$$\n\nsee [a\npage](a\nb.md) and\nmade of parts\n"
+    assert ":10: 'made of'" in phrases(text, ".md", tmp_path)[0]

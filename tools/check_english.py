@@ -138,9 +138,9 @@ def without_code(text: str) -> str:
     text = re.sub(r"^( *)(```|~~~).*?^\1\2 *$", blanked, text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^ *>>> .*?(?=\n\s*\n|\Z)", blanked, text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"\{\{.*?\}\}", "X", text)  # figures of benchmarks/notes
-    text = re.sub(r"(\$\$?)[^$]+?\1", "X", text)
+    text = re.sub(r"(\$\$?)[^$]+?\1", lambda m: "X" + blanked(m), text)
     text = re.sub(r"(``?)[^`]+?\1", lambda m: "X" + blanked(m), text)
-    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"\]\([^)]*\)", lambda m: "]" + blanked(m), text)
     return re.sub(r"https?://\S+", "X", text)
 
 

@@ -76,7 +76,7 @@ def training_lines(rows: Rows, targets: Rows) -> list[Line]:
         method = target["name"].split(":")[0]
         own, serial = where(rows, method=method), where(rows, method="serial")
         seconds = [s["seconds"] / o["seconds"] for o, s in zip(own, serial, strict=True)]
-        what = f"{method}: cases within a deviation (ratio of seconds)"
+        what = f"{method}: cases within one standard deviation (ratio of seconds)"
         told = target["measured"].split(" cases")[0]
         ratio = statistics.median(seconds)
         lines.append(Line(what, told, "serial", ratio, target["target"], target["met"]))

@@ -96,7 +96,7 @@ def linear(rows: Rows) -> Headline:
         ratios.append(min(others) / row["total_median"])
     ahead = f"faster on {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"
     what = "**Linear problems**: fifteen systems to a residual of 1e-8, set-up included"
-    peer = "the fastest of PyAMG, `gamg` and hypre with their own hierarchies; median ratio"
+    peer = "the fastest of PyAMG, `gamg` and hypre with their own hierarchies (ratio: median)"
     return Headline("linear_zoo", what, ahead, peer, sorted(ratios)[len(ratios) // 2])
 
 

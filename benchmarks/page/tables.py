@@ -53,7 +53,7 @@ def poisson_tables(rows: Rows) -> list[str]:
     told = [row | {"extra": "with" if row["fast"] else "without"} for row in rows]
     columns = {"smoother": "{smoother}", "extra `fast`": "{extra}", "": "{method}"}
     columns |= {"ms per cycle, median": "{ms_median:.1f}"}
-    columns |= {"mgnet over it (range)": spread("ratio", ".2f")}
+    columns |= {"mgnet's time / this time (range)": spread("ratio", ".2f")}
     return [listed(told, columns | {"residual norm after 10 cycles": "{residual:.1e}"})]
 
 

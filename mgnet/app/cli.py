@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Run the command line as its own process, which ends quickly."""
+    """Run the command line as a process of its own, and skip the slow clean-up at exit."""
     noted = Noted()
     noted.__enter__()
     atexit.register(noted.end_process)  # registered first, so that it runs after all others

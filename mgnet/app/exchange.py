@@ -245,7 +245,7 @@ def discard(path: Path) -> None:
 
 
 def _put_inside(stage: Path, target: Path) -> None:
-    """The same, file by file: remove the old report, exchange the model, move the new report."""
+    """Replace a folder file by file: old report removed, model exchanged, new report moved."""
     inside = target / stage.name
     try:
         if stage.parent != target:

@@ -18,7 +18,7 @@ SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 
 
 class Hold:
-    """Inside it signals are noted; they raise KeyboardInterrupt in parts that may be interrupted.
+    """Inside it, signals are noted; they raise KeyboardInterrupt in parts that may be interrupted.
 
     The effect of a signal is that of its earlier handler: a signal without a Python handler is not
     changed. Threads other than the main one have no handlers, so nothing is held back there.

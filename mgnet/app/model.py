@@ -76,7 +76,7 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into a folder, replacing an earlier pair.
 
-        At every moment the folder has one complete model.
+        At every moment, the folder has one complete model.
 
         Raises
         ------

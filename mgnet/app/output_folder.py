@@ -63,7 +63,7 @@ def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
     Yields
     ------
     list of str
-        Sentences on files left by killed runs, which `filled` will remove.
+        Messages about files that killed runs have left and that `filled` will remove.
 
     Raises
     ------

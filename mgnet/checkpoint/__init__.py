@@ -1,4 +1,4 @@
-"""Checkpoints: files that store a run, which then continues with bitwise the same results.
+"""Checkpoints: files that store a run, which then continues with bitwise identical results.
 
 Reading order: `checkpoint`, `content`, `values`, `storage`; `architecture`, `generators`, `former`.
 `mgnet.petsc.resumable_steps` writes its file with `values` and `storage`, too.

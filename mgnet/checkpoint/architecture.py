@@ -166,13 +166,13 @@ def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
     Parameters
     ----------
     told : mapping
-        Description of a KAN or a FreeKnotKAN from `to_config`. Without "hidden" and "dtype" these
+        Description of a KAN or a FreeKnotKAN from `to_config`. Without "hidden" and "dtype", these
         are tanh and float64.
 
     Raises
     ------
     ValueError
-        If this is not such a description.
+        If the object is not such a description.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Checkpoints: files that store a run, which then continues with bitwise the same results.
+"""Checkpoints: files that store a run, which then continues with bitwise identical results.
 
 A checkpoint is a folder with the file `checkpoint.safetensors`. `docs/training.md`, "Files of
 checkpoints", describes its contents.

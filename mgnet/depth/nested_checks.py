@@ -98,7 +98,7 @@ def check_optimizer(net: ODENet, given: Any, made: Any) -> None:
     TypeError
         If `made` is not an optimizer, or evaluates the loss itself.
     ValueError
-        If it has no parameter of the net.
+        If the optimizer has no parameter of the net.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def checked_factor(factor: Any, part: float) -> float:
     Raises
     ------
     ValueError
-        If it is not such a number.
+        If the value is not such a number.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def checked_module(module: Any) -> torch.nn.Module:
     Raises
     ------
     TypeError
-        If it is not a module.
+        If the result is not a module.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def checked_value(value: Any) -> float:
     Raises
     ------
     TypeError
-        If it is not one real number.
+        If the result is not one real number.
 
     Examples
     --------

@@ -264,7 +264,7 @@ def train_in_depth(
 
 
 class _Budget:
-    """The used part of the budget: the larger one of work and of seconds."""
+    """The used part of the budget: that of the work or of the seconds, whichever is larger."""
 
     def __init__(self, work: float, seconds: float, depth: int):
         self.work, self.seconds, self.depth = work, seconds, depth

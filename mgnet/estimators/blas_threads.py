@@ -13,7 +13,7 @@ __all__ = ["one_blas_thread"]
 
 
 class _Shared:
-    """Number of fits that need it, and the pools of the process as the first fit found them."""
+    """Number of running fits, and the thread pools as they were before the first fit."""
 
     lock = Lock()
     users = 0

@@ -42,9 +42,9 @@ def train_within(
     A cycle is repeated, except for its opening, which is done once. Without a cycle, the training
     is a cascade: coarse levels have as many rows as they can use (`coarse_rows`), and every level
     is left when it stagnates or has used its share of the budget. With several starts, all are
-    trained on the coarsest level, and half of them continue each time, one on the finest. Unlike
-    `Solver.solve` it computes no gradients between the cycles, unless there is a monitor. Ctrl-C
-    ends the training and keeps the best network, if there is any.
+    trained on the coarsest level, the better half continues on each finer level, and one reaches
+    the finest. Unlike `Solver.solve`, it computes no gradients between cycles unless there is a
+    monitor. Ctrl-C ends the training and keeps the best network, if there is one.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def train_within(
     starts : int or None
         Number of starts of a cascade; the first is that of the hierarchy. None means eight if the
         coarsest level has at most an eighth of the rows, so that eight cost no more than one with
-        all rows, and else one.
+        all rows; otherwise it means one.
     seed : int
         Seed of the random starts.
 

@@ -42,7 +42,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     early_stopping, validation_fraction, n_iter_no_change
         The same as for `KANRegressor`, with the same fraction of every class.
     class_weight : dict or "balanced", optional
-        Weights of classes, which multiply those of their rows. With "balanced" all classes have the
+        Weights of classes, which multiply those of their rows. "balanced" gives all classes the
         same total weight. A class of weight 0 is ignored.
     random_state : int, RandomState instance or None
         Seed or source of random numbers.

@@ -52,7 +52,7 @@ class Trained:
     ensembles : list of Ensemble
         The ensembles.
     network : KAN
-        Network of all of them, whose outputs are their means.
+        One network for all ensembles, whose outputs are the means of their members.
     interrupted : bool
         Whether Ctrl-C ended the training.
     """

@@ -19,12 +19,12 @@ def check_arrays(owner: str, X: Any = None, y: Any = None, sample_weight: Any = 
     owner : str
         Name of the caller in errors.
     X, y, sample_weight : array-like, optional
-        Arrays to check. Sparse arrays are left to scikit-learn, except y, which it accepts.
+        Arrays to check. scikit-learn checks sparse arrays itself, but it would accept a sparse y.
 
     Raises
     ------
     ValueError
-        If an array has masked entries, dates, or is a sparse y.
+        If an array has masked entries or dates, or if y is sparse.
 
     Examples
     --------

@@ -44,9 +44,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
         more as the data determine them. A single network has 8 units by default; an empty sequence
         gives a sum of functions of one input each.
     ensemble : int
-        Number of members, fewer on tables with few rows. 1 means a single network, and only then
-        apply `most_intervals`, `roughness`, `optimizer`, `cycle`, `n_init`, `tol`,
-        `early_stopping`, `validation_fraction` and `n_iter_no_change`.
+        Number of members, fewer on tables with few rows. 1 means a single network;
+        only single networks use `most_intervals`, `roughness`, `optimizer`, `cycle`, `n_init`,
+        `tol`, `early_stopping`, `validation_fraction` and `n_iter_no_change`.
     intervals : "auto", int or sequence of int
         Intervals of the splines on the coarsest level, of all layers or of each; "auto" means 4.
     levels : "auto" or int
@@ -71,9 +71,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Schedule over the levels that is repeated, such as "V(1,1)". By default every level is
         trained once, coarsest first, until it gains little or has used its share of the budget.
     n_init : int or "auto"
-        Number of random networks that are trained on the coarsest level, without `cycle`. Half of
-        them continue on each finer level, and one on the finest, by their loss on the validation
-        rows. "auto" means 8 if the coarsest level uses at most an eighth of the rows, else 1.
+        Number of random networks that are trained on the coarsest level, without `cycle`. Those
+        with the lower loss on the validation rows continue: half of them on each finer level, one
+        on the finest. "auto" means 8 if the coarsest level uses at most an eighth of the rows,
+        else 1.
     max_iter : int
         For an ensemble, steps of each model on a level. For a single network, sweeps of all levels
         together (the name is scikit-learn's); a sweep is one step of Levenberg-Marquardt, 10 of
@@ -95,7 +96,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Seed or source of random numbers, for initial networks and the rows that are left out.
     verbose : bool
         Whether to write progress to standard error: for an ensemble a line for every member, for a
-        single network every few seconds sweeps, level, loss, seconds and the used budget.
+        single network, every few seconds, the sweeps, level, loss, seconds and used budget.
 
     Attributes
     ----------

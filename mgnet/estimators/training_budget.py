@@ -1,4 +1,4 @@
-"""The budget of a training with its limits, history and best network so far."""
+"""The budget of a training run with its limits, history and best network so far."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class TrainingBudget:
         Number of sweeps: a level of a cascade is left when the held-out loss, if there is one, has
         not decreased for that many.
     tol : float
-        Required gain in a window on the finest level, a fraction. With a negative value only the
-        limits end it.
+        Required gain in a window on the finest level, as a fraction. If it is negative, only the
+        limits end the training.
     progress : callable, optional
         `(seconds, fraction of the budget, loss, level)`, called after every sweep.
     interruptible : callable
-        Function that returns a context in which the training runs; it lets signals in that are
-        otherwise held back.
+        Function that returns a context in which the training runs; within it, signals that are
+        otherwise held back take effect.
     announce : callable, optional
         `(hierarchy, schedule)`, called before the first sweep.
     solver : callable
@@ -86,7 +86,7 @@ class TrainingBudget:
     interrupted : bool
         Whether Ctrl-C ended the training.
     claimed : bool
-        Whether a training uses this budget: each needs its own.
+        Whether a training run uses this budget; each run needs its own.
 
     Examples
     --------
@@ -133,12 +133,12 @@ class TrainingBudget:
         self._best: tuple[float, int, torch.Tensor] | None = None
 
     def claim(self) -> None:
-        """Reserve the budget for a training.
+        """Reserve the budget for a training run.
 
         Raises
         ------
         ValueError
-            If another training uses it, whose history and best network belong to other rows.
+            If another training run uses it, whose history and best network belong to other rows.
         """
         if self.claimed:
             raise ValueError(
@@ -276,7 +276,7 @@ class SweepLines:
 class BudgetedSmoother(Smoother):
     """Runs another smoother sweep by sweep, as long as the budget allows.
 
-    Its memory is (that smoother's class, its memory).
+    The memory is a tuple of the class and the memory of the other smoother.
 
     Parameters
     ----------

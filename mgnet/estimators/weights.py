@@ -76,10 +76,10 @@ def counted_rows(
     weights: np.ndarray | None = None,
     factors: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct rows, the number of rows that each counts for, and the number it represents.
+    """Merge equal rows: the distinct rows, with the number of rows that each counts for.
 
-    Factors of classes move weight from one class to another: the total of all rows is the same as
-    without factors.
+    Factors of classes move weight from one class to another: the total over all rows is the same
+    as without factors.
 
     Parameters
     ----------

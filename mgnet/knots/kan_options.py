@@ -177,7 +177,7 @@ def checked_factor(method: str, factor: Any) -> int:
     Raises
     ------
     ValueError
-        If it is not such an integer.
+        If the factor is not such an integer.
 
     Examples
     --------

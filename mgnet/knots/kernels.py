@@ -62,7 +62,7 @@ def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, flo
 
 
 def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: int) -> None:
-    """Call `alone(*arguments, start, stop)` for parts of range(size) on as many threads as torch.
+    """Call `alone(*arguments, start, stop)` for parts of range(size) on torch's number of threads.
 
     If torch's own threads are not available, use mgnet's for sufficiently expensive work.
     """

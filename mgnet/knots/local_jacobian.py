@@ -230,7 +230,7 @@ class _Rows:
     kan : SplineNetwork
         The network.
     blocks : list of tensor
-        The residuals in the first part.
+        Residuals with the derivatives of the first part of the samples.
     calls : list of Call
         The calls of the module.
     """

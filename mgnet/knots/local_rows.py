@@ -120,7 +120,7 @@ class LocalJacobian(Jacobian):
 
     @cached_property
     def _matrix(self) -> Any:
-        """The same as a SciPy sparse matrix, with an index for each entry."""
+        """The Jacobian as a SciPy sparse matrix, with an index for each entry."""
         columns = np.empty(self.values.shape, np.int32)
         for p, part in enumerate(self.inputs):
             begin = part.place + part.outputs * self.first[:, p : p + 1]

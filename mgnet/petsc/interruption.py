@@ -71,7 +71,7 @@ def resumable_steps(
         if `parallel` is not a `LayerParallel` module.
     ValueError
         If the optimizer has parameters that do not belong to `parallel`, or if this is not the main
-        thread. Also, on all ranks, if the file is damaged or belongs to another training: network,
+        thread. Also, on all ranks, if the file is damaged or belongs to another run: network,
         optimizer and scheduler must be those that were saved.
 
     Examples

@@ -124,7 +124,7 @@ class DistributedSystem:
         return self.gram.getDiagonal().sum() / self.gram.getSize()[0]
 
     def shifted(self, shift: float) -> tuple[Product, Product]:
-        """Products with `J^T J + shift I`, and one cycle; every rank has whole vectors."""
+        """The product with `J^T J + shift I` and one cycle for it; every rank has whole vectors."""
         mat = self.gram.copy()
         # A spline without samples has no diagonal entry.
         mat.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)

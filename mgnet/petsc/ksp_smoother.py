@@ -66,7 +66,7 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _up_as_down(database: PETSc.Options, options: Mapping[str, Any]) -> dict[str, Any]:
-    """With `-pc_mg_distinct_smoothup`, let the up-smoothers be as the down-smoothers by default.
+    """With `-pc_mg_distinct_smoothup`, copy the down-smoothers to the up-smoothers by default.
 
     PETSc uses Chebyshev with SOR for every setting that `-mg_levels_up_` does not give, regardless
     of `-mg_levels_` (seen with 3.18).

@@ -1,4 +1,4 @@
-"""The file of `resumable_steps`: the state of a training between two steps, for any ranks.
+"""The file of `resumable_steps`: the state of a training run between two steps, for any ranks.
 
 "Files of checkpoints" in `docs/training.md` describes its entries.
 """
@@ -32,7 +32,7 @@ KEYS = {"step", "optimizer_class", "scheduler_class", *STATES}
 
 @dataclass(frozen=True)
 class ResumableFile:
-    """Saves and loads the state of a training; all ranks make the same calls.
+    """Saves and loads the state of a training run; all ranks make the same calls.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class ResumableFile:
         Raises
         ------
         OSError, ValueError
-            Raised on all ranks if the file is unreadable, damaged, or belongs to another training.
+            Raised on all ranks if the file is unreadable, damaged, or belongs to another run.
         """
         ranks = self.parallel.communicator
         read: dict[str, Any] = _by_first(ranks, self._read) or {}
@@ -143,7 +143,7 @@ class ResumableFile:
         return {name: read[name] for name in ("step", *STATES)}
 
     def _decoded(self, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """The entries, if they are those of a training."""
+        """The entries, if they are those of a training run."""
         told = {key: told[key] for key in told if key not in ("kind", "format", "mgnet")}
         if set(told) != KEYS:
             raise ValueError(f"its entries differ in {', '.join(sorted(set(told) ^ KEYS))[:100]}")

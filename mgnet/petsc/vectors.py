@@ -126,7 +126,7 @@ def view(vec: PETSc.Vec, like: State) -> State:
 
 
 def copy_of(vec: PETSc.Vec, like: State) -> State:
-    """The same as a copy, for callers that keep it, such as the memory of a smoother.
+    """Copy a Vec to a state, for callers that keep it, such as the memory of a smoother.
 
     Examples
     --------

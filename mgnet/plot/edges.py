@@ -119,7 +119,7 @@ def plot_edges(
     Raises
     ------
     ValueError
-        If the number of names is not that of inputs and outputs, the number of ranges not that of
+        If there is not one name for each input and output, the number of ranges is not that of
         inputs, or `most` is not positive.
     TypeError
         If x is given for a subclass with its own forward, or for a network with hooks, since these

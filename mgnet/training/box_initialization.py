@@ -62,7 +62,7 @@ class Residual(torch.nn.Module):
         self.step = step
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> (..., width)."""
+        """Map x of shape (..., width) to an output of the same shape."""
         return x + self.step * self.inner(x)
 
     def extra_repr(self) -> str:

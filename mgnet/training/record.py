@@ -1,4 +1,4 @@
-"""The history of a training as data: loss against gradient evaluations, work and seconds."""
+"""The history of a training run as data: loss against gradient evaluations, work and seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     evaluations : float
         Number of gradient evaluations on all levels.
     work : float
-        The same in work units: gradient evaluations of level 0.
+        Work in work units: gradient evaluations of level 0.
     seconds : float
         Wall time of the steps.
 

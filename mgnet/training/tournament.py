@@ -1,4 +1,4 @@
-"""Several starts of one training, fewer of which continue on each finer level."""
+"""Several starts of one training run, fewer of which continue on each finer level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/works-with.md, made of what the rows in this folder find.
+"""Write docs/works-with.md from the results of the rows in this folder.
 
     python tests/crossings/table.py [--only WORDS] [--save]
 
@@ -48,10 +48,10 @@ the same two ways.
 
 The last table has models, tiny and with random weights, whose layers are loaded into an ODE net.
 Outputs and gradients are those of the model to 1e-6 and, in training with the dropout that it has
-by default, those of the ODE net. Three steps of AdamW with `parameter_groups`, in bfloat16 by
-`torch.autocast`, change the weights as they change the model's, to 0.2 in the norm of the changes.
-Three more follow with dropout. Then the `state_dict` goes through a file, and `to_layers` writes
-the weights into the model, whose outputs are the trained ones.
+by default, those of the ODE net. The net and the model are then trained for three steps of AdamW
+with `parameter_groups`, in bfloat16 by `torch.autocast`: the changes of their weights differ by at
+most 20 % in norm. Three more steps use dropout. Finally the `state_dict` goes through a file, and
+`to_layers` writes the weights into the model, whose outputs must be those of the trained net.
 """
 Cell = dict[str, str]
 

@@ -47,7 +47,7 @@ class InputColumn:
 
     @property
     def is_text(self) -> bool:
-        """Whether its cells are texts."""
+        """Whether its cells are text."""
         return bool(self.places)
 
     @property
@@ -57,7 +57,7 @@ class InputColumn:
 
     @property
     def told(self) -> str:
-        """Its texts in words; if there are very many, the first."""
+        """A list of its texts for the user; only the first ones if there are very many."""
         texts = [repr(text) if text.isprintable() else ascii(text) for text in self.places]
         shown = texts if len(texts) <= 12 else [*texts[:11], f"{len(texts) - 11} more"]
         return ", ".join([*shown, "or another"])

@@ -22,7 +22,7 @@ def onnx_bytes(formula: Formula) -> bytes:
     """The content of the file, the same for the same model and packages.
 
     Each column is an input with its own name, a vector of doubles or of texts, and each target is
-    an output, a vector of doubles. Classes have two outputs: the label of each row, empty if an
+    an output, a vector of doubles. A classifier has two outputs: the label of each row, empty if an
     input is missing, and `{target}_probabilities`, of shape (rows, classes).
 
     Parameters

@@ -42,7 +42,7 @@ def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
     OSError
         If there is no such file, or if it cannot be read.
     ValueError
-        If it is empty, of another kind, has no header or two columns with the same name.
+        If the file is empty or of another kind, has no header, or has two columns of the same name.
     ImportError
         If the library for Parquet or Excel is not installed.
 

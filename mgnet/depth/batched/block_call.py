@@ -212,7 +212,7 @@ class _Inside(nn.Module):
 
 
 class _Recomputed(torch.autograd.Function):
-    """(time, state, side inputs, parameters) -> the slope; the backward pass repeats the call."""
+    """Map (time, state, side inputs, parameters) to the slope; repeat the call to differentiate."""
 
     @staticmethod
     def forward(ctx: Any, again: _Again, run: Call, *inputs: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def waits(x: Tensor) -> bool:
 
 @contextmanager
 def capturing() -> Iterator[None]:
-    """Inside, this thread prepares or captures a CUDA graph.
+    """A context in which this thread prepares or captures a CUDA graph.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def capturing() -> Iterator[None]:
 
 
 def captured(x: Tensor) -> bool:
-    """Whether what is done to this tensor becomes part of a CUDA graph: nothing can be read then.
+    """Whether operations on this tensor become part of a CUDA graph, so no number can be read.
 
     Examples
     --------

@@ -199,7 +199,7 @@ def check_scheme(scheme: str) -> None:
     Raises
     ------
     ValueError
-        If it is not.
+        If the scheme is unknown.
 
     Examples
     --------

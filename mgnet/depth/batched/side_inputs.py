@@ -124,7 +124,7 @@ class SideBlock(StackedBlock):
 
     @property
     def evaluations(self) -> int:
-        """The number for the block, with side inputs and without."""
+        """The count of the block, which includes its calls without side inputs."""
         return self.block.evaluations
 
     @evaluations.setter
@@ -133,7 +133,7 @@ class SideBlock(StackedBlock):
 
     @property
     def vjps(self) -> int:
-        """The number for the block, with side inputs and without."""
+        """The count of the block, which includes its calls without side inputs."""
         return self.block.vjps
 
     @vjps.setter

@@ -21,18 +21,18 @@ STREAMS = 4  # more small kernels at once seldom fit
 
 
 def side_by_side(calls: Sequence[Callable[[], Any]], like: Tensor) -> list[Any]:
-    """The results of calls of which none needs another's; elsewhere than on a GPU in turn.
+    """The results of independent calls, which run one after another except on a GPU.
 
-    The current stream waits for all of them, so that what follows on it may use every result. The
-    calls may be traced programs alone: code of users could share, without a word, what it makes
-    on one stream and reads on another.
+    The current stream waits for all of them, so that later operations on it may use every result.
+    All calls must be traced programs: the user's own code could write a tensor on one stream and
+    read it on another.
 
     Parameters
     ----------
     calls : sequence of callable
         Each gives a tensor, a tape, or a tuple or list of tensors.
     like : Tensor
-        On the device of the calls.
+        Tensor on the device of the calls.
 
     Examples
     --------

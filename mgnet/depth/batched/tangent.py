@@ -90,7 +90,7 @@ Slope = Callable[[Sequence[Tensor]], Tensor]
 
 
 class _Pushed(torch.autograd.Function):
-    """(inputs, their direction) -> the slope, and its derivative in that direction.
+    """Map (inputs, their direction) to the slope, and its derivative in that direction.
 
     The backward pass differentiates one vector-Jacobian product of the slope. Differentiating the
     derivative in the form computed here, which is already differentiated twice, would require one

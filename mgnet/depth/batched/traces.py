@@ -66,7 +66,7 @@ class Request:
         return tuple(self.states.shape[1:])
 
     def of_shape(self, shape: Sequence[int]) -> Request:
-        """The same for states of another shape."""
+        """A copy of the request, for states of another shape."""
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
     def inputs(self, keeps: bool = True) -> list[Tensor]:
@@ -92,7 +92,8 @@ class Trace:
     given : StandIns, optional
         The inputs of a trace with open sizes.
     witnesses : sequence of (Trace, shape)
-        Traces for single shapes that fulfill the conditions; programs are compared with theirs.
+        Traces for single shapes that satisfy the conditions. Programs of this trace are compared
+        with programs of those.
     compares : bool
         Whether programs for one shape store the data for such comparisons.
 

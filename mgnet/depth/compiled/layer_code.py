@@ -329,7 +329,7 @@ class Writer:
         Raises
         ------
         UnknownOperationError
-            If it is not.
+            If it is another axis.
         """
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
         if (

@@ -100,7 +100,7 @@ class CompiledMarch:
         return found
 
     def kept(self, wanted: Sequence[bool]) -> float:
-        """The size of a layer's data for gradients with respect to these tensors, in states."""
+        """Size of what a layer stores for gradients with respect to these tensors, in states."""
         kept = kept_values(self.code, self.prepared.wanted(wanted))
         return sum(self.code.values[k].rows for k in kept) / self.width
 
@@ -323,7 +323,8 @@ class MarchedLayers:
         Parameters
         ----------
         gradient : Tensor
-            The gradient for the state after all layers or, if `of_all`, after each of them.
+            The gradient with respect to the state after all layers or, if `of_all`, the states
+            after each of them.
         """
         start, _, found = self.returned(gradient, self.before())
         return start, found

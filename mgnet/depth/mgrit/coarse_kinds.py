@@ -15,7 +15,7 @@ def check_coarse(owner: str, coarse: str) -> None:
     Raises
     ------
     ValueError
-        If it is not.
+        If the kind is unknown.
 
     Examples
     --------

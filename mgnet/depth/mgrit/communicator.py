@@ -94,7 +94,7 @@ class Communicator(Protocol):
         ...
 
     def shift(self, points: State, reverse: bool) -> State:
-        """The same points, except that the first one is the last one upstream."""
+        """The points, with the first one replaced by the last one of the process upstream."""
         ...
 
     def broadcast_from_last(self, point: State, reverse: bool) -> State:

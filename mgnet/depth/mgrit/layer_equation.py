@@ -178,7 +178,7 @@ class LayerEquation:
         Raises
         ------
         ValueError
-            If they do not.
+            If the results differ.
         """
         n, reverse = self.layers, self.reverse
         if len(u) != n + 1:

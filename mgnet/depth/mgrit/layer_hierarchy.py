@@ -55,7 +55,7 @@ def layer_hierarchy(
     Parameters
     ----------
     propagator : Propagator
-        The steps over layers of any level.
+        Computes the steps over the layers of every level.
     layers : int
         Number of layers, N, at least 1; the last interval of a level may be short.
     initial : state
@@ -300,7 +300,7 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     levels : int
         Number of levels.
     text : str
-        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other texts of `newton_of`
+        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other strings of `newton_of`
         mean a sweep on the finest level, whose smoother is then the `NewtonSweep`.
 
     Returns

@@ -78,7 +78,7 @@ def from_sequential(
     learnable_steps: bool = False,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Net:
-    """Implement `ODENet.from_sequential`; `kind` is the class to make, `names` further options.
+    """Implement `ODENet.from_sequential` for the class `kind`; `names` lists its other options.
 
     Raises
     ------

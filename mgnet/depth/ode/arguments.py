@@ -24,7 +24,7 @@ PRECISION = 8.0  # least relative tolerance, in units of rounding
 
 
 def scheme_of(method: Any) -> str:
-    """The name in `ODENet` of a method.
+    """The name that `ODENet` uses for a method.
 
     Raises
     ------

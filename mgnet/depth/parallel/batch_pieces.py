@@ -19,7 +19,7 @@ def checked_loss(owner: str, value: Any) -> Tensor:
     Raises
     ------
     TypeError
-        If it is not.
+        If the value is anything else.
 
     Examples
     --------

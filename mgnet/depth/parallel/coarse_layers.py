@@ -133,7 +133,7 @@ def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
 
 
 def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same bytes; copied, because `contiguous` may leave strides that a view cannot use."""
+    """A copy, viewed as `dtype`; `contiguous` may leave strides that such a view cannot use."""
     return rows.clone(memory_format=torch.contiguous_format).view(dtype)
 
 

@@ -223,7 +223,8 @@ def march_compiled(
     setup : PropagationSetup
         The layers and the method.
     compiled : CompiledMarch
-        The compiled loops, or text on a process without layers if `takes_joint`.
+        The compiled loops. A process without layers may have the text of a reason in their place
+        if `takes_joint`.
     propagate : callable
         The function `propagate` of `FirstOrder`.
     u, steps, parameters, spread, checkpoints, every
@@ -255,7 +256,7 @@ def _of_all(compiled: CompiledMarch) -> CompiledMarch:
 
 
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked or shared parameters) -> u_N, or u_1 .. u_N if `every`."""
+    """Map (u_0, steps, stacked or shared parameters) to u_N, or u_1 .. u_N if `every`."""
 
     @staticmethod
     def forward(

@@ -89,7 +89,7 @@ def summarize(
 
 @dataclass(frozen=True)
 class FixedCycles:
-    """A fixed number of cycles, as in published layer-parallel trainings.
+    """A fixed number of cycles, as in published layer-parallel training runs.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ class AdaptiveCycles:
         return CycleLimit(max(2 * cycles, 1) if call and call % self.every == 0 else cycles)
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """As `FixedCycles.follow`; the number of cycles grows if a check found too few."""
+        """Like `FixedCycles.follow`; the number of cycles grows if a check found too few."""
         usual = self.forward if direction == "forward" else self.backward
         if made.cycles <= usual:  # no check, or a check in a call that began with fewer cycles
             return self

@@ -195,10 +195,10 @@ def least_seconds(
     parameters: Sequence[Tensor],
     alone: bool = True,
 ) -> dict[str, float]:
-    """Apply `fastest` to several ways alternately, so that a slowdown of the machine affects all.
+    """Time several functions alternately with `fastest`, so a slow phase of the machine hits all.
 
-    There are three turns, and up to ten as long as the total time is below 0.2 s. A way that
-    produces a state that is not finite gets an infinite time.
+    Each is timed three times, or up to ten times while the total is below 0.2 s. One that produces
+    a state that is not finite gets an infinite time.
 
     Parameters
     ----------
@@ -207,13 +207,13 @@ def least_seconds(
     u, side, parameters
         The arguments of `fastest`.
     alone : bool
-        Whether no other process takes part. Other processes would not know when to stop, so there
-        are exactly three turns with them.
+        Whether no other process takes part. Other processes would not know when to stop, so with
+        them each function is timed exactly three times.
 
     Returns
     -------
     dict of str to float
-        The shortest time of each way in seconds.
+        The shortest time of each function, in seconds.
 
     Examples
     --------

@@ -1,10 +1,10 @@
 """`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
 
-In a deep network of small layers the host's launches take longer than the work. A graph has all of
-them, of a forward or of a backward pass, be it cycles or a march, and Python takes no part in it.
-The capture itself is PyTorch's `make_graphed_callables`; what it leaves to its callers is done
-here. Weights are inputs, so gradients that are kept are never those of a later replay; outputs are
-new tensors; a backward pass whose states were overwritten is refused.
+In a deep network of small layers, the host's launches take longer than the work. A graph contains
+all launches of a forward or a backward pass, by cycles or layer by layer, and replays them without
+Python. The capture itself is PyTorch's `make_graphed_callables`; this file does what that function
+leaves to its callers. Weights are inputs, so later replays do not overwrite stored gradients;
+outputs are new tensors; a backward pass whose states have been overwritten is refused.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ KEPT = "_setups", "calls", "control", "_warned", "last_forward", "last_backward"
 def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> GraphedLayers:
     """The forward and the backward pass of a module as two CUDA graphs, for inputs like x.
 
-    The result is called as the module is, and gives its numbers without Python between two kernels:
-    gradients reach x, the side inputs and the module's parameters, whose changes in place, by an
-    optimizer, each replay sees. Dropout has new masks in each replay, running statistics are
-    updated. A replay that meets a state that is not finite gives NaN, where the module itself would
-    raise FloatingPointError.
+    The result is called like the module and gives the same numbers, without Python between two
+    kernels. Gradients reach x, the side inputs and the module's parameters, and each replay uses
+    the current values of the parameters, which an optimizer changes in place. Each replay draws new
+    dropout masks and updates running statistics. If a state is not finite, a replay gives NaN,
+    where the module itself would raise FloatingPointError.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
         after each cycle.
     x : Tensor
         An example of the inputs. Its values do not matter; its shape, precision and device are
-        those of all calls. Whether it requires a gradient says whether later ones may.
+        those of all calls. Inputs of calls may require a gradient only if it does.
     **side : Tensor
         Side inputs, by name, as in `ODENet.forward`.
 
@@ -73,7 +73,7 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     Raises
     ------
     TypeError, ValueError
-        For what no graph can have: one sentence each.
+        If something cannot be captured in a CUDA graph. The message gives the reason.
 
     Notes
     -----
@@ -94,11 +94,11 @@ the module and its inputs there, as by .to("cuda")
 
 
 class GraphedLayers:
-    """What `capture_graph` gives: a function of x, and of the same side inputs, by two CUDA graphs.
+    """Result of `capture_graph`: a function of x and the same side inputs, as two CUDA graphs.
 
-    Each call replays the forward graph, and each backward pass the backward one. Both have one set
-    of memory: a backward pass is that of the last call, and of another one it is a RuntimeError.
-    There are no derivatives of gradients.
+    Each call replays the forward graph, and each backward pass the backward one. Both use the same
+    memory, so only the last call has a backward pass; that of any other call raises a RuntimeError.
+    Gradients cannot be differentiated.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class GraphedLayers:
     Attributes
     ----------
     last_forward, last_backward : PassReport
-        What the cycles of the last replays did. To ask makes the host wait for the device.
+        Reports on the cycles of the last replays. Reading them makes the host wait for the device.
 
     Raises
     ------
@@ -154,7 +154,7 @@ class GraphedLayers:
             self._reports = {"forward": parallel.last_forward, "backward": parallel.last_backward}
 
     def __call__(self, x: Tensor, **side: Tensor) -> Tensor:
-        """The output for x; side inputs by the names that they were captured with."""
+        """The output for x; side inputs must have the same names as in the capture."""
         return not_compiled(partial(self._called, side), x)
 
     def _called(self, side: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -173,16 +173,16 @@ class GraphedLayers:
 
     @property
     def last_forward(self) -> PassReport:
-        """What the cycles of the last forward replay did."""
+        """Report on the cycles of the last forward replay."""
         return _read(self._reports["forward"])
 
     @property
     def last_backward(self) -> PassReport:
-        """What the cycles of the last backward replay did."""
+        """Report on the cycles of the last backward replay."""
         return _read(self._reports["backward"])
 
     def _run(self, *tensors: Tensor) -> Tensor:
-        """What is captured: the module as a function of its inputs and weights."""
+        """The captured function: the module as a function of its inputs and weights."""
         count = 1 + len(self._sides)
         side = dict(zip(self._sides, tensors[1:count], strict=True))
         weights = dict(zip(self._names, tensors[count:], strict=True))
@@ -190,7 +190,7 @@ class GraphedLayers:
             return functional_call(self._body, weights, (tensors[0], side))
 
     def _renew_masks(self) -> None:
-        """New dropout masks, as a call of the module would have, where the graph reads them."""
+        """Draw dropout masks like a call of the module, and put them where the graph reads them."""
         with lending():
             self.parallel.net.resample_dropout()
         for part, name, static in self._keys:
@@ -199,7 +199,7 @@ class GraphedLayers:
                 static.copy_(now)
 
     def _now(self) -> dict[str, Any]:
-        """What must be as it was at the capture, by what it is called in messages."""
+        """The state that must not change after the capture, by its name in messages."""
         parallel, net = self.parallel, self.parallel.net
         keys = {id(static) for _, _, static in self._keys}
         own = {id(getattr(part, name)) for part, name, _ in self._keys} | keys
@@ -237,14 +237,14 @@ class GraphedLayers:
 
 
 class _Body(nn.Module):
-    """A module, as a part of which its parameters have names."""
+    """A container that gives names to the parameters of a `LayerParallel` module."""
 
     def __init__(self, parallel: LayerParallel):
         super().__init__()
         self.parallel = parallel
 
     def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Tensor:
-        """As the module, but that masks are drawn before, and that large states march, too."""
+        """Like the module, but without drawing masks, and with a march for large states, too."""
         parallel, net = self.parallel, self.parallel.net
         u = net.encode(x, **side)
         if not is_serial(parallel):
@@ -256,7 +256,7 @@ class _Body(nn.Module):
 
 
 class _Entry(torch.autograd.Function):
-    """Tensors as they are; gradients that are kept are copies, since the next replay overwrites."""
+    """Return the tensors; copy their gradients, because the next replay overwrites them."""
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -269,7 +269,7 @@ class _Entry(torch.autograd.Function):
 
 
 class _Exit(torch.autograd.Function):
-    """A copy of the output, since the next replay overwrites; no replay of a pass that is gone."""
+    """Copy the output, which the next replay overwrites, and refuse outdated backward passes."""
 
     @staticmethod
     def forward(ctx: Any, graphed: GraphedLayers, out: Tensor, *tensors: Tensor) -> Tensor:
@@ -290,14 +290,14 @@ class _Exit(torch.autograd.Function):
 
 
 def _keys(block: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Where the keys of dropout masks stand, which each pass in training replaces."""
+    """The places of the keys of dropout masks, which each training pass replaces."""
     own = [(block, KEY)] if KEY in block._buffers else []
     return own + [(part, "key") for part in block.modules() if isinstance(part, KeyedDropout)]
 
 
 @contextmanager
 def _apart(parallel: LayerParallel) -> Iterator[None]:
-    """Inside, the module has a set-up that eager calls do not share; after, it is as it was."""
+    """Give the module a set-up that eager calls do not share, and restore it afterwards."""
     kept, draws = {name: vars(parallel)[name] for name in KEPT}, parallel.net.kernel.draws
     calls = draws.calls
     vars(parallel).update(_setups={}, last_forward=SERIAL, last_backward=SERIAL)

@@ -1,4 +1,4 @@
-"""What `capture_graph` refuses, and tensors that a captured graph does not take."""
+"""Checks of the modules that `capture_graph` accepts, and of the tensors that a graph accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGAIN = "call capture_graph again"
 
 
 def check_capture(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> None:
-    """Raise a TypeError or ValueError if no graph can have the passes of a module.
+    """Raise a TypeError or ValueError if the passes of a module cannot be captured in graphs.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ modules: torch.cuda.make_graphed_callables)
 
 
 def is_serial(parallel: LayerParallel) -> bool:
-    """Whether a module propagates layer by layer, be it because cycles were found to be dearer.
+    """Whether a module propagates layer by layer, by its settings or because cycles cost more.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def hooked(parallel: nn.Module) -> list[str]:
 
 
 def refuse_code(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> None:
-    """Raise a ValueError if the block runs as Python, of which a graph would keep one run.
+    """Raise a ValueError if the block cannot be traced: a graph would repeat one run of its code.
 
     Examples
     --------
@@ -160,14 +160,16 @@ def refuse_code(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> 
 
 
 def check_like(name: str, tensor: Any, static: Tensor) -> None:
-    """Raise a ValueError unless a graph with memory like `static` can take a tensor.
+    """Raise a ValueError unless a tensor has the type, shape and device of the captured one.
 
     Parameters
     ----------
     name : str
-        Of the tensor, for the message.
+        Name of the tensor, for the message.
     tensor : Tensor
+        Tensor of a call.
     static : Tensor
+        Tensor with which the graph was captured.
 
     Examples
     --------

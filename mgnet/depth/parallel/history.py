@@ -77,7 +77,7 @@ class History:
         self._waiting.append((CHANGE, ends))
 
     def look(self, points: Tensor) -> None:
-        """Look for NaN and Inf at the C-points, without reading what is seen."""
+        """Look for NaN and Inf at the C-points, and leave the result on the device."""
         own = own_points(points, self.reverse)
         if own.numel():
             seen = own.detach().isfinite().flatten(1).all(1).logical_not_()
@@ -107,7 +107,7 @@ class History:
         return summarize(self.changes, self.norms, self.rounding)
 
     def read(self) -> PassReport:
-        """The estimates as they are on the device now: a graph may have renewed them."""
+        """The current estimates on the device, which a CUDA graph may have updated."""
         now = copy.copy(self)
         now.changes, now.norms, now.looks = [*self.changes], [*self.norms], []
         now._waiting = [(kind, rows) for kind, rows in self._waiting if kind != LOOK]

@@ -24,7 +24,7 @@ class Recorded(Protocol):
 
 
 def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
-    """Evaluations and vector-Jacobian products per layer: the entries of a sample plus one.
+    """Evaluations and vector-Jacobian products per layer: one, plus one per entry of a sample.
 
     Parameters
     ----------

@@ -200,7 +200,7 @@ def _refuse_batches(*gradients: Tensor | None) -> None:
 
 
 class _Adjoint(torch.autograd.Function):
-    """(cotangent of u_N, u_0, steps, parameters) -> gradients with respect to the last three."""
+    """Map (cotangent of u_N, u_0, steps, parameters) to gradients for the last three."""
 
     @staticmethod
     def forward(

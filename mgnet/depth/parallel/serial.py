@@ -116,7 +116,7 @@ def _again(checkpoints: bool, every: bool) -> Callable[..., Tensor]:
 
 
 class _March(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N if `every`."""
+    """Map (u_0, steps, stacked parameters) to u_N, or u_1 .. u_N if `every`."""
 
     @staticmethod
     def forward(

@@ -128,7 +128,7 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
 
 
 class _Solve(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N if every state is propagated."""
+    """Map (u_0, steps, stacked parameters) to u_N, or u_1 .. u_N if every state is propagated."""
 
     @staticmethod
     def forward(

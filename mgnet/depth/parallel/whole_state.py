@@ -54,7 +54,7 @@ def gather_state(
     Raises
     ------
     ValueError
-        If the optimizer's state for a parameter contains other values than single numbers and
+        If the optimizer's state for a parameter contains values other than single numbers and
         tensors with the shape of the parameter.
     TypeError
         If `parallel` is not a `LayerParallel` module.

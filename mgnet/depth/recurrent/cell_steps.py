@@ -55,7 +55,7 @@ class CellSteps:
     weights : Tensor
         The parameters of the cell in their order, if it is a module.
     kept : KeptCell, optional
-        The other dependencies of the cell, which must be the same for derivatives.
+        What else the cell depends on, which must not change between the pass and its derivatives.
 
     Raises
     ------

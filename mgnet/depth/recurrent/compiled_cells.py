@@ -230,7 +230,7 @@ def _march(
 
 
 class _States(torch.autograd.Function):
-    """(u_0, inputs, weights) -> u_1 .. u_T."""
+    """Map (u_0, inputs, weights) to u_1 .. u_T."""
 
     @staticmethod
     def forward(

@@ -45,7 +45,7 @@ class TimeCycles:
         Number of steps per step of the next level. By default it is the same on all levels, and the
         coarsest level has as many steps as any other level computes one after another.
     relaxation : str or sequence of str
-        Words of relaxation for `layer_hierarchy`.
+        Relaxation of each level as a word, such as "FCF", for `layer_hierarchy`.
     cycle : str
         "V", "F" or "W"; or Newton's sweeps on one level, in the notation of `newton_of`.
 

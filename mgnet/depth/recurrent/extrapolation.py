@@ -18,7 +18,7 @@ def extrapolated(cell: Cell) -> Callable[[Tensor, CellState, Tensor], CellState]
     For each row, q is the change in a second step projected on that in the first, relative to the
     first, limited to [0, 1) (Aitken's extrapolation for vectors); in derivatives it is constant.
     Euler's step, q = 1, is suitable for states that change slowly, but overshoots for states with a
-    short memory. For these q = 0, one step of the cell, is suitable.
+    short memory. For the latter, one step of the cell (q = 0) is suitable.
 
     Parameters
     ----------

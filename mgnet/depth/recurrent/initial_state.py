@@ -95,7 +95,7 @@ class InitialState:
         return cls(sequence.ordered(joined(h0)), found, sequence)
 
     def with_states(self, states: Tensor) -> InitialState:
-        """The same with other states."""
+        """A copy with other states."""
         return replace(self, states=states)
 
     def given(self, states: Tensor) -> CellState:

@@ -185,7 +185,7 @@ class TimeAdjoint:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """The result of `advance`, and its derivative, the transpose of that of forward steps."""
+        """The result of `advance` and its Jacobian, the transpose of the forward Jacobian."""
         check_jacobians(states, structure)
         tape = self._tape(level, which)
         found = tape.jacobian(structure)

@@ -98,7 +98,7 @@ def check_module(module: nn.RNNBase) -> None:
     TypeError
         If it is not a plain GRU or LSTM.
     ValueError
-        If it is an LSTM with a projection.
+        If the module is an LSTM with a projection.
 
     Examples
     --------

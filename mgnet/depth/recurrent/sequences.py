@@ -80,7 +80,7 @@ class TimeSequence:
         return cls(x, batch_first, unbatched)
 
     def with_data(self, data: Tensor) -> TimeSequence:
-        """The same with another x, or with other rows if it is packed."""
+        """A copy with another x, or with other rows if it is packed."""
         if self.packed is None:
             return replace(self, x=data)
         packed = self.packed._replace(data=data)

@@ -117,7 +117,7 @@ class _Given(NamedTuple):
 
 
 class _SharedSolve(torch.autograd.Function):
-    """(u_0, x, weights of the input, weights) -> u_0 .. u_T."""
+    """Map (u_0, x, weights of the input, weights) to u_0 .. u_T."""
 
     @staticmethod
     def forward(

@@ -103,7 +103,7 @@ def solve(
 
 
 class _Solve(torch.autograd.Function):
-    """(u_0, inputs, weights) -> u_0 .. u_T."""
+    """Map (u_0, inputs, weights) to u_0 .. u_T."""
 
     @staticmethod
     def forward(
@@ -174,7 +174,7 @@ def refuse_batches(gradient: Tensor) -> None:
     Raises
     ------
     RuntimeError
-        If it is a batch.
+        If the gradient is a batch of gradients.
 
     Examples
     --------

@@ -55,7 +55,7 @@ Sequences = Tensor | PackedSequence
 class TimeParallel(nn.Module):
     """A recurrent network that is solved for all time steps at once by multigrid (MGRIT).
 
-    It is called like `torch.nn.GRU` or `torch.nn.LSTM`, and computes the same up to a tolerance.
+    It is called like `torch.nn.GRU` or `torch.nn.LSTM`, with the same results up to a tolerance.
     Weights are shared over time, so steps computed together are one call of the cell, with time in
     the batch. For autograd it is one function, whose backward pass solves the adjoint recurrence by
     the same cycles. If cycles do not reach the tolerance, steps are computed one by one, with one
@@ -73,7 +73,7 @@ class TimeParallel(nn.Module):
     relaxation : str or sequence of str
         `F`, `FCF`, ... for all levels, or for each level from the finest.
     control : CyclesToTolerance or FixedCycles, optional
-        Number of cycles; by default as many as needed for an error of 1e-6, or for rounding.
+        Number of cycles; by default as many as needed for an error of 1e-6, or of rounding size.
     mode : {"mgrit", "serial", "auto"}
         "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
         with numba, else PyTorch's own loop over time, if available. "auto" measures both in the

@@ -60,7 +60,7 @@ class BDF2Step:
     def _next(
         self, t: np.ndarray, h: np.ndarray, before: np.ndarray, last: np.ndarray, old: np.ndarray
     ) -> np.ndarray:
-        """The solution at t, from the last one, h earlier, and the one `before` it."""
+        """The solution at t from `last`, at t - h, and `old`, at t - h - `before`."""
         ratio = h / before
         scale = (1.0 + ratio) / (1.0 + 2.0 * ratio)
         a, b = (1.0 + ratio) * scale, ratio * ratio / (1.0 + 2.0 * ratio)

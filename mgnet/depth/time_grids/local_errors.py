@@ -36,7 +36,7 @@ def check_order(owner: str, order: Any) -> None:
     Raises
     ------
     ValueError
-        If it is not.
+        If the order is not valid.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def halvings(sizes: np.ndarray, known: np.ndarray, order: int) -> np.ndarray:
     Returns
     -------
     array of int of shape (n,)
-        The number for each cell.
+        Number of halvings of each cell, negative if it is to be joined with others.
 
     Examples
     --------

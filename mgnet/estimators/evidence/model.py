@@ -56,7 +56,7 @@ class Additive:
         return (len(self.features.centre) + 1) * self.count
 
     def start(self, constants: np.ndarray) -> np.ndarray:
-        """Parameters of zero functions with these constants."""
+        """Parameters with which each output is one of these constants."""
         return np.concatenate([np.zeros(self.size - self.count), constants])
 
     def prior(self) -> Prior:

@@ -10,7 +10,7 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Reports the progress of a training, and ends it when its time is over.
+    """Reports the progress of a training run, and ends it when its time is over.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class Watch:
         self._until = seconds
 
     def begin_part(self, number: int, parts: int) -> None:
-        """Give the next of several trainings an equal part of the remaining time.
+        """Give the next of several training runs an equal part of the remaining time.
 
         Parameters
         ----------
         number : int
             Number of the training, counted from 0.
         parts : int
-            Number of trainings.
+            Number of training runs.
         """
         self._until = self.seconds + (self.limit - self.seconds) / (parts - number)
         self.part = number, parts

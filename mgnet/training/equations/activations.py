@@ -148,7 +148,7 @@ class Activated:
         return self.attached(order).detach()
 
     def attached(self, order: int) -> torch.Tensor:
-        """The same, differentiable with respect to parameters of the activation."""
+        """The derivative of this order, with a graph to the activation's parameters."""
         while len(self._made) <= order:
             if self.formula is None:
                 self._made.append(self._differentiated())

@@ -350,7 +350,7 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
 
 
 def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
-    """The same by automatic differentiation, even if the network has its own derivatives.
+    """Differentiate automatically, even if the network has its own derivatives.
 
     Examples
     --------
@@ -364,7 +364,7 @@ def carries(network: torch.nn.Module) -> bool:
     """Whether a network propagates derivatives itself, with their own Jacobian.
 
     It needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
-    `mgnet.knots.derivatives`. A subclass or a hook that it would omit gives False.
+    `mgnet.knots.derivatives`. It is False if the method would skip code of a subclass or a hook.
 
     Examples
     --------

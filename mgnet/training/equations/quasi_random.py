@@ -67,7 +67,7 @@ def quasi_random(
     >>> quasi_random(1000, [(-1.0, 1.0), (0.0, 2.0)]).mean(0)
     tensor([0.00, 1.00], dtype=torch.float64)
 
-    New ones for every cycle of a training:
+    New ones for every cycle of a training run:
 
     >>> from mgnet.training import Term, resampled
     >>> terms = [Term(lambda u: u.value, torch.zeros(4, 1))]

@@ -252,7 +252,7 @@ def _edges(slabs: Any, interval: tuple[float, float]) -> list[float]:
 
 
 def _keep(problem: Collocation, result: Any) -> None:
-    """Write the parameters that a training found, unless it trains in place."""
+    """Write the parameters that a training run found, unless it trains in place."""
     value = result.value if isinstance(result, Solution) else result
     if isinstance(value, torch.Tensor):
         problem.flat.write(value)

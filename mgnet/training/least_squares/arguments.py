@@ -95,7 +95,7 @@ def check_alike(r: torch.Tensor, told: Told, history: Sequence[Any], level: Leve
     Raises
     ------
     ValueError
-        If they are not.
+        If the residuals change from call to call.
     """
     if len(told.r) != len(r):
         raise ValueError(f"residual(module) gave {len(r)} residuals, then {len(told.r)}")
@@ -119,7 +119,7 @@ def check_usable(
     Raises
     ------
     ValueError
-        If they are not.
+        If any of these is not finite.
     """
     # Their squares may overflow.
     if math.isfinite(gradient) and bool(torch.isfinite(torch.cat([r, told.u])).all()):
@@ -141,7 +141,7 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
     Raises
     ------
     TypeError
-        If one is not a function.
+        If a refresher is not a function.
     """
     if refresh is None:
         return ()

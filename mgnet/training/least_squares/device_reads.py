@@ -1,8 +1,8 @@
-"""What the host reads from a device: few numbers, and together.
+"""Numbers that the host reads from a device: few, and together.
 
-A number that Python decides by has to come from the device, and the host waits for all that was
-begun there. So a step of Levenberg-Marquardt on a device asks for its numbers once; see
-`device_steps`. Checks that nearly always hold are read with them.
+A number that a decision in Python depends on has to come from the device, and the host waits for
+all work that was begun there. So a step of Levenberg-Marquardt on a device asks for its numbers
+once; see `device_steps`. Checks that nearly always hold are read with them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["deferred", "holds", "is_far", "read"]
 
 
 class _Waiting(threading.local):
-    """The checks that this thread has put off; None while it puts off none."""
+    """The checks that this thread has deferred; None outside `deferred`."""
 
     checks: list[torch.Tensor] | None = None
 
@@ -42,6 +42,7 @@ def holds(check: torch.Tensor) -> bool:
     Parameters
     ----------
     check : tensor of bool, of shape ()
+        The check.
 
     Examples
     --------
@@ -56,9 +57,9 @@ def holds(check: torch.Tensor) -> bool:
 
 @contextmanager
 def deferred() -> Iterator[list[torch.Tensor]]:
-    """Takes checks as passed; gives the list of them, to be read with other numbers.
+    """Assume that checks hold, and yield their list, to be read with other numbers.
 
-    Who finds that one failed has to begin again without this.
+    If one turns out to have failed, the caller must start again without `deferred`.
 
     Examples
     --------
@@ -77,7 +78,7 @@ def deferred() -> Iterator[list[torch.Tensor]]:
 
 
 def read(numbers: Sequence[torch.Tensor]) -> list[float]:
-    """Numbers of a device in one transfer, as float64.
+    """Read numbers from a device in one transfer, as float64.
 
     Parameters
     ----------

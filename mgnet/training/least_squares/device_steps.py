@@ -1,11 +1,12 @@
-"""Levenberg-Marquardt on a device: a step whose numbers the host reads once.
+"""Levenberg-Marquardt on a device, with one read by the host for each step.
 
 The Jacobian, `J^T J`, its factor and all vectors stay where the parameters are. The host decides
-whether a step is taken and how long the next one is, by some twenty numbers that it reads together
-once the first trial is made; a further trial is one more read. So what `levenberg_marquardt` also
-reads of a state (the objective, the norm of the gradient, the cosine of its tests) comes with the
-trial that begins there. Arithmetic is that of `levenberg_marquardt`, but that corrections are all
-made, and those after the last good one discarded.
+whether a step is accepted and how long the next one is, based on some twenty numbers that it reads
+together after the first trial; each further trial needs one more read. The numbers that
+`levenberg_marquardt` needs at a state (the objective, the norm of the gradient, the cosine for its
+tests) are read together with those of the first trial from that state. The arithmetic is that of
+`levenberg_marquardt`, except that all corrections are computed, and those after the last good one
+are discarded.
 """
 
 from __future__ import annotations
@@ -39,19 +40,23 @@ def leads_itself(
     f: torch.Tensor | None,
     memory: Damping,
 ) -> bool:
-    """Whether a step on a device needs one read: else the host leads it, by many.
+    """Whether a step on a device can work with one read; otherwise the host makes many.
 
-    It does with steps by Cholesky or QR, without bounds, of a problem whose residuals are all here;
-    and not in the first step, which looks for the proportions of the layers.
+    This requires steps by Cholesky or QR without bounds, a problem whose residuals are all on this
+    process, and a step after the first one, which determines the proportions of the layers.
 
     Parameters
     ----------
     smoother : LevenbergMarquardt
+        Smoother of the level.
     problem : LeastSquares
+        Problem of the level.
     u : tensor
+        State before the step.
     f : tensor or None
-        With what a coarse problem subtracts.
+        Right-hand side of a coarse problem; None means zero.
     memory : Damping
+        Memory of the smoother.
 
     Examples
     --------
@@ -79,22 +84,27 @@ class DeviceTold:
     Attributes
     ----------
     level : Level
+        Level of the step.
     told : Linearized
+        The linearization.
     system : NormalEquations
+        System of the step.
     rule : StepRule
+        Rule that determines the damping.
     memory : Damping
-        Before the step.
+        Memory before the step.
     acceleration : float
+        Limit on the acceleration, as in `LevenbergMarquardt`.
     corrections : int
-        As in `LevenbergMarquardt`.
+        Number of corrections, as in `LevenbergMarquardt`.
     rows : bool
-        Whether systems are solved by QR of the rows of J: Cholesky left too few digits.
+        Whether systems are solved by QR of the rows of J, because Cholesky left too few digits.
     gradient, largest, size, cosine : float
-        `|J^T r|`, the largest residual, `|D u|`, the cosine of the test `gtol`.
+        `|J^T r|`, the largest residual, `|D u|`, and the cosine for the test `gtol`.
     value : float
         `1/2 |r|^2 - <f, u>`.
     moves : bool
-        Whether the value has a slope, and J an entry that is not zero.
+        Whether the slope of the value and J are not zero.
     """
 
     level: Level
@@ -129,7 +139,7 @@ class DeviceTold:
         return self.told.half
 
     def swept(self) -> Sweep:
-        """The step, after further trials where the first is not taken: a read for each."""
+        """The accepted step; each trial after the first needs another read."""
         trial = Trial(-math.inf, 0.0, 0.0, 0.0)
         before = Sweep(
             self.u, self.memory, self.told, trial, self.size, self.system, True, self.cosine
@@ -158,7 +168,7 @@ class DeviceTold:
             self.rows = True
 
     def _judged(self, memory: Damping, numbers: list[float], new: torch.Tensor) -> Attempt | None:
-        """The trial of these numbers; None where Cholesky left too few digits for it."""
+        """The trial with these numbers; None if Cholesky left too few digits for it."""
         left, predicted, size, slope, then, usable, bend = numbers
         if not self.moves:
             return Trial(-math.inf, 0.0, 0.0, 0.0), None, memory.bend
@@ -183,21 +193,23 @@ def begun_on_device(
     f: torch.Tensor | None,
     memory: Damping,
 ) -> DeviceTold | None:
-    """The linearization at u and the first step from there, by one read.
+    """The linearization at u and the first trial from there, with one read.
 
-    None where the host has to lead: squares that overflow or vanish, residuals that are not finite
-    or that mix samples.
+    The result is None if the host must control the step: if squares overflow or vanish, or if
+    residuals are not finite or mix samples.
 
     Parameters
     ----------
     smoother : LevenbergMarquardt
-        For which `leads_itself`.
+        Smoother for which `leads_itself` is True.
     level : Level
-        With the `LeastSquares`.
+        Level whose operator is the `LeastSquares` problem.
     u : tensor
+        State before the step.
     f : tensor or None
-        With what a coarse problem subtracts.
+        Right-hand side of a coarse problem; None means zero.
     memory : Damping
+        Memory of the smoother.
 
     Examples
     --------
@@ -258,7 +270,7 @@ def _size(d: torch.Tensor, unit: torch.Tensor | None) -> torch.Tensor:
 
 
 def _numbers_of(told: Linearized, system: NormalEquations) -> list[torch.Tensor]:
-    """What the host knows of a state."""
+    """The numbers of a state that the host reads."""
     half, descent = _half(told.r), system.descent
     pulled = descent if told.f is None else told.J.rmatvec(told.r)
     value = half if told.f is None else half - told.f @ told.u
@@ -279,10 +291,11 @@ def _numbers_of(told: Linearized, system: NormalEquations) -> list[torch.Tensor]
 
 
 def _tried(begun: DeviceTold, memory: Damping) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """A step, what is to be known of it, and where it leads to: as `LevenbergMarquardt._attempt`.
+    """The numbers of a step and the state at its end, as in `LevenbergMarquardt._attempt`.
 
-    The numbers: what Cholesky leaves; the predicted reduction, the size and the slope of the step;
-    the value at its end; whether it can be taken; how much it bends, NaN where that is not known.
+    The numbers are the least diagonal entry of the Cholesky factor; the predicted reduction, size
+    and slope of the step; the value at its end; whether it can be taken; and the ratio of
+    acceleration to step, NaN if it is unknown.
     """
     told, system, mu = begun.told, begun.system, memory.mu
     problem, u, unit = told.problem, told.u, system.unit
@@ -318,7 +331,7 @@ def _bent(
     image: torch.Tensor,
     solve: Callable[[torch.Tensor | None], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `curvature.bent`: the step, whether it can be taken, and the ratio or NaN."""
+    """Like `curvature.bent`: the step, whether it can be taken, and the ratio or NaN."""
     told, unit = begun.told, begun.system.unit
     ahead = told.problem.residuals(told.u + (AHEAD * d).to(told.u.dtype))
     a = solve(((ahead - told.r) / AHEAD - image) * (-2.0 / AHEAD))
@@ -334,7 +347,7 @@ def _bent(
 def _corrected(
     begun: DeviceTold, image: torch.Tensor, new: torch.Tensor, r: torch.Tensor, mu: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `curvature.corrected`: the end of the step, and the residuals there."""
+    """Like `curvature.corrected`: the end of the step, and the residuals there."""
     told, system = begun.told, begun.system
     goal = told.r + image.to(told.r.dtype)
     gap, fair = _half(r - goal), CLOSE * _half(goal)

@@ -120,7 +120,7 @@ def check_rows(T: torch.Tensor) -> None:
     Raises
     ------
     ValueError
-        If it is not finite.
+        If the triangle is not finite.
     """
     if not bool(torch.isfinite(T).all()):
         raise ValueError(
@@ -135,7 +135,7 @@ def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
     Raises
     ------
     ValueError
-        If one is out of its range.
+        If a number is out of its range.
     """
     if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
         raise ValueError(

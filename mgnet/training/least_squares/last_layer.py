@@ -153,7 +153,7 @@ class LinearPart:
         Raises
         ------
         ValueError
-            If it is not.
+            If the network is not linear in its last layer.
         """
         with torch.no_grad():
             outputs = call_with(self.network, parameters, (x,)).reshape(-1, self.outputs)
@@ -165,10 +165,8 @@ class LinearPart:
         close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(terms.max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
             got = f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}"
-            wanted = (
-                "its last module must be a Linear, or spline coefficients with the outputs last"
-            )
-            raise ValueError(f"{got}; {wanted}")
+            need = "its last module must be a Linear, or spline coefficients with the outputs last"
+            raise ValueError(f"{got}; {need}")
 
 
 def solve_last_layer_(

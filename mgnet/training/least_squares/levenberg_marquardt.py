@@ -150,7 +150,7 @@ class LevenbergMarquardt(Smoother):
     def begin(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, memory: Damping
     ) -> Linearized | DeviceTold:
-        """As `linearize`; on a device with the first step, since their numbers come together."""
+        """Call `linearize`; on a device also try the first step and read the numbers of both."""
         problem: Any = level.operator
         shift = problem.shift
         whole = f if shift is None else shift if f is None else f + shift

@@ -122,19 +122,21 @@ class NormalEquations:
     def damped_unseen(
         self, mu: float, rows: bool
     ) -> tuple[Callable[[torch.Tensor | None], torch.Tensor], torch.Tensor]:
-        """As `damped`, for a device: no number is looked at.
+        """Like `damped`, for a device: the host reads no number.
 
         Parameters
         ----------
         mu : float
+            Damping parameter.
         rows : bool
-            Whether by QR of the rows of J, instead of by Cholesky.
+            Whether to solve by QR of the rows of J instead of Cholesky.
 
         Returns
         -------
         callable
+            The function that `damped` returns.
         tensor of shape ()
-            What Cholesky leaves, see `enough`.
+            Least diagonal entry of the Cholesky factor, for `enough`; 0 if there is no factor.
         """
         shift = mu * (self.matrix.trace() / self.J.shape[1])
         inverse, factor, fault = self._cholesky(shift)

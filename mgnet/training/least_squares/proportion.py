@@ -22,7 +22,7 @@ from mgnet.training.least_squares.units import Proportion, Unknowns, size_of
 __all__ = ["first_step", "is_to_be_known", "trial_of"]
 
 OUT = 3.0  # a ratio of sizes that counts as out of proportion
-FAR = 10.0  # a ratio that requires a unit; sizes change by less in a training
+FAR = 10.0  # a ratio that requires a unit; sizes change by less in a training run
 SOLVED = 0.75  # part of the objective that an accepted first step must remove
 
 

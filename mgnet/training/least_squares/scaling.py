@@ -102,7 +102,7 @@ class Rescaled:
 
     @property
     def tells_units(self) -> bool:
-        """Whether column norms show units, like that of `LeastSquares`."""
+        """Whether column norms show units, as for `LeastSquares`."""
         return self.problem.tells_units
 
     @property

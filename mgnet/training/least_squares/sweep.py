@@ -1,4 +1,4 @@
-"""A sweep of Levenberg-Marquardt: where it begins, the search for a step, and what it led to."""
+"""A sweep of Levenberg-Marquardt: its start, the search for a step, and the result."""
 
 from __future__ import annotations
 
@@ -110,25 +110,27 @@ def searched(
     moves: bool,
     attempt: Callable[[Damping], Attempt],
 ) -> Sweep:
-    """The sweep, by steps that are tried until one lowers the objective.
+    """Try steps until one lowers the objective.
 
     Parameters
     ----------
     rule : StepRule
+        Rule that changes the damping after each trial.
     memory : Damping
+        Memory before the sweep.
     before : Sweep
-        Of which the start, the system and the size are known.
+        The start of the sweep, its system and the size of the state; no step has been made.
     unseen : float
-        A decrease below it is the rounding of the value. Such a state is a minimum, and refusals
-        there say nothing about the damping, which the next level inherits.
+        Rounding error of the value. If the predicted decrease is smaller, the state is a minimum,
+        and rejected steps there have no effect on the damping, which the next level inherits.
     moves : bool
-        Whether the objective has a slope.
+        Whether the slope of the objective is not zero.
     attempt : callable
-        Tries the step of a damping.
+        Function that tries the step with a given damping.
 
     Examples
     --------
-    A parabola, of which the model is exact:
+    A parabola, for which the model is exact:
 
     >>> from mgnet.training.least_squares.step_rules import Nielsen
     >>> told = Linearized(None, torch.ones(1), torch.ones(1), None, None, 0.5)

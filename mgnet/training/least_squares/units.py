@@ -31,7 +31,7 @@ def check_scale(owner: str, x_scale: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If it has another type or value.
+        If the scale has another type or value.
 
     Examples
     --------

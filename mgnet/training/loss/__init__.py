@@ -1,4 +1,4 @@
-"""A network as an equation: the loss over its flat parameter vector, and the gradient of it.
+"""A network as an equation: its loss as a function of the flat parameter vector, with its gradient.
 
 Reading order: `objective`, `parameters`, `checks`.
 """

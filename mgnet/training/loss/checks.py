@@ -22,7 +22,7 @@ def check_data(owner: str, data: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If they are not.
+        If the data have another form.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def check_loss(loss: Any) -> torch.Tensor:
     Raises
     ------
     TypeError
-        If it is something else.
+        If the result is anything else.
 
     Examples
     --------

@@ -19,8 +19,8 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     They are drawn by `reset_parameters` of its parts, PyTorch's convention, or else by
     `_reset_parameters`; a module follows its parts, as in constructors. A method with an argument
     `generator` receives a generator, and for the others PyTorch's own generator is seeded.
-    Parameters that no method draws keep their values if these are one constant number, such as
-    coefficients of an equation and frequencies. The network itself is not changed.
+    A parameter that no method draws, such as a coefficient of an equation or a frequency, keeps its
+    value, provided that all its entries are equal. The network itself is not changed.
 
     Parameters
     ----------

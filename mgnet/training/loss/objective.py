@@ -190,7 +190,7 @@ def check_objective(owner: str, objective: Any) -> None:
     Raises
     ------
     TypeError
-        If it is not.
+        If the object is not an Objective.
 
     Examples
     --------

@@ -87,7 +87,7 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
     Raises
     ------
     ValueError
-        If they are such differences.
+        If the residuals are such differences.
 
     Examples
     --------

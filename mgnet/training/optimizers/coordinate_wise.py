@@ -23,7 +23,6 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
 
     Four steps are taken on small random arrays. They are repeated with one other gradient, which
     must not change any other coefficient, and from another start, which must not change any step.
-    change no other coefficient, and once more from elsewhere, which must change no step.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     Raises
     ------
     TypeError
-        If it is neither.
+        If the optimizer uses it in another way.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def check_refinement(optimizer: Any, coarse: Any, fine: Any, kind: type) -> None
     Raises
     ------
     TypeError
-        If they are not.
+        If the objects are of other kinds.
 
     Examples
     --------
