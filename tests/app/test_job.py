@@ -131,7 +131,7 @@ def test_the_real_files_hold_what_the_model_predicts(tmp_path):
     errors = Model.load(out).predict(x) - y
     train, held = ((errors[part] ** 2).mean() for part in (drawn[50:], drawn[:50]))
     report = (out / "report.md").read_text()
-    (figures,) = (line for line in report.splitlines() if line.startswith("| standardised MSE"))
+    (figures,) = (line for line in report.splitlines() if line.startswith("| standardized MSE"))
     told = [float(cell) for cell in figures.split("|")[2:4]]
     assert told == pytest.approx([train / spread, held / spread], rel=1e-3)
     (figures,) = (line for line in report.splitlines() if line.startswith("| RMSE (y)"))
@@ -185,7 +185,7 @@ def test_a_table_in_other_units_with_an_input_that_does_not_vary(tmp_path, x_siz
         predictions.append(model.predict(x * x_unit) / y_unit)
         assert shown[1].splitlines()[-1].split()[-1] != "0"
     np.testing.assert_allclose(*predictions, rtol=1e-6, atol=1e-9)
-    for line in ("| standardised MSE", "| a ", "| b "):
+    for line in ("| standardized MSE", "| a ", "| b "):
         figures = [[one for one in text.splitlines() if one.startswith(line)] for text in reports]
         assert len(figures[0]) == len(figures[1]) > 0
     told, tiny = (text.split("| RMSE (y)")[1].split("\n")[0].split("|") for text in reports)
