@@ -172,9 +172,10 @@ def _ranges(data: Data) -> str:
 def _network(data: Data, settings: Settings, ours: Trained) -> str:
     if settings.ensemble > 1:
         return (
-            "The mean of an ensemble of Kolmogorov-Arnold networks, itself such a network, with splines "
-            f"of degree {settings.degree} and {ours.parameters} parameters. Penalties and the noise "
-            "are chosen by the marginal likelihood, knots by whether the data determine them."
+            "The mean of an ensemble of Kolmogorov-Arnold networks, itself such a network, with "
+            f"splines of degree {settings.degree} and {ours.parameters} parameters. Penalties and "
+            "the noise level are chosen by the marginal likelihood, knots by whether the data "
+            "determine them."
         )
     widths = [len(data.names), *settings.hidden, len(data.targets.outputs)]
     coarsest, finest = (
