@@ -126,6 +126,7 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
         ends = [inside[0]] if np.ptp(inside) == 0.0 else [edges[top], edges[top + 1]]
         place = " to ".join(data.input_text(name, end) for end in ends)
         shares.append((name, *(f"{100.0 * s / total:.0f} %" for s in sums), place))
+    sign = "" if data.targets.classes else ", predicted minus true"
     header = ("input", *(f"fifth {k + 1}" for k in range(PARTS)), "largest in")
     names, cells = _row_cells(data, predicted, y)
     rows = [(*map(data.input_text, data.names, x[k]), *cells(k)) for k in order[:WORST].tolist()]
@@ -133,7 +134,7 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
         f"Measured by the {word}. {share}",
         f"Share of the {word} by fifths of each input's range, low to high:",
         markdown_table(header, shares),
-        f"The {kind} rows with the largest errors:",
+        f"The {kind} rows with the largest errors{sign}:",
         markdown_table((*data.names, *names), rows),
     ]
 
