@@ -4,7 +4,7 @@
 
 A seed, from 1 on, draws the 8000 training rows (the other 12000 are held out), the initial weights
 and the settings that boosting tries. The networks are those of `make demo`, whose settings were
-chosen on seeds 0 and 11. Standardised held-out MSE. The KAN may end before its seconds are over, by
+chosen on seeds 0 and 11. Standardized held-out MSE. The KAN may end before its seconds are over, by
 its validation rows; the others get all the seconds.
 """
 

@@ -72,7 +72,7 @@ class Points:
         return Row(weights, errors[0], errors[1], *cost)
 
     def judge_network(self, network: torch.nn.Module, count: int, cost: tuple[int, float]) -> Row:
-        """The errors of a network of the standardised targets."""
+        """The errors of a network of the standardized targets."""
         weights = sum(p.numel() for p in network.parameters())
         return self.judge(lambda x: self.mean + self.scale * network(x), count, weights, cost)
 

@@ -43,7 +43,7 @@ def rough(rng: np.random.Generator, x: Array, bump: float) -> Array:
     return (values[: len(x)] - on_grid.mean()) / on_grid.std()
 
 
-def standardised(rng: np.random.Generator, x: Array, y: Array, rows: int, noise: float) -> Rows:
+def standardized(rng: np.random.Generator, x: Array, y: Array, rows: int, noise: float) -> Rows:
     """Mean 0, deviation 1 over all rows; `noise` is the deviation of what training values get."""
     y = ((y - y.mean()) / y.std())[:, None]
     noisy = y[:rows] + noise * rng.normal(size=(rows, 1))
@@ -79,7 +79,7 @@ def composed(
     y = np.sin(sums[0])
     if pairs == 2:
         y = y * (1.0 + np.tanh(sums[1]) / 2.0) + 0.3 * sums[1]
-    return standardised(rng, x, y, rows, noise)
+    return standardized(rng, x, y, rows, noise)
 
 
 def no_composition(
@@ -101,4 +101,4 @@ def no_composition(
         chi = rng.chisquare(2.0 * SMOOTHNESS, 100) / (2.0 * SMOOTHNESS)
         frequencies = rng.normal(size=(inputs, 100)) / (LENGTH * np.sqrt(chi))
         y += np.cos(x @ frequencies + rng.uniform(0.0, 2.0 * math.pi, 100)).sum(1)
-    return standardised(rng, x, y, rows, noise)
+    return standardized(rng, x, y, rows, noise)

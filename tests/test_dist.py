@@ -100,6 +100,12 @@ def test_an_index_can_show_the_readme():
     dist.check_page(dist.for_index(README, dist.Home(GITHUB, "v1")))
 
 
+def test_missing_tools_are_named_before_any_work(monkeypatch):
+    monkeypatch.setattr(dist, "find_spec", lambda name: None if name == "twine" else name)
+    with pytest.raises(SystemExit, match="^dist: twine cannot be imported; pip install"):
+        dist.check_tools()
+
+
 def test_reference_definitions_are_not_used():
     """They would not be rewritten."""
     assert not re.search(r"^\[[^\]]+\]: ", README, re.MULTILINE)

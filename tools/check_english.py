@@ -114,7 +114,7 @@ ENTRIES = [
         "American spelling: behavior, color, license",
         r"\b(?:\w*(?:behaviour|colour|neighbour|favour|honour|licence|modelling|labelled|cancelled|"
         r"factoris|normalis|initialis|parallelis|minimis|maximis|generalis|regularis|discretis|"
-        r"linearis|optimis(?!t)|summaris|recognis|organis|vectoris|penalis|analyse)\w*|centre[ds]?|grey|whilst)\b",
+        r"linearis|optimis(?!t)|standardis|summaris|recognis|organis|vectoris|penalis|analyse)\w*|centre[ds]?|grey|whilst)\b",
     ),
 ]
 

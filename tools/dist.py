@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ HOSTS = {
 }
 PICTURES = (".png", ".svg", ".jpg", ".gif")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+TOOLS = "build", "twine", "readme_renderer", "setuptools_scm"  # of the extra `dist`
 PRETEND = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MGNET_SOLVERS"
 
 
@@ -116,11 +118,19 @@ def check_page(readme: str) -> None:
         fail("readme_renderer cannot render README.md")
 
 
+def check_tools() -> None:
+    """End before any work where a package of the extra `dist` is missing."""
+    missing = [name for name in TOOLS if find_spec(name) is None]
+    if missing:
+        fail(f"{', '.join(missing)} cannot be imported; pip install '.[dist]', or use make dist")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="build and check the archives of a release")
     parser.add_argument("--home", default="", help="default: the git remote origin")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     given = parser.parse_args()
+    check_tools()
     if git("status", "--porcelain", "--untracked-files=no"):
         fail("there are changes that are not committed; an archive is built from a commit")
     out = given.out.resolve()
@@ -129,7 +139,7 @@ def main() -> None:
     scm = [sys.executable, "-m", "setuptools_scm"]
     version = subprocess.run(scm, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     if not version:
-        fail("setuptools-scm finds no version; pip install setuptools-scm")
+        fail("setuptools-scm finds no version; build from a clone with its tags")
     ref = f"v{version}" if git("tag", "--points-at", "HEAD", "--list", f"v{version}") else ""
     url = public_url(given.home or git("remote", "get-url", "origin", check=False))
     try:

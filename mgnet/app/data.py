@@ -9,8 +9,10 @@ from math import inf, nan
 
 import numpy as np
 
+from mgnet.app.columns.codes import DateCode
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.columns.targets import Targets
+from mgnet.app.markdown import exact
 from mgnet.limits import doubled
 
 __all__ = ["Data", "Settings", "Trained", "intervals_on", "parameters"]
@@ -181,6 +183,15 @@ class Data:
         """The standard deviations of the training targets, in their units."""
         spread = np.sqrt(_variance(np.ldexp(self.y, -self._size), self.weights))
         return np.atleast_1d(np.ldexp(spread, self._size))
+
+    def input_text(self, name: str, value: float) -> str:
+        """A value of an input as text: a date for days, otherwise six digits."""
+        code = None if self.encoding is None else self.encoding.owner(name)
+        if not isinstance(code, DateCode):
+            return exact(value)
+        if name == code.features[0]:
+            return code.told(value)
+        return exact(round(value, 9) + 0.0)  # the cosine of a quarter turn is not exactly 0
 
     @property
     def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:

@@ -34,10 +34,11 @@ def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str], loss: s
         name = f"{outputs[number]}: " if len(ensembles) > 1 else ""
         first, second = own.intervals
         levels = "1 level" if own.levels == 1 else f"{own.levels} levels"
+        members = "1 member" if len(own.fitted) == 1 else f"{len(own.fitted)} members"
         factor = 2.0 if loss == "MSE" else 1.0
         losses = ", ".join(f"{factor * value:.3g}" for value in own.losses)
         parts.append(
-            f"{name}ensemble of {len(own.fitted)} members on parts of the rows: {linear} linear, "
+            f"{name}ensemble of {members} on parts of the rows: {linear} linear, "
             f"{additive} additive, {hidden} with a hidden layer of {own.units} units;\n"
             f"splines of {first} and {second} intervals after {levels}; {loss} on rows that "
             f"members were not trained on, level by level: {losses}"

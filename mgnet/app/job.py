@@ -112,14 +112,17 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
             data = _check(job.table, data, settings, remarks.append)
         with progress_bar() as progress:
             watched = _checking(progress, hold)
-            fitted = fit(data, _limited(job), watched, announce, interruptible=hold.interruptible)
+            limited = _limited(job)
+            fitted = fit(data, limited, watched, announce, interruptible=hold.interruptible)
         interrupted = bool(fitted.interrupted)
         if settings.ensemble > 1:
             show(f"{fitted.summary}\n")
         trained: list[Trained] = [fitted.trained]
         if interrupted:
             remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
-        elif job.compare:
+        elif fitted.ensembles and fitted.trained.seconds >= limited.seconds:
+            remark(_cut_short(fitted, settings))
+        if job.compare and not interrupted:
             try:
                 with hold.interruptible():
                     _add_baselines(trained, data, settings, say)
@@ -146,6 +149,15 @@ def _limited(job: FitJob) -> Settings:
         return settings
     gone = time.perf_counter() - job.began
     return replace(settings, seconds=max(settings.seconds - (1.0 + ENDING) * gone, NO_TIME))
+
+
+def _cut_short(fitted: Fitted, settings: Settings) -> str:
+    members = min(len(own.fitted) for own in fitted.ensembles)
+    return (
+        f"--seconds {settings.seconds:g}, which includes reading and pictures, ended the training "
+        f"after {fitted.trained.seconds:.1f} s with {members} of {settings.ensemble} members; more "
+        "seconds, or none given, improve the predictions"
+    )
 
 
 class _Shown:

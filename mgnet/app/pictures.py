@@ -301,7 +301,7 @@ def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
     if trained:
         _mark_levels(ax, trained[0])
     ax.set_xlabel("seconds of training")
-    ax.set_ylabel(f"standardised {loss}" if loss == "MSE" else loss)
+    ax.set_ylabel(f"standardized {loss}" if loss == "MSE" else loss)
     _tidy(ax)
     figure.legend(
         handles=[handle for _, handle in handles],

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def _comparison(data: Data, trained: Sequence[Trained]) -> list[str]:
     table = markdown_table((*header, "work"), rows)
     notes = "\n".join(f"- {one.name}: {one.note}." for one in ranked if one.note)
     told = "Work: gradient evaluations of the finest network, if there is one."
-    told = told if classes else f"MSE: standardised. {told}"
+    told = told if classes else f"MSE: standardized. {told}"
     return [
         f"Best first, by the held-out error. {told}",
         table,
@@ -153,9 +154,9 @@ def _ranges(data: Data) -> str:
         median, deviation = (
             float(np.ldexp(of(np.ldexp(column, -size)), size)) for of in (np.median, np.std)
         )
-        values = (column.min(), median, column.max(), deviation)
-        rows.append((name, *map(exact, values)))
-    table = markdown_table(("column", "least", "median", "largest", "deviation"), rows)
+        shown = exact if name not in data.names else partial(data.input_text, name)
+        rows.append((name, *map(shown, (column.min(), median, column.max())), exact(deviation)))
+    table = markdown_table(("column", "smallest", "median", "largest", "deviation"), rows)
     total = len(data.y) + len(data.y_held)
     split = f"{total} rows: {len(data.y)} for training, {len(data.y_held)} held out."
     weighted = "" if data.weights is None else " Errors are means over the weights of the rows."
@@ -171,9 +172,10 @@ def _ranges(data: Data) -> str:
 def _network(data: Data, settings: Settings, ours: Trained) -> str:
     if settings.ensemble > 1:
         return (
-            "The mean of an ensemble of Kolmogorov-Arnold networks, itself one, with splines of "
-            f"degree {settings.degree} and {ours.parameters} parameters. Penalties and the noise "
-            "are chosen by the marginal likelihood, knots by whether the data determine them."
+            "The mean of an ensemble of Kolmogorov-Arnold networks, itself such a network, with "
+            f"splines of degree {settings.degree} and {ours.parameters} parameters. Penalties and "
+            "the noise level are chosen by the marginal likelihood, knots by whether the data "
+            "determine them."
         )
     widths = [len(data.names), *settings.hidden, len(data.targets.outputs)]
     coarsest, finest = (

@@ -28,7 +28,7 @@ def result(data: Data, ours: Trained) -> str:
     | RMSE (b)          |       0.1 |       0.1 |
     """
     classes = data.targets.classes
-    name = data.loss_name if classes else f"standardised {data.loss_name}"
+    name = data.loss_name if classes else f"standardized {data.loss_name}"
     columns, names = [], ["rows", name, *_measures(data)]
     for x, y, weights, loss in (
         (data.x, data.y, data.weights, ours.train_loss),
@@ -54,7 +54,7 @@ def result(data: Data, ours: Trained) -> str:
     if not np.isnan(ours.work):
         cost += f", work of {ours.work:.0f} gradient evaluations of the finest network"
     parts = [f"{ours.name}: {cost}.", markdown_table(("", "training", "held-out"), rows)]
-    parts += _confusion(data, ours) if classes else [f"Standardised: {_standardised(data)}."]
+    parts += _confusion(data, ours) if classes else [f"Standardized: {_standardized(data)}."]
     return "\n\n".join(parts)
 
 
@@ -65,7 +65,7 @@ def _measures(data: Data) -> list[str]:
     return [f"{what} ({name})" for name in names for what in ("RMSE", "largest error")]
 
 
-def _standardised(data: Data) -> str:
+def _standardized(data: Data) -> str:
     if len(data.targets.names) == 1:
         return f"over the variance of {data.targets.title}"
     return "over the variance of each target, and the mean of the targets"
@@ -101,7 +101,7 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
     >>> data = Data(("a",), Targets(("b",)), x[:8], x[:8, 0], x[8:], x[8:, 0])
     >>> ours = Trained("KAN", lambda x: x[:, 0] + 0.1 * x[:, 0], 7, 1.0, 3.0, 0.1, 0.2)
     >>> print(where_errors(data, ours)[0])
-    Measured by the squared error. The worst 1 of the 2 held-out rows (1 %) hold 56 % of it.
+    Measured by the squared error. The worst of the 2 held-out rows (50 %) has 56 % of it.
     """
     x, y, weights, kind = data.measured
     predicted = ours.predict(x)
@@ -111,23 +111,30 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
     few = max(len(y) // 100, 1)
     total = max(float(sizes.sum()), 1e-300)
     worst = 100.0 * float(sizes[order[:few]].sum()) / total
-    share = f"The worst {few} of the {len(y)} {kind} rows (1 %) hold {worst:.0f} % of it."
+    first = "The worst" if few == 1 else f"The worst {few}"
+    verb, part = "has" if few == 1 else "have", f"{100.0 * few / len(y):.0f} %"
+    share = f"{first} of the {len(y)} {kind} rows ({part}) {verb} {worst:.0f} % of it."
     shares = []
     for name, column in zip(data.names, x.T, strict=True):
+        if np.ptp(column) == 0.0:
+            continue  # nothing to divide, such as a level that none of these rows has
         edges = np.linspace(column.min(), column.max(), PARTS + 1)
         part = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, PARTS - 1)
         sums = np.bincount(part, sizes, minlength=PARTS)
         top = int(np.argmax(sums))
-        place = f"{exact(edges[top])} to {exact(edges[top + 1])}"
+        inside = column[part == top]
+        ends = [inside[0]] if np.ptp(inside) == 0.0 else [edges[top], edges[top + 1]]
+        place = " to ".join(data.input_text(name, end) for end in ends)
         shares.append((name, *(f"{100.0 * s / total:.0f} %" for s in sums), place))
+    sign = "" if data.targets.classes else ", predicted minus true"
     header = ("input", *(f"fifth {k + 1}" for k in range(PARTS)), "largest in")
     names, cells = _row_cells(data, predicted, y)
-    rows = [(*map(exact, x[k]), *cells(k)) for k in order[:WORST].tolist()]
+    rows = [(*map(data.input_text, data.names, x[k]), *cells(k)) for k in order[:WORST].tolist()]
     return [
         f"Measured by the {word}. {share}",
         f"Share of the {word} by fifths of each input's range, low to high:",
         markdown_table(header, shares),
-        f"The {kind} rows with the largest errors:",
+        f"The {kind} rows with the largest errors{sign}:",
         markdown_table((*data.names, *names), rows),
     ]
 
@@ -139,7 +146,7 @@ def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.nd
         return -np.log(np.maximum(own, np.finfo(float).tiny)), "log loss"
     error = predicted - y
     if error.ndim > 1:
-        return ((error / data.deviation) ** 2).sum(1), "standardised squared error"
+        return ((error / data.deviation) ** 2).sum(1), "standardized squared error"
     return np.ldexp(error, -exponents(error)) ** 2, "squared error"
 
 

@@ -86,6 +86,7 @@ def fit(
     train, held = data.loss(model.predict(data.x), data.y), 0.5
     trained = Trained("line", model.predict, len(weights), 0.3, 3.0, train, held)
     return types.SimpleNamespace(
+        ensembles=(),
         settings=settings,
         hierarchy=hierarchy,
         schedule=schedule,

@@ -1,6 +1,7 @@
 """Law: a fit says what a reader must know, and tells the report the same."""
 
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,24 @@ def test_seconds_of_an_ensemble_are_those_of_the_command(install, monkeypatch, s
     assert [s.seconds for s in told] == pytest.approx([left, seconds], abs=0.01)
     assert told[0].seconds > 0.0
     assert [s.seconds for s in reported] == [seconds, seconds]
+
+
+@pytest.mark.parametrize(("seconds", "members"), [(5.0, 1), (np.inf, 2)])
+def test_a_limit_that_cuts_an_ensemble_short_is_reported(tmp_path, seconds, members):
+    """The limit includes the start of Python: one member was written as if it were all."""
+    x = np.random.default_rng(0).uniform(size=(60, 3))
+    table, settings = (
+        Table.of_numbers("abc", "y", x, x.sum(1)),
+        Settings(ensemble=2, seconds=seconds),
+    )
+    job = FitJob(table, settings, tmp_path / "out", began=time.perf_counter() - 10.0)
+    said, shown = [], []
+    run_job(job, said.append, shown.append)
+    assert f"ensemble of {members} member{'s' * (members > 1)} on parts" in shown[0]
+    cut = [line for line in said if "--seconds 5" in line and "1 of 2 members" in line]
+    assert len(cut) == (members == 1)
+    report = (tmp_path / "out/report.md").read_text()
+    assert ("1 of 2 members" in report) == (members == 1)
 
 
 @pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), BrokenPipeError()])
@@ -131,7 +150,7 @@ def test_the_real_files_hold_what_the_model_predicts(tmp_path):
     errors = Model.load(out).predict(x) - y
     train, held = ((errors[part] ** 2).mean() for part in (drawn[50:], drawn[:50]))
     report = (out / "report.md").read_text()
-    (figures,) = (line for line in report.splitlines() if line.startswith("| standardised MSE"))
+    (figures,) = (line for line in report.splitlines() if line.startswith("| standardized MSE"))
     told = [float(cell) for cell in figures.split("|")[2:4]]
     assert told == pytest.approx([train / spread, held / spread], rel=1e-3)
     (figures,) = (line for line in report.splitlines() if line.startswith("| RMSE (y)"))
@@ -185,7 +204,7 @@ def test_a_table_in_other_units_with_an_input_that_does_not_vary(tmp_path, x_siz
         predictions.append(model.predict(x * x_unit) / y_unit)
         assert shown[1].splitlines()[-1].split()[-1] != "0"
     np.testing.assert_allclose(*predictions, rtol=1e-6, atol=1e-9)
-    for line in ("| standardised MSE", "| a ", "| b "):
+    for line in ("| standardized MSE", "| a ", "| b "):
         figures = [[one for one in text.splitlines() if one.startswith(line)] for text in reports]
         assert len(figures[0]) == len(figures[1]) > 0
     told, tiny = (text.split("| RMSE (y)")[1].split("\n")[0].split("|") for text in reports)

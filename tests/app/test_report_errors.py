@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, root_mean_squared_error
 
+from mgnet.app.columns.codes import CategoryCode, DateCode
+from mgnet.app.columns.encoding import Encoding
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
+from mgnet.app.files.columns import Column
 from mgnet.app.report_errors import result, where_errors
 
 RNG = np.random.default_rng(0)
@@ -33,7 +36,7 @@ def test_several_targets():
             exact = root_mean_squared_error(y[part, k], ours.predict(X[part])[:, k])
             assert float(cell) == pytest.approx(exact, rel=6e-3)
     text = "\n".join(where_errors(data, ours))
-    assert "standardised squared error" in text
+    assert "standardized squared error" in text
     assert "| p predicted | p error |" in text and "| q predicted | q error |" in text
 
 
@@ -71,3 +74,28 @@ def test_many_classes_have_no_table_of_pairs():
     data = Data(("a", "b"), Targets(("kind",), names), X, y, X, y)
     ours = trained(data, lambda x: np.full((len(x), 20), 0.05))
     assert "as c0" not in result(data, ours)
+
+
+def test_dates_are_dates_and_inputs_that_do_not_vary_have_no_fifths():
+    first = np.datetime64("2024-01-01", "us")
+    codes = DateCode("when", first, "", ("month",)), CategoryCode("shop", ("N", "S", "W"))
+    encoding = Encoding(codes)
+    dates = first + np.arange(80) * np.timedelta64(12, "h")
+    shops = np.array(["N", "S"] * 40, dtype=object)
+    columns = {"when": Column("when", "date", dates), "shop": Column("shop", "text", shops)}
+    x = encoding.encode(columns)[0]
+    data = Data(encoding.names, Targets(("y",)), x, x[:, 0], x, x[:, 0], encoding=encoding)
+    ours = trained(data, lambda x: x[:, 0] + x[:, encoding.names.index("shop=S")])
+    text = where_errors(data, ours)
+    fifths, worst = rows_of(text[2]), text[4].splitlines()
+    assert fifths["shop=N"][-1] == "0" and fifths["shop=S"][-1] == "1"
+    assert "shop=W" not in fifths
+    assert fifths["when [days]"][-1].startswith("2024-01-")
+    assert worst[2].split("|")[1].strip() == "2024-02-09 12:00:00"  # the last of the equal errors
+
+
+def test_the_cosine_of_a_quarter_turn_is_shown_as_zero():
+    encoding = Encoding((DateCode("when", np.datetime64("2024-01-01", "us"), "", ("month",)),))
+    data = Data(encoding.names, Targets(("y",)), X, X[:, 0], X, X[:, 0], encoding=encoding)
+    assert data.input_text("when: cos month", -6.1e-17) == "0"
+    assert data.input_text("when: sin month", 0.8660254) == "0.866025"

@@ -1,4 +1,4 @@
-"""Scales map ranges to the domain and standardise targets; networks go on by their tangent."""
+"""Scales map ranges to the domain and standardize targets; networks go on by their tangent."""
 
 import numpy as np
 import pytest

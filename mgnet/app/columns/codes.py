@@ -257,7 +257,7 @@ class DateCode:
         """A number of days as a date."""
         micro = np.clip(value * 86_400e6, float((EARLIEST - self.first).astype(int)),
                         float((LATEST - self.first).astype(int)))  # fmt: skip
-        return date_text(self.first + np.timedelta64(int(micro), "us"))
+        return date_text(self.first + np.timedelta64(round(float(micro)), "us"))
 
     def described(self) -> dict[str, Any]:
         """Description for model.json."""

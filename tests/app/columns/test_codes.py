@@ -15,6 +15,7 @@ from mgnet.app.columns.codes import (
     DateCode,
     NumberCode,
 )
+from mgnet.app.columns.dates import date_text
 from mgnet.app.files.columns import Column
 
 
@@ -110,3 +111,12 @@ def test_numbers_take_numbers_alone():
     assert x[0, 0] == 1.0 and np.isnan(x[1, 0])
     with pytest.raises(ValueError, match="holds text, but numbers were fitted"):
         NumberCode("a").encode(text(["x"]))
+
+
+def test_every_time_of_day_is_shown_as_it_is_in_the_file():
+    """Days are rounded doubles, and cutting instead of rounding showed 00:48:59 for 00:49."""
+    first = np.datetime64("2024-01-01", "us")
+    code = DateCode("when", first)
+    dates = first + np.arange(0, 10_000) * np.timedelta64(49, "m")
+    days = code.encode(Column("when", "date", dates))[0][:, 0]
+    assert [code.told(day) for day in days] == [date_text(date) for date in dates]
