@@ -60,7 +60,7 @@ class ProbedRadius(StepRule):
     reach : float
         Largest factor by which one search changes the radius, up or down.
     passed : int
-        Number of steps without a smaller damping after which the last minimum is final.
+        Number of steps without a new minimum of the damping after which `Nielsen` takes over.
     trials : int
         Largest number of trial steps per Jacobian.
 
