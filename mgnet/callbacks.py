@@ -53,7 +53,7 @@ def ours(part: Any) -> bool:
 
 
 class Watched:
-    """A function or an object of the user whose first calls are checked for edits of their arguments.
+    """A function or object of the user whose first calls are checked for edits of their arguments.
 
     Parameters
     ----------
