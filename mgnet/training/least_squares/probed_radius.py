@@ -49,9 +49,9 @@ class ProbedRadius(StepRule):
 
     At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
     outward or inward until the ratio crosses this bound, and then between the last two. Once the
-    damping has passed its minimum, `Nielsen` with geodesic acceleration continues. This is for networks trained
-    to many digits: there are fewer Jacobians, each of which takes one and a half to three times as
-    long.
+    damping has passed its minimum, `Nielsen` with geodesic acceleration continues. This is for
+    networks trained to many digits: there are fewer Jacobians, each of which takes one and a half
+    to three times as long.
 
     Parameters
     ----------
