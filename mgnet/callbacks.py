@@ -40,7 +40,7 @@ WATCHED_CALLS = 4
 def ours(part: Any) -> bool:
     """Whether a function, or the class of an object, belongs to mgnet, whose tests check it.
 
-    A part of mgnet that wraps a part of the user, its `inner`, counts as the user's.
+    An object of mgnet that wraps one of the user's, its `inner`, counts as the user's.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def ours(part: Any) -> bool:
 
 
 class Watched:
-    """A function or a part of the user whose first calls are checked for edits of their arguments.
+    """A function or object of the user whose first calls are checked for edits of their arguments.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ Reading order: `network` (the nets), `mgrit` (the layer equation and its levels)
 layers in one call), `parallel` (propagation by MGRIT), `recurrent` (networks over time by MGRIT),
 `hierarchy` (levels for training), `nested_training`, `time_grids` (time grids of initial-value
 problems, such as adaptive ones), and `ode` (`odeint`, for users of torchdiffeq). The docstring of
-each room lists its files in order.
+each subpackage lists its files in order.
 """
 
 from mgnet.depth.batched.block import StackedBlock

@@ -114,9 +114,9 @@ def warm_up_and_decay(
     Parameters
     ----------
     part : float
-        Part of the training that is done, from 0 to 1.
+        Fraction of the training that is done, from 0 to 1.
     warm_up, decay : float
-        Parts of the training with the rise and with the decay.
+        Fractions of the training during which the factor rises and decays.
     least : float
         The factor at the end.
 

@@ -138,7 +138,7 @@ class TrainingBudget:
         Raises
         ------
         ValueError
-            If another training run uses it, whose history and best network belong to other rows.
+            If another training run uses the budget, as its history is for other rows.
         """
         if self.claimed:
             raise ValueError(

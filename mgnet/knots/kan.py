@@ -281,7 +281,7 @@ class KAN(OptionsInState):
         ]
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
-        """Residuals and their Jacobian in all parameters, with few entries in each row.
+        """Residuals and their sparse Jacobian with respect to all parameters.
 
         Parameters
         ----------

@@ -210,7 +210,6 @@ def markdown(group: str) -> str:
     -------
     str
         A table in Markdown.
-        "solver" or "layers".
 
     Examples
     --------

@@ -47,7 +47,7 @@ def distribute(
     ----------
     parallel : LayerParallel
         The module, changed in place: its parameters become new objects, so create the optimizer
-        afterwards. `parallel.communicator.rank` is 0 on one rank, which may print.
+        afterwards. `parallel.communicator.rank` is 0 on exactly one rank: print there.
     layers : int, optional
         Number of ranks that hold one copy of the network; by default all ranks divided by
         `batches`.
@@ -126,7 +126,7 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
         The module, changed in place: its parameters become new objects, so create the optimizer
         afterwards. Operations that couple parameters need a sum over the ranks, which a plain loop
         does not compute: use `mgnet.depth.clip_grad_norm_` to clip by the norm of all gradients;
-        L-BFGS does not work. `parallel.communicator.rank` is 0 on one rank, which may print.
+        L-BFGS does not work. `parallel.communicator.rank` is 0 on exactly one rank: print there.
     comm : PETSc.Comm, optional
         The communicator; `PETSC_COMM_WORLD` by default.
 
@@ -172,7 +172,7 @@ def distribute_time(
     ----------
     parallel : TimeParallel
         The module, changed in place. With `mode="serial"`, every rank computes all steps, which
-        does not save time. `parallel.communicator.rank` is 0 on one rank, which may print.
+        does not save time. `parallel.communicator.rank` is 0 on exactly one rank: print there.
     pieces : int
         Number of pieces into which the time steps are divided; a rank computes its pieces one after
         another. Rounding depends on this number but not on the number of ranks, which may not

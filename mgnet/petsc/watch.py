@@ -126,7 +126,7 @@ class Watch:
         return [self.exits.Isend(word.copy(), other, LEFT) for other in sorted(others)]
 
     def finish(self, told: bool) -> None:
-        """Receive messages that are still in transit; all ranks are here."""
+        """Receive messages that are still in transit; all ranks call this together."""
         for rank, has_told in enumerate(self.exits.allgather(told)):
             if has_told and rank not in self.left and rank != self.comm.Get_rank():
                 self._receive(rank)

@@ -28,7 +28,7 @@ class Member:
     Attributes
     ----------
     number : int
-        Number from 0 on; 0 is the given start.
+        Number, counted from 0; 0 is the given start.
     u : state of the level at hand
         Current state.
     memory : dict

@@ -271,7 +271,7 @@ def _all_failed(members: list[Member], level: Level) -> str:
 
 
 def _message(part: Solution, level: Level) -> str:
-    """What was not finite, if the training ended for that before its first step on level 0."""
+    """What was not finite, if training ended because of it before its first step on level 0."""
     if part.reason is not Reason.NOT_FINITE or part.message:
         return part.message
     return not_finite(f"train on {level}", level.operator, part.value)

@@ -58,7 +58,7 @@ def probabilities_of(formula: Formula) -> str:
 
 
 def _rename(graph: Any, start: str) -> None:
-    """Number all values, so that none has the name of a column or of its origin."""
+    """Number all values, so no name equals a column's or tells where a value comes from."""
     names: dict[str, str] = {"": ""}  # an optional input that is missing
 
     def named(name: str) -> str:

@@ -19,9 +19,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 class PlainNetwork(torch.nn.Module):
     """Maps the features of a table to its targets, in double precision, including the scales.
 
-    Beyond the ranges it continues with the tangent at the nearest point of the box, computed
-    forward: values and their derivatives in the direction from there go through the layers
-    together. Class probabilities are those of the nearest point.
+    Beyond the ranges it continues with the tangent at the nearest point of the box, in forward
+    mode: values and their derivatives in the direction from that point to the input go through the
+    layers together. Class probabilities are those of the nearest point.
 
     Parameters
     ----------

@@ -117,7 +117,7 @@ def _parts(name: str, shape: Sequence[int]) -> Sequence[str]:
 def _read(
     archive: ZipFile, info: ZipInfo, room: int
 ) -> tuple[np.ndarray | None, str, tuple[int, ...]]:
-    """An array, its kind and its shape; without the array if it is not a column."""
+    """An array, its kind and its shape; None in place of an array that is not a column."""
     title = f"array '{shown(info.filename.removesuffix('.npy'))}'"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"{title} is compressed in another way than NumPy's arrays")

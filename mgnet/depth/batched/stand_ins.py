@@ -2,8 +2,8 @@
 
 A trace with open sizes serves many shapes. If the block, or PyTorch, queries an open size (is the
 batch larger than 8? are these axes equally long?), the trace contains the answer for the current
-shape, and its conditions contain the query: `StandIns.hold` checks for which other shapes all
-answers are the same. PyTorch has this mechanism for its compiler.
+shape, and its conditions contain the query: `StandIns.hold` checks whether all answers are the
+same for another shape. PyTorch's compiler uses the same mechanism.
 
 Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) query all sizes as plain numbers,
 to detect empty tensors. This is not a condition inside `trusting`; programs made in this way are

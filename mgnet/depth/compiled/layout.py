@@ -206,7 +206,7 @@ class Sums:
     code : LayerCode
         The operations.
     counts : dict
-        For each parameter of the loops, by number, how many there are: one per layer, or 1.
+        By the number of a parameter of the loops, its number of copies: one per layer, or 1.
     lanes : int
         Numbers per vector.
     shared : set of int

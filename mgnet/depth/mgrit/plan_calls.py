@@ -145,7 +145,7 @@ def check_calls(
     opening, cycle = mgrit(len(sizes), text)
 
     def calls(schedule: Schedule | None) -> int:
-        """A lower bound: each F-relaxation has a call per offset, and one more."""
+        """A lower bound of the calls: each F-relaxation has one per offset, and one more."""
         counted = 0
         for _, level, _ in schedule or ():
             coarsest = level == len(factors)

@@ -84,7 +84,7 @@ class FusedLayers:
         return slope
 
     def slopes(self, start: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """The `bound_slope` of each coarse layer, for a state like `start` with an axis 0."""
+        """The `bound_slope` of each coarse layer, for a state like `start`, with a layer axis."""
         return [self.bound_slope(slice(n, n + 1), start) for n in range(len(self))]
 
     def record(self, states: Tensor) -> FusedTape:

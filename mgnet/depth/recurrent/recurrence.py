@@ -193,7 +193,7 @@ def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
 
 
 def module_of(cell: Cell, batch_first: bool, training: bool) -> nn.GRU | nn.LSTM:
-    """Create a module of PyTorch with a copy of the weights of a cell or module.
+    """Create a PyTorch module with a copy of the weights of a cell or module.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ LOOPS = {nn.GRUCell: _VF.gru, nn.LSTMCell: _VF.lstm}
 def march_module(
     cell: Cell, sequence: TimeSequence, start: InitialState
 ) -> tuple[Tensor | PackedSequence, CellState]:
-    """Compute output and last state of a cell, or of a module of PyTorch, in the user's format.
+    """Compute output and last state of a cell, or of a PyTorch module, in the user's format.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ class TimeParallel(nn.Module):
     Parameters
     ----------
     cell : GRUCell, LSTMCell, ImplicitGRUCell, GRU, LSTM, or callable
-        A cell or module of PyTorch, or any other cell `(x, h) -> h`, with x of shape (rows,
+        A PyTorch cell or module, or any other cell `(x, h) -> h`, with x of shape (rows,
         features), and h of shape (rows, S) or a tuple of such states; the first one is the output.
     levels : int
         Largest number of levels in time; short sequences have fewer.
@@ -226,7 +226,7 @@ class TimeParallel(nn.Module):
         return self._run(sequence, start, mode)
 
     def _is_left_to_pytorch(self, input: Sequences, h0: CellState | None) -> bool:
-        """Whether a module of PyTorch handles this call unchanged, without overhead."""
+        """Whether a PyTorch module handles this call unchanged, without overhead."""
         if not isinstance(self.cell, nn.RNNBase) or self.mode == "mgrit":
             return False
         if not isinstance(input, Tensor | PackedSequence):
@@ -390,7 +390,7 @@ class TimeParallel(nn.Module):
         return cls(module, levels, coarsening, relaxation, control, mode=mode)
 
     def to_module(self) -> nn.GRU | nn.LSTM:
-        """Create a module of PyTorch with a copy of the weights, under PyTorch's names."""
+        """Create a PyTorch module with a copy of the weights, under PyTorch's names."""
         return module_of(self.cell, self.batch_first, self.training)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def quasi_random(
         Sobol' or Halton sequence, or a Latin hypercube, in which every single input is evenly
         distributed.
     seed : int or torch.Generator
-        Seed, or a generator that draws a new seed in every call, for `resampled`.
+        Seed, or a generator from which every call draws a new one, as `resampled` needs.
     dtype : torch.dtype
         Type of the points, float64 or float32.
 

@@ -158,7 +158,7 @@ def time_slabs(
     axis : int
         Number of the input that is the time; the last by default.
     perturbation : float
-        Part of the first initial network that is added, dimensionless.
+        Fraction of the first initial network that is added.
 
     Returns
     -------

@@ -48,10 +48,10 @@ class ProbedRadius(StepRule):
     """The largest radius at which the actual reduction is at least `ratio` times the predicted one.
 
     At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
-    outward or inward until the answer changes, and then between the last two. Once the damping has
-    passed its minimum, `Nielsen` with geodesic acceleration continues. This is for networks trained
-    to many digits: there are fewer Jacobians, each of which takes one and a half to three times as
-    long.
+    outward or inward until the ratio crosses this bound, and then between the last two. Once the
+    damping has passed its minimum, `Nielsen` with geodesic acceleration continues. This is for
+    networks trained to many digits: there are fewer Jacobians, each of which takes one and a half
+    to three times as long.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class ProbedRadius(StepRule):
     reach : float
         Largest factor by which one search changes the radius, up or down.
     passed : int
-        Number of steps without a smaller damping after which the last minimum is final.
+        Number of steps without a new minimum of the damping after which `Nielsen` takes over.
     trials : int
         Largest number of trial steps per Jacobian.
 

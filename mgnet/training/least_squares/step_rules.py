@@ -165,8 +165,8 @@ class Nielsen(StepRule):
 class TrustRegion(StepRule):
     """Steps are limited by a radius: MINPACK's rule, for parameters with different units.
 
-    Full Gauss-Newton steps are taken where they are good. The rule needs the singular values of J,
-    so it suits at most a few hundred unknowns. Source: Moré (1978), sections 4 and 5.
+    A full Gauss-Newton step is taken if it lies within the radius. The rule needs the singular
+    values of J, so it suits at most a few hundred unknowns. Source: Moré (1978), sections 4 and 5.
 
     Parameters
     ----------
