@@ -81,7 +81,8 @@ def solve(
         A BSR matrix is treated as a system with one block per point. All computations are in double
         precision, or in the precision of b where that is higher.
     b : array of shape (n,), (n, 1) or (n, k)
-        Right-hand side. With k columns, they are solved one after another with one hierarchy.
+        Right-hand side. If b has k columns, the k systems are solved one after another with the
+        same hierarchy.
     rtol : float
         Bound on the norm of the residual b - A x, relative to the norm of b.
     nullspace : "constant", array or NullSpace, optional
@@ -335,7 +336,7 @@ def _reproducible() -> Iterator[None]:
 def _solved(
     hierarchy: Hierarchy, method: CG | FGMRES, columns: np.ndarray, rtol: float, tell: Callable
 ) -> tuple[np.ndarray, Solution, float]:
-    """Solutions up to the first failed column, the last `Solution`, and the projected norm."""
+    """Solutions up to the first failed column, the last `Solution`, and the largest `projected`."""
     how: dict[str, Any] = {"cycle": "V(0,0)", "max_cycles": 5}
     if len(hierarchy) > 1:
         how = {"acceleration": method, "max_cycles": MOST_CYCLES}

@@ -79,7 +79,7 @@ def galerkin_products(
 
 
 def conjugated(prolongations: Sequence[Any]) -> list[Any] | None:
-    """The conjugate transposes of complex prolongations; None where all are real.
+    """The conjugate transposes of complex prolongations; None if all are real.
 
     Examples
     --------

@@ -25,7 +25,7 @@ MOST_SAMPLES = 10**7  # of `peaks`, which draws twenty points per sample
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
-    """Interior points per direction on each level, halved while all are odd and above 1."""
+    """Interior points per direction on each level, halved as long as all are odd and above 1."""
     shape = _checked(shape)
     grids = [shape]
     while all(n % 2 == 1 and n > 1 for n in grids[-1]):
@@ -81,9 +81,9 @@ def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
 
 
 class _Interpolation:
-    """Cubic interpolation whose matrix is built on first use, which is in nested iteration only.
+    """Cubic interpolation for nested iteration; its matrix is built on first use.
 
-    On the finest level, it needs more memory than the rest of a hierarchy.
+    On the finest level, this matrix needs more memory than the rest of the hierarchy.
     """
 
     def __init__(self, coarse: tuple[int, ...]):
@@ -109,7 +109,7 @@ def poisson(
 
     Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
     the volume h^d of a cell, so the restriction is the transpose of (multi)linear interpolation,
-    and `f = h^d * source`. Nested iteration interpolates solutions with cubics.
+    and `f = h^d * source`. Nested iteration interpolates solutions with cubic polynomials.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ class GridAxis:
 
 
 def classes(axes: tuple[GridAxis, ...]) -> list[tuple[int, ...]]:
-    """The classes of fine points, ordered by the number of axes between coarse points.
+    """The classes of fine points, ordered by the number of axes on which they lie in gaps.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def operator_weights(stencils: Stencils, axes: tuple[GridAxis, ...]) -> Weights:
 
     Examples
     --------
-    Between two coarse points, the coefficient to the left is 1 and to the right 3:
+    Between two coarse points, the coefficient is 1 on the left and 3 on the right:
 
     >>> stencils = {(-1,): np.full(3, -1.0), (0,): np.full(3, 4.0), (1,): np.full(3, -3.0)}
     >>> weights = operator_weights(stencils, (GridAxis(3, ("neumann", "neumann")),))

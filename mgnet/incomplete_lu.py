@@ -44,11 +44,12 @@ class ILU(Smoother):
     drop_tol : float, optional
         Drop tolerance. None gives ILU(0): L and U have entries where the matrix has them. A number
         gives ILUT from SuperLU with row exchanges (`scipy.sparse.linalg.spilu`): entries below this
-        size relative to their column are dropped; 0 drops none that the fill allows.
+        size relative to their column are dropped; with 0, entries are dropped only where the fill
+        would exceed its limit.
     fill_factor : float
-        Upper bound on the entries of L and U together as a multiple of the matrix's, used with
-        `drop_tol`. Control the fill with `drop_tol` instead: SciPy 1.15.3 drops couplings of the
-        matrix itself to meet this bound, and such factors can be worse than none
+        Upper bound on the entries of L and U together as a multiple of the number of entries of the
+        matrix, used with `drop_tol`. Control the fill with `drop_tol` instead: SciPy 1.15.3 drops
+        couplings of the matrix itself to meet this bound, and such factors can be worse than none
         (`findings/scipy_spilu_is_no_ilu0.sh`).
 
     Raises

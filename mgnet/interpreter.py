@@ -151,7 +151,7 @@ def run(
     schedule : Schedule
         Steps to perform.
     hierarchy : Hierarchy
-        Levels on which they are performed.
+        Hierarchy on which they are performed.
     u, f : state of level 0 or None
         Initial state and right-hand side; None means zero, but only one may be None.
     memory : dict, optional
@@ -160,8 +160,8 @@ def run(
     record : callable, optional
         Function of (step, StepData), called after every step.
     resume : Progress, optional
-        State of an earlier run, which contains u, f and memory (give None for these). The steps
-        that were done are not repeated.
+        State of an earlier run, which contains u, f and memory (give None for these). Completed
+        steps are not repeated.
 
     Returns
     -------
@@ -221,13 +221,13 @@ def perform(
     ahead : bool
         Whether the last sweep should return the residual of its state, if it can.
     look : bool
-        Whether states are tested for NaN. With False the caller does that: for each test the host
-        would wait for the device of a state.
+        Whether states are tested for NaN. With False the caller tests them instead, because each
+        test makes the host wait for the device of the state.
 
     Raises
     ------
     FloatingPointError, TypeError, ValueError
-        The same as for `run`, and if the schedule has another type.
+        The same as for `run`; also if the schedule has the wrong type.
 
     Examples
     --------
@@ -313,7 +313,7 @@ def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, boo
 def _is_sound(
     is_finite: Callable[[State], bool], u: State, norm: float | None, early: bool
 ) -> bool:
-    """Whether no NaN is found: in a norm if there is one, else in the state unless early."""
+    """Whether the norm, if given, is finite; if not given, the state is tested unless early."""
     if norm is not None:
         return math.isfinite(norm)
     return early or is_finite(u)

@@ -33,11 +33,11 @@ class BreakdownError(Exception):
 class CG:
     """Conjugate gradients, preconditioned by the cycle of a `Solver`.
 
-    CG requires a symmetric (Hermitian) positive definite matrix and such a cycle: post-smoothing
-    mirrors pre-smoothing, as with Jacobi, Chebyshev and symmetric Gauss-Seidel, or with "forward"
-    before and "backward" after the coarse correction. Each iteration costs one cycle from zero on
-    the residual, one product and five inner products; it stores four states besides those of the
-    cycle.
+    CG requires a symmetric (Hermitian) positive definite matrix and a cycle with the same
+    properties, in which post-smoothing mirrors pre-smoothing, as with Jacobi, Chebyshev and
+    symmetric Gauss-Seidel, or with "forward" before and "backward" after the coarse correction.
+    Each iteration costs one cycle from zero on the residual, one product and five inner products;
+    it stores four states besides those of the cycle.
 
     The direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305, doi
     10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is robust
@@ -57,12 +57,12 @@ class CG:
 class GMRES:
     """Restarted GMRES, preconditioned from the right by the cycle of a `Solver`.
 
-    The matrix may be any, but the cycle must be one linear map: the same sweeps each time. Norms
-    are those of the residual itself, since the preconditioner is on the right. An iteration costs
-    one cycle on a vector and one product. The solution at the end or at a restart costs one more
-    cycle, and so does every state that a monitor or merit function receives. The method stores
-    `restart` + 1 states. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856, doi
-    10.1137/0907058.
+    The matrix is arbitrary, but the cycle must be the same linear map, with the same sweeps, each
+    time. Norms are those of the residual itself, since the preconditioner is on the right. An
+    iteration costs one cycle on a vector and one product. The solution at the end or at a restart
+    costs one more cycle, and so does every state that a monitor or merit function receives. The
+    method stores `restart` + 1 states. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7
+    (1986) 856, doi 10.1137/0907058.
 
     Parameters
     ----------

@@ -244,7 +244,7 @@ class Level:
         return value - (0.0 if f is None else dot(f, u))
 
     def _count(self, evaluations: float) -> None:
-        """Count evaluations, unless the operator counts its own, since it may reuse results."""
+        """Count evaluations unless the operator, which may reuse results, counts its own."""
         if not self._operator_counts:
             self.tally[0] += evaluations
 

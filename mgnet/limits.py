@@ -157,7 +157,7 @@ def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer of at least `least`, however large; booleans do not count.
 
-    Use it for sizes: one that is too large is refused later, because of its memory.
+    Use it for sizes: a size that is too large is refused later, because of the memory it needs.
 
     Parameters
     ----------
@@ -305,9 +305,9 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
     needed : int
         Bytes that are needed.
     what : str
-        Function, argument and size: the first half of the sentence.
+        Function, argument and size: the first half of the message.
     remedy : str
-        The end of the sentence.
+        The end of the message.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class Scanner:
         return found.group(1)
 
     def expect(self, pattern: str, what: str) -> str:
-        """`take`, or an error that names the expected text."""
+        """Like `take`, but raise an error that names the expected text if it is missing."""
         taken = self.take(pattern)
         return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
 
@@ -60,7 +60,7 @@ class Scanner:
 
 
 def parse(text: str, levels: int) -> Schedule:
-    """Read a schedule from its text, for a number of levels.
+    """Read a schedule from its text, for a given number of levels.
 
     Parameters
     ----------

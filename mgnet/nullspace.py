@@ -31,8 +31,8 @@ class NullSpace:
     `A u = f` has a solution if f is orthogonal to the left null space, that of the conjugate
     transpose; its solutions then differ by null vectors. `Solver` projects f onto such right-hand
     sides (`Solution.projected` is the relative norm of the removed part) and keeps the component of
-    the initial state in the null space. If constants are null vectors, this is the mean of the
-    initial state, which is 0 without one.
+    the initial state in the null space. If constants are null vectors, this component is the mean
+    of the initial state (0 if no initial state is given).
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class NullSpace:
         return self._without(self.left, f)
 
     def remove(self, u: State, keep: State | None = None) -> State:
-        """Return u without its component in the null space, or with that of another state.
+        """Return u without its component in the null space, or with that of `keep`.
 
         Examples
         --------

@@ -86,7 +86,7 @@ class _Table:
 
 
 def _add_product(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """`total + a b`, fused if the machine can: always the same, unlike "fast" arithmetic."""
+    """`total + a b`, fused if the machine can; reproducible, unlike "fast" arithmetic."""
     if total is None:
         return builder.fmul(a, b)
     name = f"llvm.fmuladd.v{a.type.count}f{8 * BYTES // a.type.count}"
@@ -396,5 +396,5 @@ def over(typing, a, b):
 
 @intrinsic
 def fused(typing, a, b, c):
-    """`a + b c`, in one rounding where the machine can."""
+    """`a + b c`, with one rounding if the machine can."""
     return a(a, b, c), map_vectors(_add_product)

@@ -1,9 +1,9 @@
 """Smoothers reduce the error of one level; on the coarsest level they solve.
 
 `Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is
-frozen: it holds parameters only, so one instance works for many levels. Data of a level (factors,
-eigenvalue bounds) and data kept between visits (moments, pairs, damping) form its *memory*, which
-`start` creates and `run` stores.
+immutable: it holds parameters only, so one instance works for many levels. Data of a level
+(factors, eigenvalue bounds) and data kept between visits (moments, pairs, damping) form its
+*memory*, which `start` creates and `run` stores.
 
 All smoothers here work on nonlinear levels too: they need the residual, and a matrix or
 `linearize`.
@@ -114,7 +114,7 @@ def _compiled(level: Level, *states: State | None) -> bool:
 
 
 def _reach(level: Level) -> int:
-    """The `reach` of the matrix for loops over rows, also if they do not handle the first sweep."""
+    """The `reach` of the matrix for loops over rows, even if they do not handle the first sweep."""
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 

@@ -73,7 +73,7 @@ class Solver:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, or a combination is not possible.
+        If an argument has a wrong type or value, or arguments cannot be combined.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Transfers carry corrections, residuals and solutions between a level and the next coarser one.
 
-`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid is needed
-here only as matrices. For networks the grid is one axis of an array (the layers of an ODE net, the
-knots of a KAN), so one small matrix per axis is the whole transfer.
+`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). Grids appear here
+only as matrices. In a network, the grid is one axis of an array (the layers of an ODE net, the
+knots of a KAN), so one small matrix per axis makes up the whole transfer.
 """
 
 import math

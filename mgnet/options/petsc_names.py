@@ -1,7 +1,7 @@
 """Options of PETSc that nothing has read, usually misspelled, and the names that were meant.
 
-PETSc ignores them silently (3.18, unless `-options_left` is given), and then solves with other
-methods than the user expects.
+PETSc (3.18) ignores them silently unless `-options_left` is given, and then solves with methods
+other than those the user expects.
 """
 
 from __future__ import annotations

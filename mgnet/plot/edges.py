@@ -218,7 +218,7 @@ def _labels(widths: Sequence[int], names: Sequence[str]) -> list[list[str]]:
 
 
 def _choose(layer: _Layer, most: int) -> _Choice:
-    """All edges as a matrix, its wider side to the right, if it fits; else the strongest edges."""
+    """All edges as a matrix, with its longer side horizontal, if it fits; else the strongest."""
     inputs, _, outputs = layer.coefficients.shape
     variance, reach = np.empty((inputs, outputs)), np.empty((inputs, outputs))
     for p in range(inputs):
@@ -267,7 +267,7 @@ def _write_head(figure: Figure, top: float, layer: _Layer, choice: _Choice, name
 def _draw_layer(
     figure: Figure, top: float, layer: _Layer, choice: _Choice, labels: tuple[list[str], list[str]]
 ) -> None:
-    """Draw the panels of one layer, its upper end at `top` inches."""
+    """Draw the panels of one layer, with its upper edge at `top` inches."""
     width, height = figure.get_size_inches()
     tall = ASPECT * choice.width
     last = len(choice.edges) - choice.columns  # panels from here on have no panel below

@@ -44,8 +44,8 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
 
     A disc is a stop with sweeps, and a square is a coarse solve. The number inside counts the
     sweeps (post- and pre-sweeps of one stop together) and is omitted if the stops are too close. A
-    small ring is a stop without work. Single lines restrict and correct; double lines interpolate
-    the solution.
+    small ring is a stop without work. Single lines stand for restrictions and corrections, double
+    lines for the interpolation of the solution.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def plot_convergence(
     Raises
     ------
     ValueError
-        If `over` is neither of the two.
+        If `over` is neither of the two quantities.
 
     Examples
     --------
