@@ -72,8 +72,8 @@ def solve(
     methods that are tried depend on the entries of the matrix: classical coarsening for M-matrices
     and smoothed aggregation for others, with energy minimization or approximate ideal restriction
     where these are slow, and sparse LU factors as the last resort. The first method that converges
-    is used. The printed lines are Python code that does the same: copy it to solve again or to
-    improve on it.
+    is used. The printed lines are Python code for the same solve: copy them to solve again or to
+    refine the method.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
 def _ways(
     A: Any, kind: _Kind, null_space: tuple[NullSpace | None, str], B: np.ndarray | None
 ) -> Iterator[_Way]:
-    """Hierarchies to try, the most promising first; a null space comes with its Python code."""
+    """Hierarchies to try, most promising first; `null_space` includes its Python code."""
     n, (space, null) = A.shape[0], null_space
     method = "lu" if space is None else "pinv"
     direct = _Way(

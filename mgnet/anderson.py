@@ -85,7 +85,7 @@ class Anderson:
 
 
 class Iterates:
-    """Memory of one accelerated solve.
+    """What the acceleration stores during one solve.
 
     Parameters
     ----------

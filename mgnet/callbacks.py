@@ -1,8 +1,9 @@
 """Checks of the user's functions: whether they edit their arguments or return unfit results.
 
-A state is shared by levels, by the user's code, and by the memory of an acceleration. If a
-function edits it in place, all of these are wrong at once, so the first calls of every function
-are compared with copies. Kinds and shapes are checked on every call, since that is cheap.
+A state is shared by levels, by the user's code, and by the memory of an acceleration. If a function
+edits the state in place, it is wrong in all of these at once, so the arguments of the first calls
+of every function are compared with copies. Kinds and shapes are checked on every call, since that
+is cheap.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> A
 
 
 def duplicate(state: State) -> State:
-    """A copy of a state; the copy of a tensor belongs to the same graph.
+    """A copy of a state; the copy of a tensor stays in the same autograd graph.
 
     Examples
     --------
@@ -331,7 +332,7 @@ def bind_changed(
     change: Callable[[Sequence[Any]], Sequence[Any]],
     batch: Any,
 ) -> Sequence[Any]:
-    """The levels of one batch, with the same changes as the levels of the hierarchy."""
+    """The levels of one batch, changed in the same way as the levels of the hierarchy."""
     return change(bind(batch))
 
 

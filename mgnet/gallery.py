@@ -119,8 +119,8 @@ def poisson(
     levels : int, optional
         Number of levels; the largest possible number by default.
     smoother, post_smoother, coarse_solver : Smoother, optional
-        `Jacobi()` with omega = 2/3 before and after the coarse correction, and `Direct()`, by
-        default.
+        By default, `Jacobi()` with omega = 2/3 before and after the coarse correction, and
+        `Direct()` on the coarsest level.
 
     Examples
     --------
@@ -206,7 +206,7 @@ def reaction(
     Raises
     ------
     ValueError
-        If the shape or the number of levels is not possible, or the strength is negative.
+        If the shape or the number of levels is impossible, or the strength is negative.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Coarser grids of a structured grid, and Galerkin products of stencils.
 
-The product `R A P` of stencils that couple a point with its nearest points only is again such a
-stencil. It is summed term by term as products of arrays over the coarse grid. This is much faster
-than sparse matrix products, because nothing is sorted or searched.
+If the stencils couple each point only with its nearest neighbors, the stencil of the product `R A
+P` does so, too. It is summed term by term as products of arrays over the coarse grid. This is much
+faster than sparse matrix products, because nothing is sorted or searched.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class StepData(NamedTuple):
     Attributes
     ----------
     level : Level
-        Level on which the step ended (the recentered one, if there is one).
+        Level on which the step ended (the recentered level, if there is one).
     state, rhs : state or None
         u and f on that level; None stands for zero.
     work : float

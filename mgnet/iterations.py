@@ -84,7 +84,7 @@ class Cycles:
         return self._counted(lambda level: level.residual_at(u, self.f))
 
     def product(self, u: State) -> State:
-        """A u, counted as a check."""
+        """The product A u, counted as a check."""
         return self._counted(lambda level: level.apply(u))
 
     def norm(self, u: State, residual: State | None = None) -> float:

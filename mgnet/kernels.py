@@ -196,7 +196,7 @@ def jacobi(
     r : array of shape (n,), optional
         Array to fill with the residual of the result.
     within : int
-        The `reach` of the matrix; used only with r.
+        The `reach` of the matrix; used only if r is given.
 
     Examples
     --------
@@ -319,7 +319,7 @@ def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
     diagonal : array of int of shape (n,)
         Positions of the diagonal entries among all entries.
     eps : float
-        A pivot counts as zero if its size is at most this part of the largest term of its sum.
+        A pivot counts as zero if its size is at most eps times the largest term of its sum.
 
     Returns
     -------

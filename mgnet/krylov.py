@@ -39,10 +39,10 @@ class CG:
     Each iteration costs one cycle from zero on the residual, one product and five inner products;
     it stores four states besides those of the cycle.
 
-    The direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305, doi
-    10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is robust
-    if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive definite,
-    the solve ends with `Reason.BREAKDOWN` and the measured values.
+    The search direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305,
+    doi 10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is
+    robust if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive
+    definite, the solve ends with `Reason.BREAKDOWN` and the measured values.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def _check_restart(owner: str, restart: Any) -> None:
 
 
 def _scaled(r: State, size: float) -> tuple[State, int]:
-    """Return a scaled state and an exponent with `r = state * 2**exponent`; the size is about 1.
+    """Return a state of moderate size and an exponent with `r = state * 2**exponent`.
 
     Very large or small states are scaled, because inner products are squares and divisions by tiny
     norms overflow.

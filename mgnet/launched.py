@@ -1,4 +1,4 @@
-"""A warning for scripts that `mpiexec` starts on several ranks that solve the same problem."""
+"""A warning for scripts started by `mpiexec` whose ranks all solve the same problem."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def check_limits(
     xtol: float = 0.0,
     gtol: float = 0.0,
 ) -> None:
-    """Check limits: tolerances are not negative, the others are positive, a monitor is a function.
+    """Check that tolerances are not negative, limits are positive, and a monitor is a function.
 
     Parameters
     ----------

@@ -77,8 +77,8 @@ def parse(text: str, levels: int) -> Schedule:
     TypeError
         If the text is not a string.
     ValueError
-        If the text is malformed or empty, or if the schedule leaves the levels, does not end on
-        level 0, or has more than half a million steps. The message gives the position.
+        If the text is malformed or empty, or if the schedule goes beyond the levels, does not end
+        on level 0, or has more than half a million steps. The message gives the position.
 
     Examples
     --------

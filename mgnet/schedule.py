@@ -1,4 +1,4 @@
-"""A cycle is data: a tuple of steps that can be printed, checked and priced before it runs.
+"""A cycle is data: a tuple of steps that can be printed and checked, with a predicted cost.
 
     pre, post    `count` sweeps of the level's smoother before and after the coarse correction
     solve        the coarsest level's smoother, `count` times

@@ -82,15 +82,15 @@ class Smoother(ABC):
         Returns
         -------
         (state, memory)
-            New objects: neither `u`, `f` nor `memory` may be edited.
+            New objects; `u`, `f` and `memory` must not be edited.
         """
 
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        """`smooth`, and the residual of its result if that costs almost nothing, else None.
+        """Do as `smooth`, and return its result's residual if that costs almost nothing, else None.
 
-        `run` calls it if the residual is needed next, and counts the residual then.
+        `run` calls it if the residual is needed next, and counts the residual when it uses it.
         """
         return *self.smooth(level, u, f, sweeps, memory), None
 
@@ -166,7 +166,7 @@ class Jacobi(Smoother):
     Parameters
     ----------
     omega : float
-        Damping factor, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (Poisson, 5-point).
+        Damping factor, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (5-point Laplacian).
 
     Raises
     ------

@@ -203,7 +203,7 @@ def _convection(matrix: Any) -> str:
 def _spread(matrix: Any, lines: bool) -> str:
     """Whether the rows have few large entries and many much smaller ones.
 
-    With `lines`, the lines of a grid may be suggested.
+    With `lines`, line relaxation may be suggested.
     """
     csr = sp.csr_matrix(matrix)
     off = abs(csr - sp.diags(csr.diagonal())).tocsr()

@@ -81,7 +81,7 @@ class Corrections(NamedTuple):
     ----------
     full, shortened, refused : int
         Number of corrections added with step length 1, added with another step length, and
-        refused, as the line search decided; without a line search all are full.
+        refused, as the line search decided; without a line search, all are full.
     lengths : tuple of float
         Step lengths in order; 0 for a refused correction.
 

@@ -90,7 +90,7 @@ class Checkpoint:
         hierarchy: Hierarchy,
         generators: Mapping[str, Generator] | None = None,
     ) -> Checkpoint:
-        """Record a run, from the `progress` that `run` passes to its recorder.
+        """Record a run from the `progress` that `run` passes to its recorder.
 
         Parameters
         ----------
@@ -388,5 +388,5 @@ def _only(states: tuple[Any, ...], needed: Collection[int]) -> tuple[Any, ...]:
 
 
 def _moved(states: tuple[Any, ...], shift: int) -> tuple[Any, ...]:
-    """The states on more or fewer levels, with the coarsest state on the coarsest level."""
+    """The states for more or fewer levels; the coarsest state stays on the coarsest level."""
     return (None,) * shift + states if shift >= 0 else states[-shift:]

@@ -140,7 +140,7 @@ def _place(state: torch.Tensor) -> int:
 
 
 def _fits(state: Any, own: Any) -> bool:
-    """Whether a state has the same form as another, and numbers within their bounds."""
+    """Whether a state has the same form as another, with all numbers within their bounds."""
     if isinstance(own, dict):
         same = isinstance(state, dict) and set(state) == set(own)
         return same and all(

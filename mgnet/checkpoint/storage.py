@@ -1,4 +1,4 @@
-"""Files of JSON and tensors with one digest, read completely or refused.
+"""Files of JSON and tensors with a single digest; a file is read completely or refused.
 
 The files have the safetensors format, whose tools can read the tensors. The metadata begin with
 `sha256`, the digest of all bytes but its own 64, which have a fixed position. The digest is

@@ -80,7 +80,7 @@ def is_used(petsc: Any, name: str) -> bool:
 
 
 def nearest(name: str) -> str | None:
-    """Return the name that was probably meant, which may be this one, or None if none is similar.
+    """Return the name that was probably meant, possibly `name` itself, or None if none is similar.
 
     Examples
     --------

@@ -260,8 +260,8 @@ def _tidy(ax: Axes) -> None:
 def plot_records(records: Mapping[str, Record]) -> Figure:
     """Draw the loss against gradient evaluations, work units and seconds, side by side.
 
-    Solid lines are training losses, dashed lines are held-out losses. Markers show refinements of
-    the network.
+    Solid lines are training losses, and dashed lines are held-out losses. Markers show refinements
+    of the network.
 
     Parameters
     ----------
