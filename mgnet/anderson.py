@@ -28,9 +28,9 @@ class Anderson:
     Anal. 49 (2011) 1715, doi 10.1137/10078356X, algorithm AA in the unconstrained form (2.2), with
     damping.
 
-    The method is guarded. If the residual norm grows by the factor `growth` over a cycle, the
-    combination is replaced by the result of the plain cycle; if its residual norm grew as well, or
-    is not finite, by the result of the cycle before that. The memory is then cleared;
+    The method is safeguarded. If the residual norm grows by more than the factor `growth` over a
+    cycle, the combination is replaced by the result of the plain cycle; if its residual norm grew
+    as well, or is not finite, by the result of the cycle before that. The memory is then cleared;
     `Solution.restarts` counts these restarts. Only a restart costs extra evaluations (one or two).
     The method stores 2 * memory states and computes about memory^2 / 2 + 2 * memory inner products
     per cycle.

@@ -59,7 +59,7 @@ class Diagnosis:
     start : state or None
         The state before the last cycle, if it is known.
     plain : bool
-        Whether the solve was not accelerated.
+        Whether the solve used no acceleration.
 
     Examples
     --------

@@ -107,9 +107,10 @@ def poisson(
 ) -> Hierarchy:
     """The Poisson equation on the unit interval, square or cube, with zero boundary values.
 
-    Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
-    the volume h^d of a cell, so the restriction is the transpose of (multi)linear interpolation,
-    and `f = h^d * source`. Nested iteration interpolates solutions with cubic polynomials.
+    The differences are of second order and scaled like finite elements: row i of `A u = f` is the
+    equation times the volume h^d of a cell, so the restriction is the transpose of (multi)linear
+    interpolation, and `f = h^d * source`. Nested iteration interpolates solutions with cubic
+    polynomials.
 
     Parameters
     ----------
@@ -191,8 +192,8 @@ def reaction(
 ) -> Hierarchy:
     """The nonlinear equation `-Laplacian u + strength u^3 = source`.
 
-    A test problem for the full approximation scheme. It is discretized and scaled like `poisson`;
-    levels have `linearize` and `objective`, and transfers inject point values.
+    This is a test problem for the full approximation scheme. It is discretized and scaled like
+    `poisson`; levels have `linearize` and `objective`, and transfers inject point values.
 
     Parameters
     ----------

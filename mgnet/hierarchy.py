@@ -186,7 +186,7 @@ class Hierarchy(Sequence[Level]):
         Raises
         ------
         TypeError
-            If the hierarchy has its own norm, dot or bind, or parts that cannot move.
+            If the hierarchy has its own norm, dot or bind, or parts that cannot be moved.
 
         Examples
         --------

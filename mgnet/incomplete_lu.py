@@ -34,9 +34,9 @@ class ILU(Smoother):
 
     It suits convection, jumping coefficients and moderate anisotropy in unknown directions; the
     result depends on the order of the unknowns. On a nonlinear level, the Jacobian of the first
-    visit is factorized. ILU(0) of a symmetric matrix is symmetric, which `cg` around a cycle
-    requires; with `drop_tol` it is not. For factors with a level of fill, ILU(k), use PETSc's:
-    `mgnet.petsc.KSPSmoother` with
+    visit is factorized. ILU(0) of a symmetric matrix is symmetric, as CG requires of smoothers in
+    its cycle; with `drop_tol`, the factorization is not symmetric. For ILU(k), with k levels of
+    fill (here 1), use PETSc's factors: `mgnet.petsc.KSPSmoother` with
     `-smoother_ksp_type richardson -smoother_pc_type ilu -smoother_pc_factor_levels 1`.
 
     Parameters

@@ -1,7 +1,7 @@
 """The interpreter `run`, which performs any schedule on any hierarchy.
 
-Every method is the full approximation scheme with different parts. With injection the coarse level
-solves `A_c(v + w) = A_c(v) + R r`, without it `A_c(w) = R r`; the correction w is then prolonged.
+Every method is the full approximation scheme with different parts. With injection, the coarse level
+solves `A_c(v + w) = A_c(v) + R r`; without it, `A_c(w) = R r`. The correction w is then prolonged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     position : int
         Number of steps done.
     us, fs : tuple of (state or None)
-        u and f of each level; None for levels that are not needed any more.
+        u and f of each level; None for levels that are no longer needed.
     vs, rs : tuple of (state or None)
         For each level of a descent that waits for its `up`: the injected state, and the
         restricted residual.
@@ -208,7 +208,7 @@ def perform(
     ahead: bool = False,
     look: bool = True,
 ) -> Outcome:
-    """`run` for `Solver`, with a log of numbers and, if available, the residual of the state.
+    """`run` for `Solver`, which logs every step and returns the state's residual if available.
 
     Parameters
     ----------

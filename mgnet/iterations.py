@@ -36,7 +36,7 @@ class Cycles:
     records : list of StepRecord
         Records of all steps so far.
     last : tuple or None
-        Schedule, hierarchy, u, f and memory of the last cycle, for `run`.
+        Schedule, hierarchy, u, f and memory of the last cycle, to repeat it with `run`.
     checks : float
         Evaluations on level 0 outside of cycles.
 

@@ -42,7 +42,7 @@ class CG:
     The search direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305,
     doi 10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is
     robust if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive
-    definite, the solve ends with `Reason.BREAKDOWN` and the measured values.
+    definite, the solve ends with `Reason.BREAKDOWN` and a message with the measured values.
 
     Examples
     --------
@@ -92,7 +92,7 @@ class GMRES:
 class FGMRES:
     """Flexible GMRES: like `GMRES`, but the cycle may differ from iteration to iteration.
 
-    Use it for cycles with Krylov methods inside (`Krylov`, `KSPSmoother`), too. The results of the
+    Use it also for cycles that contain Krylov methods (`Krylov`, `KSPSmoother`). The results of the
     cycles are stored, so the state is available at any time without a further cycle. The method
     stores 2 `restart` + 1 states. Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi
     10.1137/0914028.

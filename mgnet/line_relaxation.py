@@ -78,7 +78,7 @@ class LineRelaxation(Smoother):
 
     Examples
     --------
-    Cells with aspect ratio 1000, and lines along the short side:
+    Cells with aspect ratio 1000, and lines along their short sides:
 
     >>> from mgnet import Solver, gallery
     >>> import scipy.sparse as sp

@@ -52,7 +52,7 @@ def stands_at_rounding(
     norms : sequence of float
         Norms before the first cycle and after each; u is the state after the last.
     level, norm, u, f
-        The finest level, the norm of its states, its state and right-hand side.
+        The finest level, the norm of its states, its state and its right-hand side.
 
     Examples
     --------

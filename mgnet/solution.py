@@ -134,7 +134,7 @@ class Solution:
         Inner product of the hierarchy.
     member : int
         Index of the start of `train` that gave the value; 0 is the given network. `history` and
-        `record` have the entries of all starts, each with its own `member`.
+        `record` contain the entries of all starts, each with its own `member`.
     projected : float
         Relative norm, between 0 and 1, of the removed part of the right-hand side, which is outside
         the range of a singular matrix; for hierarchies with a `nullspace`.

@@ -350,10 +350,10 @@ class PackedTransfer(Transfer):
 
 @dataclass(frozen=True)
 class Injection(Transfer):
-    """Every `factor`-th entry of axis 0: the transfer of MGRIT, to the C-layers.
+    """The transfer of MGRIT to the C-layers, every `factor`-th entry of axis 0.
 
-    `inject` and `restrict` select the C-points; `prolong` puts a correction there and zeros between
-    them, for F-relaxation. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
+    `inject` and `restrict` select the C-points; `prolong` puts a correction there and zeros
+    elsewhere, for F-relaxation. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
 
     Parameters
     ----------

@@ -126,7 +126,7 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
     path : Path
         Path of the file.
     kind : str
-        Kind with which it was written.
+        Kind under which the file was written.
 
     Raises
     ------

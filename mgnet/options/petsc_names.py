@@ -65,7 +65,7 @@ def unused() -> list[str]:
 def is_used(petsc: Any, name: str) -> bool:
     """Whether some object has read this option of PETSc.
 
-    petsc4py 3.18 has no function for this, but the PETSc library that it contains does.
+    petsc4py 3.18 has no function for this, but the PETSc library that it contains has one.
     """
     database = petsc.Options()
     if hasattr(database, "used"):

@@ -328,7 +328,7 @@ def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
 def _in_units(
     ends: tuple[float, float], domain: tuple[float, float]
 ) -> tuple[list[float], list[str]]:
-    """Points of the domain at round numbers of a unit, and these numbers."""
+    """Points of the domain where an input is a round number in its unit, and these numbers."""
     size = max(map(abs, ends))
     # Over a power of ten at which sums of such numbers would overflow or lose their digits.
     unit = 10.0 ** np.floor(np.log10(size)) if size and not 1e-290 < size < 1e290 else 1.0
