@@ -201,7 +201,7 @@ class Hierarchy(Sequence[Level]):
         return self.with_levels(tensor_levels(self.levels, device, dtype, *parts))
 
     def check(self, u: State, seed: int = 0) -> str:
-        """Test the laws that the parts must obey, at `u` and at random states; report a line each.
+        """Test the laws that the parts must obey, at `u` and at random states; one line per law.
 
         The tests compare adjoints of transfers and Jacobians, inject after prolong, gradients with
         differences, and calls for all layers with calls for single layers; they also check nesting,
@@ -371,14 +371,14 @@ class Hierarchy(Sequence[Level]):
         coarse_solver: Smoother | None = None,
         nullspace: Any = None,
     ) -> Hierarchy:
-        """The levels of a PyAMG multilevel solver, for any schedule; nonzeros are the cost.
+        """The levels of a PyAMG multilevel solver, for any schedule; costs are numbers of nonzeros.
 
         Parameters
         ----------
         solver : pyamg.multilevel.MultilevelSolver
             Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            Replacements for PyAMG's smoothers; mgnet runs Gauss-Seidel, Jacobi and direct solves.
+            By default those of PyAMG; mgnet itself runs the Gauss-Seidel, Jacobi and direct ones.
         nullspace : "constant", array or NullSpace, optional
             Null space of a singular matrix of level 0.
 

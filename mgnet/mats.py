@@ -79,7 +79,7 @@ def refuse_layout(matrix: Any, given: Any, got: str) -> None:
     """Raise an error if the layout of a Vec or of a Mat's rows differs from a Mat's columns.
 
     PETSc's own error occurs only on the ranks that see a difference, while the others wait for
-    them. Here all ranks compare the complete layouts, so all of them raise.
+    them. Here all ranks compare the complete layouts, so all of them raise the error.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def _past_blanks(pattern: str) -> re.Pattern[str]:
 
 
 class Scanner:
-    """Reads a text from left to right; every error has a position (characters count from 1)."""
+    """Reads a text from left to right; every error gives its position (characters count from 1)."""
 
     def __init__(self, text: str):
         self.text = text

@@ -130,7 +130,8 @@ class NullSpace:
         return self._kept[key]
 
     def check(self, matrix: Any) -> None:
-        """Check that the matrix maps these vectors to zero, and its transpose the left ones.
+        """Check that the matrix maps these vectors to zero, and its transpose the left null
+        vectors.
 
         Raises
         ------

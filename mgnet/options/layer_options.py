@@ -93,7 +93,7 @@ def layer_parallel_from_options(
 
 
 def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
-    """Return the coarsening from the options, or else the script's; a single factor is a number.
+    """Return the coarsening from the options or the script; a single factor becomes a number.
 
     Examples
     --------
