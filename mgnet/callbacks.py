@@ -1,9 +1,9 @@
 """Checks of the user's functions: whether they edit their arguments or return unfit results.
 
 A state is shared by levels, by the user's code, and by the memory of an acceleration. If a function
-edits it in place, the state is wrong in all of these at once, so the arguments of the first
-calls of every function are compared with copies. Kinds and shapes are checked on every call, since
-that is cheap.
+edits it in place, the state is wrong in all of these places, so the arguments of the first calls of
+every function are compared with copies. Kinds and shapes are checked on every call, since that is
+cheap.
 """
 
 from __future__ import annotations

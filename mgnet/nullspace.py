@@ -130,8 +130,7 @@ class NullSpace:
         return self._kept[key]
 
     def check(self, matrix: Any) -> None:
-        """Check that the matrix maps these vectors to zero, and its transpose the left null
-        vectors.
+        """Check that the matrix maps the null vectors to zero, and its transpose the left ones.
 
         Raises
         ------

@@ -16,15 +16,15 @@ class ProgressLines:
 
     The line shows the cycle, the objective (if it is evaluated), the residual norm and the seconds;
     in training the residual is the gradient of the objective. The start, every new level and every
-    further start of a tournament also have a line; start 0 is not numbered. Print the `Solution`
-    for the result.
+    further start of a tournament also have a line; start 0 is not numbered. To see the result,
+    print the `Solution`.
 
     Parameters
     ----------
     every : float
         Seconds between two lines; 0 writes a line after every cycle.
     file : text stream, optional
-        Stream to write to; by default standard error at the time of writing.
+        Stream to write to; by default, the current standard error when a line is written.
 
     Raises
     ------

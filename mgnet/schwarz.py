@@ -63,7 +63,7 @@ class AdditiveSchwarz(Smoother):
     Raises
     ------
     ValueError
-        If subdomains, weights or omega are malformed.
+        If subdomains, weights or omega is malformed.
 
     Examples
     --------
@@ -152,7 +152,7 @@ class MultiplicativeSchwarz(Smoother):
     """Multiplicative Schwarz relaxation: one subdomain after the other, grouped by colors.
 
     Each subdomain is solved from the residual left by those before it. Subdomains that neither
-    overlap nor are coupled by the matrix may have the same color and are solved together. This
+    overlap nor are coupled by the matrix may share a color and are then solved together. This
     changes only the order: first all subdomains of the first color, then all of the second, and so
     on. The level must have a matrix. For saddle points, with a subdomain for each pressure and the
     velocities around it, this is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
@@ -169,7 +169,7 @@ class MultiplicativeSchwarz(Smoother):
     Raises
     ------
     ValueError
-        If subdomains, omega or direction are malformed.
+        If subdomains, omega or direction is malformed.
 
     Examples
     --------

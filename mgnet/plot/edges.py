@@ -109,7 +109,7 @@ def plot_edges(
         Ends of the domain in the unit of each input, for the numbers on the axes.
     most : int
         Largest number of panels per layer. If a layer has more edges, those are drawn whose
-        functions have the largest variance over the data (over the domain, without data).
+        functions have the largest variance over the data (over the domain if no data are given).
 
     Returns
     -------
@@ -291,7 +291,7 @@ def _draw_layer(
 
 
 def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
-    """Draw one panel: density, knots, function."""
+    """Draw one panel: the density, the knots and the function."""
     a, b = layer.domain(p)
     places = layer.places(p)
     bins = a + (b - a) / BINS * np.arange(-BEYOND, BINS + BEYOND + 1)

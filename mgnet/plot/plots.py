@@ -204,7 +204,7 @@ def plot_convergence(
     Parameters
     ----------
     solutions : mapping of str to Solution
-        Solutions by the names in the legend.
+        Solutions, keyed by their names in the legend.
     ax : matplotlib Axes, optional
         Axes to draw on; a new figure by default.
     over : "work" or "cycles"
@@ -266,7 +266,7 @@ def plot_records(records: Mapping[str, Record]) -> Figure:
     Parameters
     ----------
     records : mapping of str to Record
-        Records by the names in the legend.
+        Records, keyed by their names in the legend.
 
     Returns
     -------
