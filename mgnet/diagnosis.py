@@ -53,7 +53,7 @@ class Diagnosis:
         Level -> logarithms of the reduction from each descent to the level to the next ascent.
     changes : dict
         Level l -> for each correction w from level l + 1, `<w, R (A(u + P w) - A(u))>` and
-        `<w, A_c(v + w) - A_c(v)>`, which are equal if both operators discretize one equation.
+        `<w, A_c(v + w) - A_c(v)>`, which are equal if both operators discretize the same equation.
     levels, states : dict
         The `Level` and the state (u, f) of each level at its last visit.
     start : state or None

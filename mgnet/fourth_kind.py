@@ -51,7 +51,7 @@ def optimal_weights(degree: int) -> tuple[float, ...]:
 
 
 def _optimal_roots(degree: int) -> np.ndarray:
-    """Roots of the optimal p, by Newton's method from the roots of the fourth kind."""
+    """Roots of the optimal p, by Newton's method from those of the fourth-kind polynomial."""
     roots = 0.5 - 0.5 * np.cos(np.arange(1, degree + 1) / (degree + 0.5) * np.pi)
     for _ in range(50):
         x = np.append(_maxima(roots), 1.0)
