@@ -1,4 +1,4 @@
-"""The command `mgnet`; where its libraries are missing, it names what to install."""
+"""The command `mgnet`; if libraries that it needs are missing, it names what to install."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def solve(
     methods that are tried depend on the entries of the matrix: classical coarsening for M-matrices
     and smoothed aggregation for others, with energy minimization or approximate ideal restriction
     where these are slow, and sparse LU factors as the last resort. The first method that converges
-    is used. The printed lines are Python code that does the same: copy it to solve again or to
-    improve on it.
+    is used. The printed lines are Python code for the same solve: copy them to solve again or to
+    refine the method.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def solve(
         A BSR matrix is treated as a system with one block per point. All computations are in double
         precision, or in the precision of b where that is higher.
     b : array of shape (n,), (n, 1) or (n, k)
-        Right-hand side. With k columns, they are solved one after another with one hierarchy.
+        Right-hand side. If b has k columns, the k systems are solved one after another with the
+        same hierarchy.
     rtol : float
         Bound on the norm of the residual b - A x, relative to the norm of b.
     nullspace : "constant", array or NullSpace, optional
@@ -272,7 +273,7 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
 def _ways(
     A: Any, kind: _Kind, null_space: tuple[NullSpace | None, str], B: np.ndarray | None
 ) -> Iterator[_Way]:
-    """Hierarchies to try, the most promising first; a null space comes with its Python code."""
+    """Hierarchies to try, most promising first; `null_space` includes its Python code."""
     n, (space, null) = A.shape[0], null_space
     method = "lu" if space is None else "pinv"
     direct = _Way(
@@ -335,7 +336,7 @@ def _reproducible() -> Iterator[None]:
 def _solved(
     hierarchy: Hierarchy, method: CG | FGMRES, columns: np.ndarray, rtol: float, tell: Callable
 ) -> tuple[np.ndarray, Solution, float]:
-    """Solutions up to the first failed column, the last `Solution`, and the projected norm."""
+    """Solutions up to the first failed column, the last `Solution`, and the largest `projected`."""
     how: dict[str, Any] = {"cycle": "V(0,0)", "max_cycles": 5}
     if len(hierarchy) > 1:
         how = {"acceleration": method, "max_cycles": MOST_CYCLES}

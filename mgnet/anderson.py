@@ -28,11 +28,12 @@ class Anderson:
     Anal. 49 (2011) 1715, doi 10.1137/10078356X, algorithm AA in the unconstrained form (2.2), with
     damping.
 
-    The method is guarded. If the residual norm grows by the factor `growth` over a cycle, the
-    combination is replaced by the result of the plain cycle; if that grew too, or is not finite, by
-    the result of the cycle before. The memory is then cleared; `Solution.restarts` counts these
-    restarts. Only a restart costs further evaluations (one or two). The method stores 2 * memory
-    states and computes about memory^2 / 2 + 2 * memory inner products per cycle.
+    The method is safeguarded. If the residual norm grows by more than the factor `growth` over a
+    cycle, the combination is replaced by the result of the plain cycle; if its residual norm grew
+    as well, or is not finite, by the result of the cycle before that. The memory is then cleared;
+    `Solution.restarts` counts these restarts. Only a restart costs extra evaluations (one or two).
+    The method stores 2 * memory states and computes about memory^2 / 2 + 2 * memory inner products
+    per cycle.
 
     Parameters
     ----------
@@ -43,8 +44,9 @@ class Anderson:
     growth : float
         Factor, at least 1, by which the residual norm may grow over one cycle before a restart.
     rcond : float
-        A past cycle is dropped if its direction is a combination of newer ones up to this relative
-        length, so that the least-squares problem stays well conditioned.
+        A past cycle is dropped if its direction differs from a linear combination of newer
+        directions by at most this relative length, so that the least-squares problem stays well
+        conditioned.
 
     Raises
     ------
@@ -83,7 +85,7 @@ class Anderson:
 
 
 class Iterates:
-    """Memory of one accelerated solve.
+    """What the acceleration stores during one solve.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ class Iterates:
 
     Examples
     --------
-    For u -> u / 2 + 1 two cycles determine the fixed point, 2:
+    For `u -> u / 2 + 1`, two cycles determine the fixed point, 2:
 
     >>> iterates = Iterates(Anderson(), np.dot, np.linalg.norm)
     >>> iterates.next(np.zeros(1), np.ones(1)), iterates.next(np.ones(1), 1.5 * np.ones(1))
@@ -135,10 +137,11 @@ class Iterates:
         return new
 
     def _least_squares(self, change: State) -> list[float]:
-        """Weights of the combination of differences of changes that is nearest to `change`.
+        """Weights with which the stored differences of changes combine to approximate `change`.
 
         Modified Gram-Schmidt with the right-hand side as its last column is as stable as
-        Householder's QR. The newest come first, so dependent ones are old, and are dropped.
+        Householder's QR. The newest differences come first, so that linearly dependent ones, which
+        are dropped, are old.
         """
         basis: list[State] = []
         columns: list[list[float]] = []
@@ -167,7 +170,7 @@ class Iterates:
         return np.linalg.solve(triangle, parts).tolist()
 
     def _length(self, u: State) -> float:
-        """The norm of u from the inner product; u is scaled where the square would overflow."""
+        """The norm of u from the inner product; u is scaled if the square would overflow."""
         squares = self.dot(u, u)
         if 1e-290 < squares < math.inf:
             return math.sqrt(squares)
@@ -180,7 +183,7 @@ class Iterates:
         return bool(self._plain) and not norms[-1] <= self.anderson.growth * norms[-2]
 
     def restart(self) -> State | None:
-        """Clear the memory and return the state of a plain cycle, or None without a combination."""
+        """Clear the memory; return the plain cycle's state, or None if nothing was combined."""
         self.restarts += self._last is not None and bool(self._plain)
         self._last, self._differences = None, []
         return self._plain.pop(0) if self._plain else None

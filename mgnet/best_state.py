@@ -1,4 +1,4 @@
-"""Choose the state of a solve to return, where smoothers may raise the objective."""
+"""Choose which state a solve returns if its smoothers may raise the objective."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ State = Any
 
 
 class BestState:
-    """Keep the state with the lowest value of a merit function, where there is one.
+    """Keep the state with the lowest value of a merit function, if there is one.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class BestState:
             self.least, self._state = self.values[-1], u
 
     def state(self, last: State) -> State:
-        """The best state; the last one if that is as good up to rounding."""
+        """The best state, or the last state if it is as good up to rounding."""
         if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
             return last
         return self._state

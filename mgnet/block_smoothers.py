@@ -87,7 +87,7 @@ class BlockJacobi(Smoother):
 
 @dataclass(frozen=True)
 class BlockGaussSeidel(Smoother):
-    """Block Gauss-Seidel relaxation: blocks one after the other, each solved exactly.
+    """Block Gauss-Seidel relaxation: the blocks are solved exactly, one after the other.
 
     It is point relaxation of `D^-1 A`, where D is the block diagonal, and runs in the same loops:
     compiled with numba if that is installed (`pip install "mgnet-solvers[fast]"`), otherwise with
@@ -99,7 +99,8 @@ class BlockGaussSeidel(Smoother):
     sizes : int or tuple of int, optional
         Number of unknowns of each block, as for `BlockJacobi`.
     direction : "forward", "backward" or "symmetric"
-        Order in which the blocks are relaxed; a symmetric sweep is a forward and a backward one.
+        Order in which the blocks are relaxed; a symmetric sweep is a forward sweep followed by a
+        backward one.
 
     Raises
     ------

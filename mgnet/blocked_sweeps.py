@@ -37,7 +37,7 @@ def jacobi(
     r : array of shape (n,), optional
         Array to fill with the residual of the result.
     within : int
-        The `reach` of the matrix; used only with r.
+        The `reach` of the matrix; used only if r is given.
 
     Examples
     --------

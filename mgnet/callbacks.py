@@ -1,8 +1,9 @@
-"""Checks of functions that the user gives: edits of their arguments, and unfit results.
+"""Checks of the user's functions: whether they edit their arguments or return unfit results.
 
-A state is shared by levels, by the user's code, and by the memory of an acceleration. If a
-function edits it in place, all of these are wrong at once, so the first calls of every function
-are compared with copies. Kinds and shapes are checked in every call, since that is cheap.
+A state is shared by levels, by the user's code, and by the memory of an acceleration. If a function
+edits it in place, the state is wrong in all of these places, so the arguments of the first calls of
+every function are compared with copies. Kinds and shapes are checked on every call, since that is
+cheap.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WATCHED_CALLS = 4
 def ours(part: Any) -> bool:
     """Whether a function, or the class of an object, belongs to mgnet, whose tests check it.
 
-    An object of mgnet that wraps one of the user's, its `inner`, counts as the user's.
+    An object of mgnet that wraps a user's object, its `inner`, counts as the user's.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def ours(part: Any) -> bool:
 
 
 class Watched:
-    """A function or object of the user whose first calls are checked for edits of their arguments.
+    """A user's function or object whose first calls are checked for edits of their arguments.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> A
 
 
 def duplicate(state: State) -> State:
-    """A copy of a state; the copy of a tensor belongs to the same graph.
+    """A copy of a state; the copy of a tensor stays in the same autograd graph.
 
     Examples
     --------
@@ -162,7 +163,7 @@ def _put_back(given: tuple[Any, ...], copies: list[Any]) -> Any:
 
 
 def _same(state: State, copy: State) -> bool:
-    """Whether all entries are equal, or not a number in both."""
+    """Whether all entries are equal, or NaN in both."""
     if vector.is_vec(state):
         return bool(state.equal(copy))
     if state.shape != copy.shape:
@@ -173,11 +174,11 @@ def _same(state: State, copy: State) -> bool:
 
 
 def unfit(result: Any, expected: State, shape: bool = True) -> bool:
-    """Whether a function's result cannot replace `expected`: another kind, shape or data type.
+    """Whether a result differs from `expected` in kind, shape or type, so that it is refused.
 
-    Other precisions are allowed by NumPy's rules. Integers are refused: they come from a forgotten
-    `dtype` and have lost the fractions. Complex numbers are refused in place of real ones, because
-    some parts would drop the imaginary part.
+    Other precisions are allowed, and NumPy's rules promote them. Integers are refused: they come
+    from a forgotten `dtype`, and their fractional parts are lost. Complex numbers are refused in
+    place of real ones, because some parts would drop the imaginary part.
 
     Examples
     --------
@@ -204,7 +205,7 @@ def _is_complex(u: State) -> bool:
 
 
 def refuse_result(owner: Any, what: str, result: Any, wanted: str) -> NoReturn:
-    """Raise an error that describes a result that is `unfit`.
+    """Raise an error that describes a result for which `unfit` is true.
 
     Raises
     ------
@@ -223,7 +224,7 @@ def refuse_result(owner: Any, what: str, result: Any, wanted: str) -> NoReturn:
 
 
 def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> float:
-    """Convert the result of a user's function to a float, where it must be one real number.
+    """Convert the result of a user's function, which must be one real number, to a float.
 
     Raises
     ------
@@ -257,7 +258,7 @@ def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> fl
 def real_function(
     owner: str, what: str, function: Callable[..., Any], least: float = -np.inf
 ) -> Callable[..., float]:
-    """A function of states that must return one real number, such as a norm; all else is refused.
+    """A function of states, such as a norm, that raises an error unless it returns a real number.
 
     Raises
     ------
@@ -287,7 +288,7 @@ class _RealFunction(NamedTuple):
 
 
 def ends(owner: str, monitor: Callable[..., Any], entry: Any, u: State) -> bool:
-    """Whether a monitor ends the solve; a monitor that edits the state is refused in every call.
+    """Whether a monitor ends the solve; every call is checked for edits of the state.
 
     Examples
     --------
@@ -331,7 +332,7 @@ def bind_changed(
     change: Callable[[Sequence[Any]], Sequence[Any]],
     batch: Any,
 ) -> Sequence[Any]:
-    """The levels of one batch, with the same changes as the levels of the hierarchy."""
+    """The levels of one batch, changed in the same way as the levels of the hierarchy."""
     return change(bind(batch))
 
 

@@ -27,7 +27,7 @@ State = Any
 class Direct(Smoother):
     """Exact solve of a linear level, or a Newton step on a nonlinear one.
 
-    One sweep counts as one evaluation.
+    One sweep counts as one evaluation of the operator.
 
     Parameters
     ----------

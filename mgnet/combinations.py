@@ -1,4 +1,4 @@
-"""Linear combinations of states, computed in place: most of the time of Krylov methods."""
+"""Linear combinations of states, computed in place; they take most of Krylov methods' time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = Any
 
 
 def add_scaled(u: State, weight: complex, v: State) -> State:
-    """Compute `u + weight * v` in the memory of u where u is a contiguous array, a tensor or a Vec.
+    """Compute `u + weight * v` in u's memory if u is a contiguous array, a tensor or a Vec.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def advanced(
     u : state
         State to add to.
     d, step : state
-        States whose memory may be overwritten; d may be None where by[0] is 0.
+        States whose memory may be overwritten; d may be None if by[0] is 0.
     by : tuple of float
         Factors of d and of step.
 

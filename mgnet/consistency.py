@@ -34,7 +34,7 @@ def check_levels(levels: Sequence[Level]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If they do not; the message gives the number of the level.
+        If they do not fit together; the message gives the number of the level.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def check_levels(levels: Sequence[Level]) -> None:
 
 
 def not_a_hierarchy(caller: str, given: Any) -> TypeError:
-    """Return the error for an argument that should be a Hierarchy; the message shows how to get it.
+    """Return the error for an argument that should be a Hierarchy; it shows how to get one.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
     Raises
     ------
     TypeError, ValueError
-        If they do not; the message gives the number of the level.
+        If they do not fit together; the message gives the number of the level.
 
     Examples
     --------

@@ -18,7 +18,7 @@ __all__ = ["cascade", "cycle", "nested"]
 
 
 class _Calls:
-    """The calls of a kappa-cycle; equal steps of a level are one object."""
+    """The calls of a kappa-cycle; equal steps on the same level are the same object."""
 
     def __init__(self, coarsest: int, kappa: float, pre: int, post: int, solves: int):
         self.coarsest = coarsest
@@ -129,14 +129,14 @@ def cycle(
 def nested(
     levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1, coarsest: int = 1
 ) -> Schedule:
-    """Full multigrid: solve on the coarsest level, then `cycles` cycles on every level above.
+    """Full multigrid: solve on the coarsest level, then run `cycles` cycles on each finer level.
 
     Parameters
     ----------
     levels, kappa, pre, post, coarsest
         The same as for `cycle`.
     cycles : int
-        Number of cycles on every level after the solution was interpolated to it.
+        Number of cycles on every level after the solution has been interpolated to it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Find out why a solve is slow by measuring one more cycle; the text of `Solution.explain`."""
+"""Find out why a solve is slow by measuring one more cycle; used by `Solution.explain`."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Diagnosis:
         Level -> logarithms of the reduction from each descent to the level to the next ascent.
     changes : dict
         Level l -> for each correction w from level l + 1, `<w, R (A(u + P w) - A(u))>` and
-        `<w, A_c(v + w) - A_c(v)>`, which are equal if both operators discretize one equation.
+        `<w, A_c(v + w) - A_c(v)>`, which are equal if both operators discretize the same equation.
     levels, states : dict
         The `Level` and the state (u, f) of each level at its last visit.
     start : state or None
         The state before the last cycle, if it is known.
     plain : bool
-        Whether the solve was not accelerated.
+        Whether the solve used no acceleration.
 
     Examples
     --------
@@ -131,7 +131,7 @@ class Diagnosis:
         self.changes[number].append((dot(end - start, fine), dot(end - start, said)))
 
     def typical_ratio(self, number: int) -> float | None:
-        """The ratio of `changes` for a random correction; None where a level has no matrix."""
+        """The ratio of `changes` for a random correction; None if a level has no matrix."""
         level, coarse = self.levels[number], self.levels[number + 1]
         transfer: Any = level.transfer
         if level.matrix is None or coarse.matrix is None:
@@ -247,7 +247,7 @@ def _outside_constants(matrix: Any, f: State, norm: Any, dot: Any) -> bool:
 
 
 def _scaling(diagnosis: Diagnosis) -> list[str]:
-    """Levels whose operator or transfers have another scaling than those of adjacent levels."""
+    """Levels whose operator or transfers are scaled differently from those of adjacent levels."""
     ratios = {}
     for level, pairs in diagnosis.changes.items():
         fine, coarse = (sum(part) for part in zip(*pairs, strict=True))
@@ -309,7 +309,7 @@ def _smoothing(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 
 
 def _growing(solution: Solution, diagnosis: Diagnosis, factor: float) -> list[str]:
-    """Whether the coarse levels are solved too inaccurately; otherwise general advice."""
+    """Advice on coarse levels that are solved too inaccurately; otherwise general advice."""
     # Above the coarsest levels, which solve exactly.
     visits = [_mean(diagnosis.visits[level]) for level in sorted(diagnosis.visits)[:-1]]
     told = f"the cycle leaves {factor:.2f} of the residual norm on level 0"

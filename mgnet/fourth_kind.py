@@ -18,9 +18,9 @@ def optimal_weights(degree: int) -> tuple[float, ...]:
 
     Let p be the error polynomial of a smoother, with `p(0) = 1`, on eigenvalues x in (0, 1]. The
     contraction of a V-cycle is then bounded by a function of the largest `x p(x)^2 / (1 - p(x)^2)`.
-    The optimal p of a degree attains this value at x = 0, at x = 1 and between any two of its
-    roots. Source: Lottes, Optimal polynomial smoothers for multigrid V-cycles, Numer. Linear
-    Algebra Appl. 30 (2023) e2518, arXiv 2202.08830.
+    The optimal p of a given degree attains this maximum at x = 0, at x = 1 and between any two
+    adjacent roots. Source: Lottes, Optimal polynomial smoothers for multigrid V-cycles, Numer.
+    Linear Algebra Appl. 30 (2023) e2518, arXiv 2202.08830.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def optimal_weights(degree: int) -> tuple[float, ...]:
 
 
 def _optimal_roots(degree: int) -> np.ndarray:
-    """Roots of the optimal p, by Newton's method from the roots of the fourth kind."""
+    """Roots of the optimal p, by Newton's method from those of the fourth-kind polynomial."""
     roots = 0.5 - 0.5 * np.cos(np.arange(1, degree + 1) / (degree + 0.5) * np.pi)
     for _ in range(50):
         x = np.append(_maxima(roots), 1.0)

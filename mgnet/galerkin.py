@@ -22,7 +22,7 @@ def galerkin_products(
     Parameters
     ----------
     matrix : matrix of shape (n, n)
-        SciPy sparse, NumPy, torch or PETSc Mat.
+        SciPy sparse matrix, NumPy array, torch tensor or PETSc Mat.
     prolongations : sequence of matrices of shape (fine, coarse), finest first
         Interpolation matrices.
     restrictions : sequence of matrices of shape (coarse, fine), optional
@@ -79,7 +79,7 @@ def galerkin_products(
 
 
 def conjugated(prolongations: Sequence[Any]) -> list[Any] | None:
-    """The conjugate transposes of complex prolongations; None where all are real.
+    """The conjugate transposes of complex prolongations; None if all are real.
 
     Examples
     --------

@@ -25,7 +25,7 @@ MOST_SAMPLES = 10**7  # of `peaks`, which draws twenty points per sample
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
-    """Interior points per direction on each level, halved while all are odd and above 1."""
+    """Interior points per direction on each level, halved as long as all are odd and above 1."""
     shape = _checked(shape)
     grids = [shape]
     while all(n % 2 == 1 and n > 1 for n in grids[-1]):
@@ -81,9 +81,9 @@ def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
 
 
 class _Interpolation:
-    """Cubic interpolation whose matrix is built on first use, which is in nested iteration only.
+    """Cubic interpolation for nested iteration; its matrix is built on first use.
 
-    On the finest level, it needs more memory than the rest of a hierarchy.
+    On the finest level, this matrix needs more memory than the rest of the hierarchy.
     """
 
     def __init__(self, coarse: tuple[int, ...]):
@@ -107,9 +107,10 @@ def poisson(
 ) -> Hierarchy:
     """The Poisson equation on the unit interval, square or cube, with zero boundary values.
 
-    Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
-    the volume h^d of a cell, so the restriction is the transpose of (multi)linear interpolation,
-    and `f = h^d * source`. Nested iteration interpolates solutions with cubics.
+    The differences are of second order and scaled like finite elements: row i of `A u = f` is the
+    equation times the volume h^d of a cell, so the restriction is the transpose of (multi)linear
+    interpolation, and `f = h^d * source`. Nested iteration interpolates solutions with cubic
+    polynomials.
 
     Parameters
     ----------
@@ -119,8 +120,8 @@ def poisson(
     levels : int, optional
         Number of levels; the largest possible number by default.
     smoother, post_smoother, coarse_solver : Smoother, optional
-        `Jacobi()` with omega = 2/3 before and after the coarse correction, and `Direct()`, by
-        default.
+        By default, `Jacobi()` with omega = 2/3 before and after the coarse correction, and
+        `Direct()` on the coarsest level.
 
     Examples
     --------
@@ -191,8 +192,8 @@ def reaction(
 ) -> Hierarchy:
     """The nonlinear equation `-Laplacian u + strength u^3 = source`.
 
-    A test problem for the full approximation scheme. It is discretized and scaled like `poisson`;
-    levels have `linearize` and `objective`, and transfers inject point values.
+    This is a test problem for the full approximation scheme. It is discretized and scaled like
+    `poisson`; levels have `linearize` and `objective`, and transfers inject point values.
 
     Parameters
     ----------
@@ -206,7 +207,7 @@ def reaction(
     Raises
     ------
     ValueError
-        If the shape or the number of levels is not possible, or the strength is negative.
+        If the shape or the number of levels is impossible, or the strength is negative.
 
     Examples
     --------

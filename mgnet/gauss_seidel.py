@@ -32,7 +32,7 @@ class GaussSeidel(Smoother):
     Parameters
     ----------
     direction : "forward", "backward" or "symmetric"
-        Order of the rows; a symmetric sweep is a forward and a backward one.
+        Order of the rows; a symmetric sweep is a forward sweep followed by a backward one.
 
     Raises
     ------

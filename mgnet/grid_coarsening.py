@@ -1,8 +1,8 @@
 """Coarser grids of a structured grid, and Galerkin products of stencils.
 
-The product `R A P` of stencils that couple a point with its nearest points only is again such a
-stencil. It is summed term by term as products of arrays over the coarse grid. This is much faster
-than sparse matrix products, because nothing is sorted or searched.
+If the stencils couple each point only with its nearest neighbors, the stencil of the product `R A
+P` does so, too. It is summed term by term as products of arrays over the coarse grid. This is much
+faster than sparse matrix products, because nothing is sorted or searched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ WEAK = 0.4
 def strengths(stencils: Stencils, axes: int) -> np.ndarray:
     """The mean coupling along each axis, relative to the strongest axis at each point.
 
-    Couplings are summed over the other axes, so they act on errors that are constant along these.
+    Couplings are summed over the other axes, so they act on errors that are constant along those
+    axes.
 
     Examples
     --------
@@ -121,8 +122,8 @@ def _times_prolongation(
 ) -> Stencils:
     """The rows of `A P` at the points of a class, indexed by the offset of the coarse point.
 
-    Along an axis that offset is -1, 0 or 1 from a point with a coarse index, and from a gap -1 or
-    1, the kept point on that side.
+    Along an axis, that offset is -1, 0 or 1 for a point with a coarse index; for a point in a gap
+    it is -1 or 1 and means the kept point on that side.
     """
     found: Stencils = {}
     for offset, values in stencils.items():
@@ -160,7 +161,7 @@ def _neighbors(
     kind: tuple[int, ...],
     axes: tuple[GridAxis, ...],
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Slices of the points of a class, and of the points `offset` further in their own class."""
+    """Slices of the points of a class, and of the points `offset` away from them in their class."""
     to_gap = [
         axis.halved and not between and o != 0
         for o, between, axis in zip(offset, kind, axes, strict=True)

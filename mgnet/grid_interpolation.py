@@ -31,7 +31,7 @@ Weights = dict[tuple[int, ...], Stencils]
 class GridAxis:
     """Positions of the points of one axis relative to those of the coarser grid.
 
-    Gaps lie between the `coarse` kept points, before the first and behind the last: gap j lies
+    Gaps lie between the `coarse` kept points, before the first and after the last: gap j lies
     before kept point j. The fine point of a gap has the index `2 j + first - 1`; an outer gap may
     have none. On a periodic axis the first and the last gap are the same, and this gap is empty if
     the number of points is odd.
@@ -84,7 +84,7 @@ class GridAxis:
 
 
 def classes(axes: tuple[GridAxis, ...]) -> list[tuple[int, ...]]:
-    """The classes of fine points, ordered by the number of axes between coarse points.
+    """The classes of fine points, ordered by the number of axes on which they lie in gaps.
 
     Examples
     --------
@@ -149,8 +149,8 @@ def pieces(
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Positions of the points of a class and of their neighbors with a coarse index.
 
-    From a gap, step -1 leads to the kept point before it and step 1 to the one behind it; on an
-    axis that is not halved, a step leads to the adjacent point.
+    From a gap, step -1 leads to the kept point before it and step 1 to the kept point after it; on
+    an axis that is not halved, a step leads to the adjacent point.
 
     Yields
     ------
@@ -221,10 +221,10 @@ def _linear(axis: GridAxis, sign: int) -> np.ndarray:
 
 
 def operator_weights(stencils: Stencils, axes: tuple[GridAxis, ...]) -> Weights:
-    """Weights from the equations of the fine points, summed over the axes that are coarse.
+    """Weights from the equations of the fine points, summed over the axes without gaps.
 
-    If the other couplings dominate such an equation, for example in the Helmholtz equation on
-    coarse grids, its diagonal entry is replaced so that the weights sum to 1.
+    If the off-diagonal entries of such an equation sum to more than its diagonal entry, as for the
+    Helmholtz equation on coarse grids, the diagonal entry is replaced so that the weights sum to 1.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def operator_weights(stencils: Stencils, axes: tuple[GridAxis, ...]) -> Weights:
 
     Examples
     --------
-    Between two coarse points, the coefficient to the left is 1 and to the right 3:
+    Between two coarse points, the coefficient is 1 on the left and 3 on the right:
 
     >>> stencils = {(-1,): np.full(3, -1.0), (0,): np.full(3, 4.0), (1,): np.full(3, -3.0)}
     >>> weights = operator_weights(stencils, (GridAxis(3, ("neumann", "neumann")),))
@@ -362,7 +362,7 @@ class _Line:
         self.counts[self.between] = self.has[-1].astype(int) + self.has[1]
 
     def chosen(self, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Fine points, their positions in arrays of the class, coarse neighbors and their ranks."""
+        """Fine points, their positions in arrays of the class, coarse neighbors and their order."""
         if sign == 0:
             kept = np.arange(self.axis.coarse)
             fine = 2 * kept + self.axis.first if self.axis.halved else kept

@@ -38,11 +38,12 @@ class GridLevels:
     Parameters
     ----------
     matrices, prolongations : list of csr_matrix
-        Operators of the levels and interpolation from each to the next finer one.
+        Operators of the levels, and interpolation from each level to the next finer one.
     shapes : list of tuple of int
         Grid shape of each level.
     restrictions : list of csr_matrix or None
-        Conjugate transposes, where the matrix is complex and Hermitian; None for the transposes.
+        Conjugate transposes of the prolongations if the matrix is complex and Hermitian; None if
+        the restrictions are the plain transposes.
     singular : bool
         Whether constants span the null space of the matrix and of its transpose: all rows and all
         columns sum to zero.

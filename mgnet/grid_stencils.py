@@ -79,7 +79,7 @@ def boundary_kinds(boundary: Any, axes: int) -> Kinds:
     Raises
     ------
     ValueError
-        If a kind is unknown or their number does not fit.
+        If a kind is unknown, or the number of kinds does not fit the number of axes.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stenci
 
 
 def array_of(values: Any, what: str) -> np.ndarray:
-    """Convert to an array of finite numbers in a computing precision; anything else is refused."""
+    """Convert to an array of finite floating-point or complex numbers; refuse anything else."""
     if np.ma.is_masked(values):
         raise ValueError(f"{OWNER} got {what} with masked entries; fill them, with .filled(...)")
     try:
@@ -185,9 +185,10 @@ def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) 
 
     Each equation is the integral over the cell of a point, so `f` is the source times the volume of
     a cell. The coefficient on a face is the harmonic mean over the two adjacent points; at a
-    Dirichlet end it is that of the point. A Dirichlet end lies one mesh width beyond the last
-    point, a Neumann end half a mesh width: the mesh width is `1 / (n + 1)`, `1 / (n + 1/2)` or
-    `1 / n` for two, one or no Dirichlet ends, and `1 / n` on periodic axes.
+    Dirichlet end it is the coefficient of the last point. A Dirichlet end lies one mesh width
+    beyond the last point, and a Neumann end half a mesh width beyond it: the mesh width is `1 / (n
+    + 1)`, `1 / (n + 1/2)` or `1 / n` for two, one or no Dirichlet ends, and `1 / n` on periodic
+    axes.
 
     Parameters
     ----------

@@ -29,14 +29,14 @@ State = Any
 
 
 class Hierarchy(Sequence[Level]):
-    """The levels of a multigrid method, from `[0]`, the finest, on; printed, they are a table.
+    """The levels of a multigrid method; `[0]` is the finest, and `print` shows them as a table.
 
     Parameters
     ----------
     levels : sequence of Level
         Levels, finest first; each but the last has a transfer to the next.
     norm, dot : callable, optional
-        Replacements of `vector.norm` and `vector.dot`, for states spread over MPI ranks.
+        Replacements for `vector.norm` and `vector.dot`, for states spread over MPI ranks.
     bind : callable, optional
         `batch -> sequence of Level`: the same levels for one batch of the data, for `with_data`.
     nested : bool
@@ -50,7 +50,7 @@ class Hierarchy(Sequence[Level]):
     Raises
     ------
     TypeError, ValueError
-        If the parts of a level do not fit; the message gives its number.
+        If the parts of a level do not fit together; the message gives the level's number.
 
     Examples
     --------
@@ -131,8 +131,8 @@ class Hierarchy(Sequence[Level]):
         Parameters
         ----------
         levels : sequence of Level, or callable
-            New levels. A function of the levels is applied to those of every batch, too; after a
-            sequence, `with_data` uses the levels from `bind`. `nested` is kept: if operators or
+            New levels. A function of the levels is also applied to the levels of every batch; with
+            a sequence, `with_data` uses the levels from `bind`. `nested` is kept: if operators or
             transfers change, test it with `check`.
         first : int
             First level of the new hierarchy; `network` counts from it. Above 0 `nullspace` is lost.
@@ -179,14 +179,14 @@ class Hierarchy(Sequence[Level]):
         Parameters
         ----------
         device, dtype : torch.device, torch.dtype or None
-            Device and type of the copies; by default the type of level 0, complex if any is.
+            Device and type of the copies; by default the type of level 0, complex if any level is.
         smoother, post_smoother, coarse_solver : Smoother, optional
             Replacements for smoothers that do not work on tensors: `Jacobi`, `Chebyshev`, `Direct`.
 
         Raises
         ------
         TypeError
-            If the hierarchy has its own norm, dot or bind, or parts that cannot move.
+            If the hierarchy has its own norm, dot or bind, or parts that cannot be moved.
 
         Examples
         --------
@@ -201,10 +201,10 @@ class Hierarchy(Sequence[Level]):
         return self.with_levels(tensor_levels(self.levels, device, dtype, *parts))
 
     def check(self, u: State, seed: int = 0) -> str:
-        """Test the laws that the parts must obey, at `u` and at random states; a line for each.
+        """Test the laws that the parts must obey, at `u` and at random states; one line per law.
 
         The tests compare adjoints of transfers and Jacobians, inject after prolong, gradients with
-        differences, and calls for all layers with calls for each; and they check nesting,
+        differences, and calls for all layers with calls for single layers; they also check nesting,
         recentering, and that the user's functions edit nothing and keep kinds and shapes.
 
         Parameters
@@ -251,7 +251,7 @@ class Hierarchy(Sequence[Level]):
         prolongations, restrictions : sequence of L - 1 matrices
             Interpolation of shape (fine, coarse); restrictions are the transposes by default.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            By default `Jacobi()` twice and `Direct()`, or with a null space `Direct("pinv")`.
+            By default `Jacobi()` twice, and `Direct()` (with a null space, `Direct("pinv")`).
         nested : bool
             Whether the matrices are Galerkin products.
         shapes : sequence of L tuples of int, optional
@@ -345,7 +345,7 @@ class Hierarchy(Sequence[Level]):
         levels : int, optional
             Number of levels; by default the coarsest has at most 300 points.
         interpolation : "auto", "linear" or "operator"
-            "operator" weights are accurate across jumps of coefficients; "auto" chooses them there.
+            "operator" weights are accurate where coefficients jump; "auto" chooses by the stencil.
         smoother, post_smoother, coarse_solver : Smoother, optional
             `GaussSeidel()`, `GaussSeidel("backward")` and `Direct()` by default. If constants are
             null vectors, the hierarchy has that `nullspace`.
@@ -371,14 +371,14 @@ class Hierarchy(Sequence[Level]):
         coarse_solver: Smoother | None = None,
         nullspace: Any = None,
     ) -> Hierarchy:
-        """The levels of a PyAMG multilevel solver, for any schedule; cost counts nonzeros.
+        """The levels of a PyAMG multilevel solver, for any schedule; costs are numbers of nonzeros.
 
         Parameters
         ----------
         solver : pyamg.multilevel.MultilevelSolver
             Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            Replacements for PyAMG's, the default. mgnet runs Gauss-Seidel, Jacobi and direct ones.
+            By default those of PyAMG; mgnet itself runs the Gauss-Seidel, Jacobi and direct ones.
         nullspace : "constant", array or NullSpace, optional
             Null space of a singular matrix of level 0.
 

@@ -34,9 +34,9 @@ class ILU(Smoother):
 
     It suits convection, jumping coefficients and moderate anisotropy in unknown directions; the
     result depends on the order of the unknowns. On a nonlinear level, the Jacobian of the first
-    visit is factorized. ILU(0) of a symmetric matrix is symmetric, which `cg` around a cycle
-    requires; with `drop_tol` it is not. For factors with a level of fill, ILU(k), use PETSc's:
-    `mgnet.petsc.KSPSmoother` with
+    visit is factorized. ILU(0) of a symmetric matrix is symmetric, as CG requires of smoothers in
+    its cycle; with `drop_tol`, the factorization is not symmetric. For ILU(k), with k levels of
+    fill (here 1), use PETSc's factors: `mgnet.petsc.KSPSmoother` with
     `-smoother_ksp_type richardson -smoother_pc_type ilu -smoother_pc_factor_levels 1`.
 
     Parameters
@@ -44,11 +44,12 @@ class ILU(Smoother):
     drop_tol : float, optional
         Drop tolerance. None gives ILU(0): L and U have entries where the matrix has them. A number
         gives ILUT from SuperLU with row exchanges (`scipy.sparse.linalg.spilu`): entries below this
-        size relative to their column are dropped; 0 drops none that the fill allows.
+        size relative to their column are dropped; with 0, entries are dropped only where the fill
+        would exceed its limit.
     fill_factor : float
-        Upper bound on the entries of L and U together as a multiple of the matrix's, used with
-        `drop_tol`. Control the fill with `drop_tol` instead: SciPy 1.15.3 drops couplings of the
-        matrix itself to meet this bound, and such factors can be worse than none
+        Upper bound on the entries of L and U together as a multiple of the number of entries of the
+        matrix, used with `drop_tol`. Control the fill with `drop_tol` instead: SciPy 1.15.3 drops
+        couplings of the matrix itself to meet this bound, and such factors can be worse than none
         (`findings/scipy_spilu_is_no_ilu0.sh`).
 
     Raises

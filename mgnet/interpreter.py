@@ -1,7 +1,7 @@
 """The interpreter `run`, which performs any schedule on any hierarchy.
 
-Every method is the full approximation scheme with different parts. With injection the coarse level
-solves `A_c(v + w) = A_c(v) + R r`, without it `A_c(w) = R r`; the correction w is then prolonged.
+Every method is the full approximation scheme with different parts. With injection, the coarse level
+solves `A_c(v + w) = A_c(v) + R r`; without it, `A_c(w) = R r`. The correction w is then prolonged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     position : int
         Number of steps done.
     us, fs : tuple of (state or None)
-        u and f of each level; None for levels that are not needed any more.
+        u and f of each level; None for levels that are no longer needed.
     vs, rs : tuple of (state or None)
         For each level of a descent that waits for its `up`: the injected state, and the
         restricted residual.
@@ -73,7 +73,7 @@ class StepData(NamedTuple):
     Attributes
     ----------
     level : Level
-        Level on which the step ended (the recentered one, if there is one).
+        Level on which the step ended (the recentered level, if there is one).
     state, rhs : state or None
         u and f on that level; None stands for zero.
     work : float
@@ -151,7 +151,7 @@ def run(
     schedule : Schedule
         Steps to perform.
     hierarchy : Hierarchy
-        Levels on which they are performed.
+        Hierarchy on which they are performed.
     u, f : state of level 0 or None
         Initial state and right-hand side; None means zero, but only one may be None.
     memory : dict, optional
@@ -160,8 +160,8 @@ def run(
     record : callable, optional
         Function of (step, StepData), called after every step.
     resume : Progress, optional
-        State of an earlier run, which contains u, f and memory (give None for these). The steps
-        that were done are not repeated.
+        State of an earlier run, which contains u, f and memory (give None for these). Completed
+        steps are not repeated.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def perform(
     ahead: bool = False,
     look: bool = True,
 ) -> Outcome:
-    """`run` for `Solver`, with a log of numbers and, if available, the residual of the state.
+    """`run` for `Solver`, which logs every step and returns the state's residual if available.
 
     Parameters
     ----------
@@ -221,13 +221,13 @@ def perform(
     ahead : bool
         Whether the last sweep should return the residual of its state, if it can.
     look : bool
-        Whether states are tested for NaN. With False the caller does that: for each test the host
-        would wait for the device of a state.
+        Whether states are tested for NaN. With False the caller tests them instead, because each
+        test makes the host wait for the device of the state.
 
     Raises
     ------
     FloatingPointError, TypeError, ValueError
-        The same as for `run`, and if the schedule has another type.
+        The same as for `run`; also if the schedule has the wrong type.
 
     Examples
     --------
@@ -313,7 +313,7 @@ def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, boo
 def _is_sound(
     is_finite: Callable[[State], bool], u: State, norm: float | None, early: bool
 ) -> bool:
-    """Whether no NaN is found: in a norm if there is one, else in the state unless early."""
+    """Whether the norm, if given, is finite; if not given, the state is tested unless early."""
     if norm is not None:
         return math.isfinite(norm)
     return early or is_finite(u)

@@ -34,9 +34,9 @@ class Cycles:
     memory : dict
         Memory of the smoothers.
     records : list of StepRecord
-        Numbers of all steps so far.
+        Records of all steps so far.
     last : tuple or None
-        Schedule, hierarchy, u, f and memory of the last cycle, for `run`.
+        Schedule, hierarchy, u, f and memory of the last cycle, to repeat it with `run`.
     checks : float
         Evaluations on level 0 outside of cycles.
 
@@ -84,7 +84,7 @@ class Cycles:
         return self._counted(lambda level: level.residual_at(u, self.f))
 
     def product(self, u: State) -> State:
-        """A u, counted as a check."""
+        """The product A u, counted as a check."""
         return self._counted(lambda level: level.apply(u))
 
     def norm(self, u: State, residual: State | None = None) -> float:
@@ -119,7 +119,7 @@ class FixedPoint:
     cycles : Cycles
         Performs the schedules.
     repeated : Schedule
-        The schedule that is repeated, without the opening of a nested one.
+        The schedule that is repeated, without the opening of a nested schedule.
     u : state or None
         Initial state; None stands for zero.
     anderson : Anderson, optional
@@ -261,7 +261,7 @@ class KrylovMethod:
         return callbacks.duplicate(z) if self._foreign else z
 
     def state(self) -> State:
-        """The current state, or the last finite one if a cycle for it is not finite."""
+        """The current state, or the last finite one if a cycle that computes it is not finite."""
         if self._begun and self._failure is None:
             try:
                 self._value = self.engine.state()

@@ -1,7 +1,7 @@
 """Loops over sparse matrices for operations that take several passes with SciPy's `@`.
 
 The loops are those of `mgnet.sparse_loops`. numba, if installed (extra `fast`), compiles them on
-first use and caches them on disk, because an import must not take the second that compiling takes.
+first use, not on import, since compiling takes a second, and caches them on disk.
 """
 
 import importlib.util
@@ -101,7 +101,7 @@ def compiles(*dtypes: np.dtype) -> bool:
 
 
 def multiply(matrix: Any, u: Any) -> Any:
-    """Compute `matrix @ u`; for CSR matrices and flat arrays with the loop inside SciPy's `@`.
+    """Compute `matrix @ u`; for CSR matrices and flat arrays, call the loop inside SciPy's `@`.
 
     For small matrices, the overhead of `@` takes longer than the loop.
 
@@ -196,7 +196,7 @@ def jacobi(
     r : array of shape (n,), optional
         Array to fill with the residual of the result.
     within : int
-        The `reach` of the matrix; used only with r.
+        The `reach` of the matrix; used only if r is given.
 
     Examples
     --------
@@ -319,7 +319,7 @@ def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
     diagonal : array of int of shape (n,)
         Positions of the diagonal entries among all entries.
     eps : float
-        A pivot counts as zero if its size is at most this part of the largest term of its sum.
+        A pivot counts as zero if its size is at most eps times the largest term of its sum.
 
     Returns
     -------
@@ -368,7 +368,7 @@ def is_zero(u: np.ndarray) -> bool:
 
 
 def _counts(u: np.ndarray) -> bool:
-    """Whether a compiled loop is used for this array; only in a process that uses other loops."""
+    """Whether a compiled loop is used for this array, in a process that has used other loops."""
     plain = type(u) is np.ndarray and u.ndim == 1 and u.dtype == _double
     return plain and available and bool(_compiled)
 

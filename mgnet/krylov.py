@@ -33,16 +33,16 @@ class BreakdownError(Exception):
 class CG:
     """Conjugate gradients, preconditioned by the cycle of a `Solver`.
 
-    CG requires a symmetric (Hermitian) positive definite matrix and such a cycle: post-smoothing
-    mirrors pre-smoothing, as with Jacobi, Chebyshev and symmetric Gauss-Seidel, or with "forward"
-    before and "backward" after the coarse correction. Each iteration costs one cycle from zero on
-    the residual, one product and five inner products; it stores four states besides those of the
-    cycle.
+    CG requires a symmetric (Hermitian) positive definite matrix and a cycle with the same
+    properties, in which post-smoothing mirrors pre-smoothing, as with Jacobi, Chebyshev and
+    symmetric Gauss-Seidel, or with "forward" before and "backward" after the coarse correction.
+    Each iteration costs one cycle from zero on the residual, one product and five inner products;
+    it stores four states besides those of the cycle.
 
-    The direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305, doi
-    10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is robust
-    if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive definite,
-    the solve ends with `Reason.BREAKDOWN` and the measured values.
+    The search direction is the flexible one of Golub and Ye, SIAM J. Sci. Comput. 21 (1999) 1305,
+    doi 10.1137/S1064827597323415. It equals the classical one for a symmetric cycle, and it is
+    robust if the cycle is only nearly symmetric. If the matrix is not symmetric or not positive
+    definite, the solve ends with `Reason.BREAKDOWN` and a message with the measured values.
 
     Examples
     --------
@@ -57,12 +57,12 @@ class CG:
 class GMRES:
     """Restarted GMRES, preconditioned from the right by the cycle of a `Solver`.
 
-    The matrix may be any, but the cycle must be one linear map: the same sweeps each time. Norms
-    are those of the residual itself, since the preconditioner is on the right. An iteration costs
-    one cycle on a vector and one product. The solution at the end or at a restart costs one more
-    cycle, and so does every state that a monitor or merit function receives. The method stores
-    `restart` + 1 states. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856, doi
-    10.1137/0907058.
+    The matrix is arbitrary, but the cycle must be the same linear map, with the same sweeps, each
+    time. Norms are those of the residual itself, since the preconditioner is on the right. An
+    iteration costs one cycle on a vector and one product. The solution at the end or at a restart
+    costs one more cycle, and so does every state that a monitor or merit function receives. The
+    method stores `restart` + 1 states. Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7
+    (1986) 856, doi 10.1137/0907058.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class GMRES:
 class FGMRES:
     """Flexible GMRES: like `GMRES`, but the cycle may differ from iteration to iteration.
 
-    Use it for cycles with Krylov methods inside (`Krylov`, `KSPSmoother`), too. The results of the
+    Use it also for cycles that contain Krylov methods (`Krylov`, `KSPSmoother`). The results of the
     cycles are stored, so the state is available at any time without a further cycle. The method
     stores 2 `restart` + 1 states. Source: Saad, SIAM J. Sci. Comput. 14 (1993) 461, doi
     10.1137/0914028.
@@ -130,7 +130,7 @@ def _check_restart(owner: str, restart: Any) -> None:
 
 
 def _scaled(r: State, size: float) -> tuple[State, int]:
-    """Return a scaled state and an exponent with `r = state * 2**exponent`; the size is about 1.
+    """Return a state of moderate size and an exponent with `r = state * 2**exponent`.
 
     Very large or small states are scaled, because inner products are squares and divisions by tiny
     norms overflow.

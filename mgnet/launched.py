@@ -1,4 +1,4 @@
-"""A warning for scripts that `mpiexec` starts on several ranks that solve the same problem."""
+"""A warning for scripts started by `mpiexec` whose ranks all solve the same problem."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _hinted: list[int] = []  # process IDs
 
 
 def launched_ranks() -> tuple[int, int]:
-    """Number of ranks and own rank from the launcher's environment; (1, 0) without a launcher.
+    """Number of ranks and this process's rank, from its environment; (1, 0) without a launcher.
 
     Examples
     --------

@@ -226,7 +226,7 @@ class Level:
     def value(
         self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
     ) -> float:
-        """`J(u) - <f, u>`, which the equation `A(u) = f` minimizes; counted as one evaluation.
+        """`J(u) - <f, u>`, which solutions of `A(u) = f` minimize; counted as one evaluation.
 
         Raises
         ------
@@ -244,7 +244,7 @@ class Level:
         return value - (0.0 if f is None else dot(f, u))
 
     def _count(self, evaluations: float) -> None:
-        """Count evaluations, unless the operator counts its own, since it may reuse results."""
+        """Count evaluations unless the operator, which may reuse results, counts its own."""
         if not self._operator_counts:
             self.tally[0] += evaluations
 
@@ -332,7 +332,7 @@ class Level:
 
     @cached_property
     def unknowns(self) -> int:
-        """Number of unknowns: `size`, else the rows of the matrix, else 0 for unknown."""
+        """Number of unknowns: `size`, else the matrix's number of rows, else 0 (unknown)."""
         if self.size or self.matrix is None:
             return self.size
         return vector.shape_of(self.matrix)[0]

@@ -55,7 +55,7 @@ def check_limits(
     xtol: float = 0.0,
     gtol: float = 0.0,
 ) -> None:
-    """Check limits: tolerances are not negative, the others are positive, a monitor is a function.
+    """Check that tolerances are not negative, limits are positive, and a monitor is a function.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer of at least `least`, however large; booleans do not count.
 
-    Use it for sizes: one that is too large is refused later, because of its memory.
+    Use it for sizes: a size that is too large is refused later, because of the memory it needs.
 
     Parameters
     ----------
@@ -305,9 +305,9 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
     needed : int
         Bytes that are needed.
     what : str
-        Function, argument and size: the first half of the sentence.
+        Function, argument and size: the first half of the message.
     remedy : str
-        The end of the sentence.
+        The end of the message.
 
     Raises
     ------

@@ -43,11 +43,11 @@ class LineRelaxation(Smoother):
     If the strong axis is unknown or changes from place to place, relax lines along every axis
     ("alternating").
 
-    A line contains all points that differ in one index. Its matrix is the part of the level's
-    matrix between them, which is banded for the usual stencils (on periodic axes in the order
-    first, last, second, last but one). LAPACK factorizes it once, all lines in one call. On a
-    nonlinear level the matrix is the Jacobian of the first visit. Source: Trottenberg, Oosterlee
-    and Schueller, Multigrid (2001), section 5.1.
+    A line contains all points that differ in one index. Its matrix consists of the entries of the
+    level's matrix that couple these points, and is banded for the usual stencils (on periodic axes
+    in the order first, last, second, last but one). LAPACK factorizes it once, all lines in one
+    call. On a nonlinear level the matrix is the Jacobian of the first visit. Source: Trottenberg,
+    Oosterlee and Schueller, Multigrid (2001), section 5.1.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class LineRelaxation(Smoother):
 
     Examples
     --------
-    Cells with aspect ratio 1000, and lines along the short side:
+    Cells with aspect ratio 1000, and lines along their short sides:
 
     >>> from mgnet import Solver, gallery
     >>> import scipy.sparse as sp

@@ -175,8 +175,8 @@ def balancing(
     """Powers of two that scale the entries of rows and columns to about one; None if not needed.
 
     With this scaling, different units do not make a matrix look singular. The logarithms of the
-    factors are a least-squares fit of those of the entries. Source: Curtis and Reid, J. Inst. Maths
-    Applics 10 (1972) 118.
+    factors are a least-squares fit to the logarithms of the entries. Source: Curtis and Reid, J.
+    Inst. Maths Applics 10 (1972) 118.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def transposed(matrix: Any) -> Any:
     """The transpose of a Mat, as a Mat that multiplies with the original one.
 
     A product with an explicit transpose is 1.6 times as fast (3-D interpolation, on one rank and on
-    two), but building it takes the time of about 50 products, and memory.
+    two), but building it takes the time of about 50 products, and it needs memory of its own.
     """
     return sys.modules["petsc4py.PETSc"].Mat().createTranspose(matrix)
 
@@ -48,11 +48,11 @@ def multiply_add(matrix: Any, x: Any, u: Any) -> Any:
 
 
 def free_dropped(u: Any) -> None:
-    """Free the PETSc objects that Python has dropped, if `u` is a Vec; all its ranks call this.
+    """Free the PETSc objects that Python has dropped, if `u` is a Vec; all ranks must call it.
 
-    petsc4py keeps dropped objects until then, so that no rank destroys objects that others still
-    use. Without these calls a solve keeps every vector of every sweep and allocates new memory for
-    each.
+    petsc4py keeps dropped objects until such a call, so that no rank destroys objects that other
+    ranks still use. Without these calls a solve keeps every vector of every sweep and allocates new
+    memory for each.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def refuse_layout(matrix: Any, given: Any, got: str) -> None:
     """Raise an error if the layout of a Vec or of a Mat's rows differs from a Mat's columns.
 
     PETSc's own error occurs only on the ranks that see a difference, while the others wait for
-    them. Here all ranks compare the complete layouts, so all of them raise.
+    them. Here all ranks compare the complete layouts, so all of them raise the error.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def carried(
 
 
 def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
-    """The start of the coarse level, the injected part of it (or None), and its right-hand side.
+    """The coarse level's initial state, its injected part (or None), and its right-hand side.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def correct(
 ) -> tuple[State, float]:
     """Return u corrected by the coarse solution, and the step length; 0 for a refused correction.
 
-    `below` contains the coarse solution and the state that `inject` brought there.
+    `below` contains the coarse solution and the state that `inject` gave.
 
     Examples
     --------

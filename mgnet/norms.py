@@ -1,9 +1,10 @@
 """Norms and inner products of states over the whole range of their precision.
 
-A sum of squares overflows or underflows at the square root of the range of its format: in float32
-at 1e19 and 1e-19. In that case it is computed again for states scaled by a power of two, which is
-exact; otherwise the only extra cost is a comparison. Source of the three ranges: Blue, ACM Trans.
-Math. Softw. 4 (1978) 15, doi 10.1145/355769.355771.
+A sum of squares overflows or underflows at the square root of the largest or smallest number of its
+format: in float32, if entries are above 1e19 or all are below 1e-19. In that case it is computed
+again for states scaled by a power of two, which is exact; otherwise the only extra cost is a
+comparison. Source of the three ranges: Blue, ACM Trans. Math. Softw. 4 (1978) 15, doi
+10.1145/355769.355771.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def norm(u: State) -> float:
 
 
 def _in_range(value: float, u: State) -> float:
-    """The value, if it is in range: the norm of a tensor or Vec; else the norm of scaled u."""
+    """The value, the norm of a tensor or Vec u, if it is in range; else computed from scaled u."""
     if 1e-145 < value < 1e145:
         return value
     shift = -SHIFT if value > 1.0 else SHIFT

@@ -23,7 +23,7 @@ def _past_blanks(pattern: str) -> re.Pattern[str]:
 
 
 class Scanner:
-    """Reads a text from left to right; every error has a position (characters count from 1)."""
+    """Reads a text from left to right; every error gives its position (characters count from 1)."""
 
     def __init__(self, text: str):
         self.text = text
@@ -38,7 +38,7 @@ class Scanner:
         return found.group(1)
 
     def expect(self, pattern: str, what: str) -> str:
-        """`take`, or an error that names the expected text."""
+        """Like `take`, but raise an error that names the expected text if it is missing."""
         taken = self.take(pattern)
         return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
 
@@ -60,7 +60,7 @@ class Scanner:
 
 
 def parse(text: str, levels: int) -> Schedule:
-    """Read a schedule from its text, for a number of levels.
+    """Read a schedule from its text, for a given number of levels.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def parse(text: str, levels: int) -> Schedule:
     TypeError
         If the text is not a string.
     ValueError
-        If the text is malformed or empty, or if the schedule leaves the levels, does not end on
-        level 0, or has more than half a million steps. The message gives the position.
+        If the text is malformed or empty, or if the schedule goes beyond the levels, does not end
+        on level 0, or has more than half a million steps. The message gives the position.
 
     Examples
     --------

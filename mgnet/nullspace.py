@@ -28,11 +28,11 @@ NULL_SINGLE = 1e-4
 class NullSpace:
     """The null space of a matrix, for a hierarchy that solves a singular equation.
 
-    `A u = f` has a solution if f is orthogonal to the left null space, that of the conjugate
-    transpose; its solutions then differ by null vectors. `Solver` projects f onto such right-hand
-    sides (`Solution.projected` is the relative norm of the removed part) and keeps the component of
-    the initial state in the null space. If constants are null vectors, this is the mean of the
-    initial state, which is 0 without one.
+    `A u = f` has a solution if f is orthogonal to the left null space, which is the null space of
+    the conjugate transpose; the solutions then differ by null vectors. `Solver` projects f onto
+    such right-hand sides (`Solution.projected` is the relative norm of the removed part) and keeps
+    the component of the initial state in the null space. If constants are null vectors, this
+    component is the mean of the initial state (0 if no initial state is given).
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class NullSpace:
         Parameters
         ----------
         given : None, "constant", array, sequence of states or NullSpace
-            Null space in one of its forms.
+            Null space in any of these forms.
         matrix : matrix, optional
             Matrix whose attached null space is used if none is given.
 
@@ -99,7 +99,7 @@ class NullSpace:
         return self._without(self.left, f)
 
     def remove(self, u: State, keep: State | None = None) -> State:
-        """Return u without its component in the null space, or with that of another state.
+        """Return u without its component in the null space, or with that of `keep`.
 
         Examples
         --------
@@ -130,7 +130,7 @@ class NullSpace:
         return self._kept[key]
 
     def check(self, matrix: Any) -> None:
-        """Check that the matrix maps these vectors to zero, and its transpose the left ones.
+        """Check that the matrix maps the null vectors to zero, and its transpose the left ones.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class NullSpace:
 def in_range(
     nullspace: NullSpace | None, f: State | None, norm: Callable[[State], float]
 ) -> tuple[State | None, float]:
-    """The right-hand side in the range of a singular matrix, and the relative norm of the rest.
+    """The part of f in the range of a singular matrix, and the relative norm of the rest.
 
     Examples
     --------
@@ -287,7 +287,7 @@ def _wide(v: Any) -> Any:
 
 
 def _row_off(matrix: Any, v: State, image: State, limit: float) -> int | None:
-    """A row with small entries that does not map v to zero, relative to its own entries."""
+    """A row whose product with v is not zero, relative to the size of its own entries."""
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
         return None
     sizes = np.asarray(abs(matrix).sum(axis=1)).ravel()
@@ -296,7 +296,7 @@ def _row_off(matrix: Any, v: State, image: State, limit: float) -> int | None:
 
 
 def _state_of(matrix: Any) -> State:
-    """A state that a matrix multiplies."""
+    """A state that a matrix can multiply."""
     if vector.is_mat(matrix):
         return matrix.createVecRight()
     rows = vector.shape_of(matrix)[0]

@@ -83,7 +83,7 @@ def operands(
 
 
 def _as_state(given: Any, got: str) -> State | None:
-    """A contiguous array of native numbers, a tensor, a Vec, or None."""
+    """A contiguous array in native byte order, a tensor, a Vec, or None."""
     if given is None or vector.is_tensor(given) or vector.is_vec(given):
         return given
     if sp.issparse(given):

@@ -14,16 +14,17 @@ __all__ = ["ProgressLines"]
 class ProgressLines:
     """A monitor for `Solver`, `train` and `levenberg_marquardt` that prints a line now and then.
 
-    The line has cycle, objective (if it is evaluated), residual norm and seconds; in training the
-    residual is the gradient of the objective. The start, every new level and every further start of
-    a tournament have a line, too; start 0 is not numbered. Print the `Solution` for the result.
+    The line shows the cycle, the objective (if it is evaluated), the residual norm and the seconds;
+    in training the residual is the gradient of the objective. The start, every new level and every
+    further start of a tournament also have a line; start 0 is not numbered. To see the result,
+    print the `Solution`.
 
     Parameters
     ----------
     every : float
-        Seconds between two lines; 0 writes one after every cycle.
+        Seconds between two lines; 0 writes a line after every cycle.
     file : text stream, optional
-        Stream to write to; by default standard error at the time of writing.
+        Stream to write to; by default, the current standard error when a line is written.
 
     Raises
     ------

@@ -50,9 +50,9 @@ def stands_at_rounding(
     Parameters
     ----------
     norms : sequence of float
-        Norms before the first cycle and after each; u is the state after the last.
+        Norms before the first cycle and after each; u is the state after the last cycle.
     level, norm, u, f
-        The finest level, the norm of its states, its state and right-hand side.
+        The finest level, the norm of its states, its state and its right-hand side.
 
     Examples
     --------

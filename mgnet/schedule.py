@@ -1,4 +1,4 @@
-"""A cycle is data: a tuple of steps that can be printed, checked and priced before it runs.
+"""A cycle is data: a tuple of steps that can be printed and checked, with a predicted cost.
 
     pre, post    `count` sweeps of the level's smoother before and after the coarse correction
     solve        the coarsest level's smoother, `count` times
@@ -34,7 +34,7 @@ MOST_CHARACTERS = 10**6  # of a picture
 
 
 class Step(NamedTuple):
-    """One step. Moves have the number of the finer of their two levels, `start` of the coarsest.
+    """One step. A move has the number of its finer level, and `start` that of the coarsest level.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Work(NamedTuple):
 
 
 class Schedule(tuple[Step, ...]):
-    r"""Steps in the order in which they run; `str()` is the picture.
+    r"""Steps in the order in which they run; `str()` draws them.
 
     A schedule begins on level 0, or on the coarsest level with `start`, and ends on level 0.
 
@@ -151,7 +151,8 @@ class Schedule(tuple[Step, ...]):
     def work(self, hierarchy: Hierarchy) -> Work:
         """Predicted work of one run on `hierarchy`; transfers are not counted.
 
-        Exact if all smoothers have fixed work and no level has a line search or `recenter`.
+        The prediction is exact if all smoothers have fixed work and no level has a line search or
+        `recenter`.
 
         Examples
         --------

@@ -49,20 +49,21 @@ class AdditiveSchwarz(Smoother):
     ----------
     subdomains : sequence of index sequences, optional
         Unknowns of each subdomain. Subdomains may overlap, and every unknown must be in at least
-        one. By default there is one for each unknown, with all unknowns that its row of the matrix
-        couples it to.
+        one. By default there is one subdomain for each unknown, with all unknowns that its row of
+        the matrix couples it to.
     weights : "average", "symmetric", "none" or sequence of number sequences
         "average" divides a correction by the number of subdomains that contain the unknown;
-        "symmetric" multiplies by the square root of that before and after the solve, so that a
+        "symmetric" divides by the square root of that number before and after the solve, so that a
         symmetric matrix has a symmetric smoother; "none" adds corrections without weights, which
-        needs a small omega. Numbers, one for each entry of `subdomains`, are W_k itself.
+        needs a small omega. Numbers, one for each entry of `subdomains`, are the diagonals of the
+        W_k.
     omega : float
         Damping factor, dimensionless, above 0.
 
     Raises
     ------
     ValueError
-        If subdomains, weights or omega are malformed.
+        If subdomains, weights or omega is malformed.
 
     Examples
     --------
@@ -151,10 +152,10 @@ class MultiplicativeSchwarz(Smoother):
     """Multiplicative Schwarz relaxation: one subdomain after the other, grouped by colors.
 
     Each subdomain is solved from the residual left by those before it. Subdomains that neither
-    overlap nor are coupled by the matrix have one color and are solved together. This changes only
-    the order: all of the first color, then all of the second, and so on. The level must have a
-    matrix. For saddle points, with a subdomain for each pressure and the velocities around it, this
-    is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
+    overlap nor are coupled by the matrix may share a color and are then solved together. This
+    changes only the order: first all subdomains of the first color, then all of the second, and so
+    on. The level must have a matrix. For saddle points, with a subdomain for each pressure and the
+    velocities around it, this is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
 
     Parameters
     ----------
@@ -163,12 +164,12 @@ class MultiplicativeSchwarz(Smoother):
     omega : float
         Damping factor of every correction, dimensionless, above 0.
     direction : "forward", "backward" or "symmetric"
-        Order of the colors; a symmetric sweep is a forward and a backward one.
+        Order of the colors; a symmetric sweep is a forward sweep followed by a backward one.
 
     Raises
     ------
     ValueError
-        If subdomains, omega or direction are malformed.
+        If subdomains, omega or direction is malformed.
 
     Examples
     --------

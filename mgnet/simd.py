@@ -1,9 +1,9 @@
 """Vectors for loops that numba compiles: `mgnet.knots.kernels`, `mgnet.depth.compiled.loops`.
 
 LLVM does not vectorize those loops, since it cannot prove that arrays do not overlap. Therefore
-they are written with explicit vectors of 64 bytes (AVX-512); other machines split each into two or
-four. `Lanes(float32, 4)` are 4 vectors of 16 numbers each. All tables are flat arrays. Only the
-length of a tuple `like` or `order` matters: it gives the compiler the number of vectors.
+they are written with explicit vectors of 64 bytes (AVX-512); other machines split each vector into
+two or four. `Lanes(float32, 4)` are 4 vectors of 16 numbers each. All tables are flat arrays. Only
+the length of a tuple `like` or `order` matters: it gives the compiler the number of vectors.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Table:
 
 
 def _add_product(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """`total + a b`, fused if the machine can: always the same, unlike "fast" arithmetic."""
+    """`total + a b`, fused if the machine can; reproducible, unlike "fast" arithmetic."""
     if total is None:
         return builder.fmul(a, b)
     name = f"llvm.fmuladd.v{a.type.count}f{8 * BYTES // a.type.count}"
@@ -310,7 +310,7 @@ def pull(typing, value, weights, table, at, stride):
 
 
 def _sum(builder: Any, vector: Any) -> Any:
-    """The sum of the numbers of one vector, by halves."""
+    """The sum of the numbers of one vector, by repeated halving."""
     width = vector.type.count
     while width > 1:
         width //= 2
@@ -396,5 +396,5 @@ def over(typing, a, b):
 
 @intrinsic
 def fused(typing, a, b, c):
-    """`a + b c`, in one rounding where the machine can."""
+    """`a + b c`, with one rounding if the machine can."""
     return a(a, b, c), map_vectors(_add_product)

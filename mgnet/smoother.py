@@ -1,9 +1,9 @@
 """Smoothers reduce the error of one level; on the coarsest level they solve.
 
 `Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is
-frozen: it holds parameters only, so one instance works for many levels. Data of a level (factors,
-eigenvalue bounds) and data kept between visits (moments, pairs, damping) form its *memory*, which
-`start` creates and `run` stores.
+immutable: it holds parameters only, so one instance works for many levels. Data of a level
+(factors, eigenvalue bounds) and data kept between visits (moments, pairs, damping) form its
+*memory*, which `start` creates and `run` stores.
 
 All smoothers here work on nonlinear levels too: they need the residual, and a matrix or
 `linearize`.
@@ -82,15 +82,15 @@ class Smoother(ABC):
         Returns
         -------
         (state, memory)
-            New objects: neither `u`, `f` nor `memory` may be edited.
+            New objects; `u`, `f` and `memory` must not be edited.
         """
 
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        """`smooth`, and the residual of its result if that costs almost nothing, else None.
+        """Do as `smooth`, and return its result's residual if that costs almost nothing, else None.
 
-        `run` calls it if the residual is needed next, and counts the residual then.
+        `run` calls it if the residual is needed next, and counts the residual when it uses it.
         """
         return *self.smooth(level, u, f, sweeps, memory), None
 
@@ -114,7 +114,7 @@ def _compiled(level: Level, *states: State | None) -> bool:
 
 
 def _reach(level: Level) -> int:
-    """The `reach` of the matrix for loops over rows, also if they do not handle the first sweep."""
+    """The `reach` of the matrix for loops over rows, even if they do not handle the first sweep."""
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 
@@ -166,7 +166,7 @@ class Jacobi(Smoother):
     Parameters
     ----------
     omega : float
-        Damping factor, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (Poisson, 5-point).
+        Damping factor, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (5-point Laplacian).
 
     Raises
     ------

@@ -77,7 +77,7 @@ def any_smoother(level: Level, u: State) -> str:
 
 
 def _matrices(level: Level, u: State) -> tuple[Any, Any]:
-    """The Jacobian of a level, also as a SciPy matrix; None if no rank has all of it."""
+    """The Jacobian of a level as it is and as a SciPy matrix; None if it cannot be read."""
     try:
         jacobian = level.jacobian(u)
         return jacobian, sp.coo_matrix(vector.as_scipy(jacobian))
@@ -88,8 +88,8 @@ def _matrices(level: Level, u: State) -> tuple[Any, Any]:
 def _ilu_reduces(matrix: Any) -> bool:
     """Test whether sweeps of ILU(0) reduce a residual.
 
-    Such matrices have large positive off-diagonal entries, for example those of bilinear elements
-    with a strong coupling oblique to the grid.
+    They may not if the matrix has large positive off-diagonal entries, for example that of bilinear
+    elements with a strong coupling oblique to the grid.
     """
     smoother = ILU()
     level = Level(sp.csr_matrix(matrix), smoother)
@@ -167,8 +167,8 @@ def _diffusion(matrix: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Coupling strength of each row along each axis of a grid, of shape (axes, rows).
 
     For a second-order equation the second moments of a row are its diffusion coefficients, whatever
-    the stencil. Single entries are not: bilinear elements have large entries along a weak axis,
-    too. If these moments vanish, as for a fourth-order equation, entries are used.
+    the stencil. Single entries do not show them: bilinear elements have large entries along a weak
+    axis, too. If these moments vanish, as for a fourth-order equation, the entries are used.
     """
     at = (np.array(np.unravel_index(x, shape)) for x in (matrix.row, matrix.col))
     apart = abs(np.subtract(*at))
@@ -203,7 +203,7 @@ def _convection(matrix: Any) -> str:
 def _spread(matrix: Any, lines: bool) -> str:
     """Whether the rows have few large entries and many much smaller ones.
 
-    With `lines`, the lines of a grid may be suggested.
+    With `lines`, line relaxation may be suggested.
     """
     csr = sp.csr_matrix(matrix)
     off = abs(csr - sp.diags(csr.diagonal())).tocsr()

@@ -1,4 +1,4 @@
-"""Result of a solve or a training run: value, reason of the end, and where time and work went.
+"""Result of a solve or a training run: value, reason for ending, and where time and work went.
 
 `Solver.solve`, `mgnet.training.train` and `mgnet.training.levenberg_marquardt` all return a
 `Solution`. In training, the residual is the gradient of the objective.
@@ -81,7 +81,7 @@ class Corrections(NamedTuple):
     ----------
     full, shortened, refused : int
         Number of corrections added with step length 1, added with another step length, and
-        refused, as the line search decided; without a line search all are full.
+        refused, as the line search decided; without a line search, all are full.
     lengths : tuple of float
         Step lengths in order; 0 for a refused correction.
 
@@ -110,7 +110,7 @@ class Solution:
         The last finite state of level 0, or the best one if the solver has a `merit`. For
         `levenberg_marquardt`, the flat vector of parameters.
     reason : Reason
-        Reason of the end.
+        Why the solve or the training run ended.
     history : tuple of CycleRecord
         One record before the first cycle and one after each.
     work : float
@@ -120,7 +120,7 @@ class Solution:
     memory : dict
         Memory of the smoothers; pass it to the next solve to skip the setup.
     record : tuple of StepRecord
-        Numbers of every step.
+        Records of all steps.
     message : str
         Step and level of a NaN or Inf, or the reason why a Krylov method broke down or does not
         converge; else empty.
@@ -134,10 +134,10 @@ class Solution:
         Inner product of the hierarchy.
     member : int
         Index of the start of `train` that gave the value; 0 is the given network. `history` and
-        `record` have the entries of all starts, each with its own `member`.
+        `record` contain the entries of all starts, each with its own `member`.
     projected : float
-        Relative norm, between 0 and 1, of the part of the right-hand side outside the range of a
-        singular matrix, which was removed; for hierarchies with a `nullspace`.
+        Relative norm, between 0 and 1, of the removed part of the right-hand side, which is outside
+        the range of a singular matrix; for hierarchies with a `nullspace`.
     acceleration : Anderson, CG, GMRES, FGMRES or None
         Acceleration of the solver; `explain` does not suggest one that is in use.
 
@@ -213,7 +213,7 @@ class Solution:
         return made
 
     def _of_member(self) -> tuple[CycleRecord, ...]:
-        """The history of the start that gave the value, and the first entry of all before it."""
+        """The first entry of the history, and then those of the start that gave the value."""
         own = tuple(entry for entry in self.history[1:] if entry.member == self.member)
         return (self.history[0], *own)
 

@@ -73,7 +73,7 @@ class Solver:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, or a combination is not possible.
+        If an argument has a wrong type or value, or arguments cannot be combined.
 
     Examples
     --------
@@ -251,7 +251,7 @@ class Solver:
         return norms, self.hierarchy[0], self.hierarchy.norm, iteration.state(), f
 
     def _merit_work(self, values: list[float]) -> float:
-        """The work of evaluating these values: one each, but none for a user's function."""
+        """The work of evaluating these values: one unit each, but none for a user's function."""
         return 0.0 if self.merit is not None else float(len(values))
 
     def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
@@ -379,7 +379,7 @@ class Solver:
 
 
 def _check_clocks(seconds: float, u: State) -> None:
-    """Raise an error if processes that solve together might not stop together."""
+    """Raise an error if the processes of a joint solve might stop at different times."""
     processes = u.getComm().getSize() if vector.is_vec(u) else 1
     if processes > 1 and seconds < math.inf:
         raise ValueError(

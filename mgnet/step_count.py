@@ -64,7 +64,7 @@ def nested_steps(
 
 
 def _sum(n: int, first: int, terms: float) -> int:
-    """`C(n, first) + C(n, first + 1) + ...`, up to the last nonzero term, or until large enough."""
+    """`C(n, first) + C(n, first + 1) + ...`, up to the last nonzero term or until large enough."""
     total = 0
     term = math.comb(n, first)
     m = first
@@ -85,7 +85,7 @@ def check_steps(steps: int, what: str, remedy: str) -> None:
     what : str
         Name of the schedule in the message.
     remedy : str
-        The end of the sentence.
+        The end of the message.
 
     Raises
     ------

@@ -250,7 +250,7 @@ def _moved_transfer(torch: Any, level: Level, kind: np.dtype, device: Any) -> An
 
 
 def _is_late(part: Any) -> bool:
-    """Whether it is a matrix of mgnet that is built on first use, such as cubic interpolation."""
+    """Whether this is a matrix of mgnet that is built on first use, such as cubic interpolation."""
     return callbacks.ours(part) and hasattr(type(part), "matrix")
 
 

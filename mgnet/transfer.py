@@ -1,8 +1,8 @@
 """Transfers carry corrections, residuals and solutions between a level and the next coarser one.
 
-`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid is needed
-here only as matrices. For networks the grid is one axis of an array (the layers of an ODE net, the
-knots of a KAN), so one small matrix per axis is the whole transfer.
+`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). Grids appear here
+only as matrices. In a network, the grid is one axis of an array (the layers of an ODE net, the
+knots of a KAN), so one small matrix per axis makes up the whole transfer.
 """
 
 import math
@@ -72,7 +72,7 @@ class Transfer(ABC):
         """Coarse -> fine, for gradients or their squares (power 2) in the memory of optimizers.
 
         `P D^-power`, where D contains the sums of the columns of P: the fine unknowns of a coarse
-        one share its gradient.
+        unknown share its gradient.
         """
         columns = self.restrict(self.prolong(0.0 * gradient + 1.0))  # the rows of P sum to 1
         return self.prolong(gradient / columns**power)
@@ -109,7 +109,7 @@ class MatrixTransfer(Transfer):
     Parameters
     ----------
     P : matrix of shape (fine, coarse)
-        Prolongation: SciPy sparse, LinearOperator, NumPy, torch or PETSc Mat.
+        Prolongation: a matrix of SciPy, NumPy, torch or PETSc, or a SciPy LinearOperator.
     R : matrix of shape (coarse, fine), optional
         Restriction; the transpose of `P` by default (required when `P` is a function).
     injection : matrix of shape (coarse, fine), optional
@@ -173,7 +173,7 @@ class AxisTransfer(Transfer):
     Parameters
     ----------
     P : matrix of shape (fine, coarse), or tuple of such matrices
-        SciPy sparse or NumPy for NumPy states; torch, dense or sparse COO, for torch states.
+        Matrices of SciPy or NumPy for NumPy states, and dense or COO tensors for torch states.
     axis : int or tuple of int, not negative
         The axis of the state on which each matrix acts: 0 for the layers of an ODE net, 1 for the
         knots in the coefficients (inputs, splines, outputs) of a KAN.
@@ -350,10 +350,10 @@ class PackedTransfer(Transfer):
 
 @dataclass(frozen=True)
 class Injection(Transfer):
-    """Every `factor`-th entry of axis 0: the transfer of MGRIT, to the C-layers.
+    """The transfer of MGRIT to the C-layers, every `factor`-th entry of axis 0.
 
-    `inject` and `restrict` select the C-points; `prolong` puts a correction there and zeros between
-    them, for F-relaxation. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
+    `inject` and `restrict` select the C-points; `prolong` puts a correction there and zeros
+    elsewhere, for F-relaxation. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
 
     Parameters
     ----------
@@ -363,7 +363,7 @@ class Injection(Transfer):
     Raises
     ------
     ValueError
-        If size or factor are out of their ranges.
+        If size or factor is out of its range.
 
     Examples
     --------

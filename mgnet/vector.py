@@ -139,7 +139,7 @@ def describe(u: Any) -> str:
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
-    """A state of zeros with the kind, precision and device of `u`, and its shape unless given.
+    """A state of zeros like `u` in kind, precision and device, and in shape unless one is given.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
 
 
 def empty_like(u: State, shape: tuple[int, ...] | None = None) -> State:
-    """An uninitialized array or tensor of the kind of `u`, with its shape unless given.
+    """An uninitialized array or tensor of the kind of `u`, with its shape unless one is given.
 
     Examples
     --------
@@ -350,7 +350,7 @@ def as_scipy(matrix: Any, owner: str = "") -> sp.csr_matrix | np.ndarray:
     Parameters
     ----------
     matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat
-        Matrix with all entries on one rank; copied to the host from an accelerator.
+        Matrix with all entries on one rank; a tensor on an accelerator is copied to the host.
     owner : str
         Name of the caller in messages.
 

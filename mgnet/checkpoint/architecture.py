@@ -1,4 +1,4 @@
-"""Descriptions of networks: all that is needed, besides the tensors, to build a network again."""
+"""Descriptions of networks: everything, besides the tensors, that is needed to rebuild them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONAL = {"hidden", "dtype", "domain"}
 
 
 def to_config(network: torch.nn.Module) -> dict[str, Any]:
-    """The arguments of a KAN, or the shapes of another module, as values for JSON.
+    """The arguments of a KAN, or the shapes of another module, as JSON values.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def is_kan(told: Mapping[str, Any]) -> bool:
 
 
 def check_config(told: Mapping[str, Any]) -> None:
-    """Refuse a description of a KAN that does not have the form of those from `to_config`.
+    """Refuse a description of a KAN that does not have the form that `to_config` gives it.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def check_config(told: Mapping[str, Any]) -> None:
 def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse a description of a KAN whose splines do not match the tensors.
 
-    Call this before building the network, whose described size may exceed any memory.
+    Call this before building the network: the size in the description may exceed any memory.
 
     Parameters
     ----------
@@ -161,12 +161,12 @@ def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -
 
 
 def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
-    """Build the untrained network of a description.
+    """Build the untrained network that a description specifies.
 
     Parameters
     ----------
     told : mapping
-        Description of a KAN or a FreeKnotKAN from `to_config`. Without "hidden" and "dtype", these
+        Description of a KAN or a FreeKnotKAN from `to_config`. The defaults of "hidden" and "dtype"
         are tanh and float64.
 
     Raises

@@ -32,7 +32,7 @@ FILE, FORMER = "checkpoint.safetensors", "checkpoint.json"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A run after one of its steps, to be saved, or as it was loaded.
+    """A run as it stands after one of its steps, to be saved or loaded from a file.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Checkpoint:
         hierarchy: Hierarchy,
         generators: Mapping[str, Generator] | None = None,
     ) -> Checkpoint:
-        """Record a run, from the `progress` that `run` passes to its recorder.
+        """Record a run from the `progress` that `run` passes to its recorder.
 
         Parameters
         ----------
@@ -100,8 +100,8 @@ class Checkpoint:
             Hierarchy of the run.
         generators : mapping, optional
             All random generators that the run draws from, by names of your choice. If gradients
-            themselves draw (a new batch each), resume outside of descents only: a coarse level
-            that was built around a fine state is built again, and would draw again.
+            draw random numbers (a new batch each time), resume only outside descents: a coarse
+            level that was built around a fine state is built again, and would draw again.
         """
         schedule, position, us, fs, vs, rs, memory = progress
         last = schedule[position - 1]
@@ -131,7 +131,7 @@ class Checkpoint:
     def save(self, folder: str | Path) -> None:
         """Write the folder, or replace the checkpoint in it.
 
-        At every moment the folder holds a complete checkpoint, either the old or the new one.
+        At all times the folder holds a complete checkpoint, either the old one or the new one.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Checkpoint:
         Raises
         ------
         OSError, ValueError
-            If there is no checkpoint, it is damaged, or a newer version wrote it.
+            If there is no checkpoint, or if it is damaged or a newer version wrote it.
         """
         file, former = Path(folder) / FILE, Path(folder) / FORMER
         if file.exists():
@@ -211,7 +211,7 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If the names or kinds of the generators differ.
+            If the names or kinds of the generators differ from those in the checkpoint.
         """
         if set(generators) != set(self.generators):
             raise ValueError(
@@ -227,8 +227,8 @@ class Checkpoint:
         Parameters
         ----------
         schedule : Schedule
-            Schedule that begins with the steps that were done; later steps may differ from the
-            plan.
+            Schedule that begins with the completed steps; later steps may differ from those of the
+            saved schedule.
         hierarchy : Hierarchy
             Hierarchy like the saved one, built by the same program. If no descent is in progress,
             as in a cascade, it may have more (or fewer) levels above the current one.
@@ -236,7 +236,7 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            If a part does not fit; the message names it.
+            If a part does not match the checkpoint; the message names it.
         """
         progress, shift = self.progress, len(hierarchy) - len(self.networks)
         done = [Step(a, l + shift, n) for a, l, n in progress.schedule[: progress.position]]
@@ -285,7 +285,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Saves a checkpoint after every few steps of `run` or `Solver`, given as their `record`.
+    """Saves a checkpoint every few steps when passed to `run` or `Solver` as `record`.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ def _told(level: Any) -> dict[str, Any] | None:
 
 
 def _differing(saved: Any, there: Any) -> list[str]:
-    """A short text of two descriptions; for dicts, only the entries that differ."""
+    """A short text that shows two descriptions; for dicts, only the entries that differ."""
     if isinstance(saved, dict) and isinstance(there, dict):
         keys = [k for k in {**saved, **there} if saved.get(k) != there.get(k)]
         saved, there = ({k: each.get(k) for k in keys} for each in (saved, there))
@@ -388,5 +388,5 @@ def _only(states: tuple[Any, ...], needed: Collection[int]) -> tuple[Any, ...]:
 
 
 def _moved(states: tuple[Any, ...], shift: int) -> tuple[Any, ...]:
-    """The states on more or fewer levels, with the coarsest state on the coarsest level."""
+    """The states for more or fewer levels; the coarsest state stays on the coarsest level."""
     return (None,) * shift + states if shift >= 0 else states[-shift:]

@@ -139,7 +139,7 @@ def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fi
 
 
 def _schedule(text: Any, levels: int) -> Schedule:
-    """Read the schedule from a list of steps; short texts such as "W(1,1)" may mean very many."""
+    """Read the schedule from a list of steps; a short text such as "W(1,1)" may mean very many."""
     if not isinstance(text, str) or len(text) > LONGEST_SCHEDULE:
         raise ValueError("the schedule is not a string, or it is too long")
     if "(" in text or "cascade" in text:
@@ -172,7 +172,7 @@ def _check_network(l: int, told: Any) -> None:
 
 
 def _check_states(progress: Progress, level: int, packed: Mapping[str, Any]) -> None:
-    """Check that the states exist with which the next steps begin: see `Progress`."""
+    """Check that the states with which the next steps begin exist (see `Progress`)."""
     schedule, position, us, _, _, rs, _ = progress
     under_way: list[int] = []
     for action, l, _ in schedule[:position]:
@@ -211,7 +211,7 @@ def _by_key(entries: Any, parts: int, levels: int, reader: Reader) -> dict[Any, 
 
 
 def _are(entries: Any, kind: type) -> bool:
-    """Whether these are values of a kind, by name."""
+    """Whether the entries are a dict that maps names to values of this kind."""
     return isinstance(entries, dict) and all(
         isinstance(name, str) and isinstance(value, kind) for name, value in entries.items()
     )

@@ -24,8 +24,8 @@ __all__ = ["read_pair"]
 def read_pair(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read the values of `checkpoint.json`, and the tensors of its second file.
 
-    Only the tensors have a digest. Damage of `checkpoint.json` itself is found where its values are
-    invalid.
+    Only the tensors have a digest. Damage to `checkpoint.json` itself is found only if it makes a
+    value invalid.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def state_of(generator: Generator, name: str) -> dict[str, Any]:
     generator : torch.Generator or numpy.random.Generator
         Generator whose state is read.
     name : str
-        Name of the generator in errors.
+        Name of the generator in error messages.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def restore_state(generator: Generator, told: dict[str, Any], name: str) -> None
     told : dict
         Result of `state_of`.
     name : str
-        Name of the generator in errors.
+        Name of the generator in error messages.
 
     Raises
     ------
     TypeError
-        If the generator belongs to another library than the state.
+        If the generator and the state belong to different libraries.
     ValueError
         If the state does not fit the generator, which then remains unchanged.
 
@@ -131,16 +131,16 @@ def check_torch_state(state: Any, device: torch.device | str = "cpu") -> None:
 
 
 def _place(state: torch.Tensor) -> int:
-    """Numbers left of 624 plus the index of the next: 625 in all, or 1 before the first draw.
+    """How many of 624 numbers are left, plus the next one's index: 625, or 1 before any draw.
 
-    torch checks each of them separately, and reads beyond its memory if they do not fit together.
+    torch checks the two separately, and reads beyond its memory if they do not fit together.
     """
     left, place = struct.unpack_from("<8xi4xQ", bytes(state[:24].tolist()))
     return left + place
 
 
 def _fits(state: Any, own: Any) -> bool:
-    """Whether a state has the same form as another, and numbers within their bounds."""
+    """Whether a state has the same form as another, with all numbers within their bounds."""
     if isinstance(own, dict):
         same = isinstance(state, dict) and set(state) == set(own)
         return same and all(

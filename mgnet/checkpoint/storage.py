@@ -1,4 +1,4 @@
-"""Files of JSON and tensors with one digest, read completely or refused.
+"""Files of JSON and tensors with a single digest; a file is read completely or refused.
 
 The files have the safetensors format, whose tools can read the tensors. The metadata begin with
 `sha256`, the digest of all bytes but its own 64, which have a fixed position. The digest is
@@ -81,7 +81,7 @@ def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[
     OSError
         If the file cannot be written; an existing file is then intact.
     ValueError
-        If the header would be longer than 100 MB, since there are too many values besides tensors.
+        If the header would exceed 100 MB, because there are too many values besides tensors.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
     path : Path
         Path of the file.
     kind : str
-        Kind with which it was written.
+        Kind under which the file was written.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 
 def strict_json(text: str | bytes | bytearray) -> Any:
-    """The value of a JSON text, which is refused if other readers would read another value.
+    """The value of a JSON text, which is refused if other readers could read it differently.
 
     Parameters
     ----------
@@ -278,16 +278,16 @@ def tensors_in(header: Mapping[str, Any], data: Tensor) -> dict[str, Tensor]:
 
 
 def replace_file(path: Path, parts: Iterable[Any]) -> None:
-    """Write bytes to a file, so that at every moment the old or the new file is there, complete.
+    """Write bytes to a file so that at all times either the old or the new file is there, complete.
 
-    The new file is complete on the disk before it gets the name. If several processes write, the
-    last one wins. A process that is killed leaves an unfinished file, which later ones remove after
-    an hour.
+    The new file is complete on the disk before it is renamed. If several processes write, the last
+    one wins. A process that is killed leaves an unfinished file, which later calls remove after an
+    hour.
 
     Parameters
     ----------
     path : Path
-        Path of the file; missing folders are created. Links and the mode of a file are kept.
+        Path of the file; missing folders are created. Links and the file's mode are kept.
     parts : iterable of bytes
         Contents of the file.
 
@@ -367,7 +367,7 @@ def _digest(content: bytearray, parts: Iterable[Any]) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Flush the new name in the folder to the disk, too."""
+    """Flush the folder, which holds the new name, to the disk as well."""
     if sys.platform == "win32":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)

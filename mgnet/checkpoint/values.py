@@ -45,7 +45,7 @@ class Writer:
     Attributes
     ----------
     tensors : dict
-        Tensors by name, contiguous and on the CPU; they may share memory with the given ones.
+        Tensors by name, contiguous and on the CPU; they may share memory with the given tensors.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class Writer:
         value : object
             Value to encode.
         name : str
-            Beginning of the names of its tensors, and its name in errors.
+            Beginning of the names of its tensors, and its name in error messages.
 
         Raises
         ------
@@ -191,7 +191,7 @@ class Reader:
         Raises
         ------
         ValueError
-            If a `Writer` does not write such values, or tensors or their devices are missing.
+            If no `Writer` writes such values, or if tensors or their devices are missing.
         RecursionError
             If the values are nested too deeply.
         """
@@ -293,7 +293,7 @@ class Reader:
 
 
 def pieces(name: str, shapes: Mapping[str, list[int]], edges: bool) -> Pieces:
-    """Cut a flat vector into the parameters of a network: name, shape, and whether by edge.
+    """Name, shape, and whether it is cut by edges, for each parameter in a flat vector.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def pieces(name: str, shapes: Mapping[str, list[int]], edges: bool) -> Pieces:
     shapes : mapping
         Shapes of the parameters by name, in order.
     edges : bool
-        Whether "coefficients.<k>" belong to a KAN and are cut into edges.
+        Whether the parameters "coefficients.<k>" belong to a KAN and are cut into edges.
 
     Examples
     --------

@@ -93,7 +93,7 @@ def layer_parallel_from_options(
 
 
 def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
-    """Return the coarsening of the options, or else that of the script; one factor is a number.
+    """Return the coarsening from the options or the script; a single factor becomes a number.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
 
 
 def named(error: ValueError, values: OptionReader, names: Sequence[str]) -> ValueError:
-    """Return the error with the names of those of these options that were given.
+    """Return the error, preceded by the names of those of the options that were given.
 
     Examples
     --------
@@ -118,14 +118,14 @@ def named(error: ValueError, values: OptionReader, names: Sequence[str]) -> Valu
 
 
 def control_from_options(control: Any, values: OptionReader) -> Any:
-    """Return the control of the options; settings without an option keep the script's values.
+    """Return the control that the options specify; other settings keep the script's values.
 
     Parameters
     ----------
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         The control that the script specifies.
     values : OptionReader
-        Reads the options of one prefix.
+        Reader of the options with one prefix.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Options of PETSc that nothing has read, usually misspelled, and the names that were meant.
 
-PETSc ignores them silently (3.18, unless `-options_left` is given), and then solves with other
-methods than the user expects.
+PETSc (3.18) ignores them silently unless `-options_left` is given, and then solves with methods
+other than those the user expects.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def unused() -> list[str]:
 def is_used(petsc: Any, name: str) -> bool:
     """Whether some object has read this option of PETSc.
 
-    petsc4py 3.18 has no function for this, but the PETSc library that it contains does.
+    petsc4py 3.18 has no function for this, but the PETSc library that it contains has one.
     """
     database = petsc.Options()
     if hasattr(database, "used"):
@@ -80,7 +80,7 @@ def is_used(petsc: Any, name: str) -> bool:
 
 
 def nearest(name: str) -> str | None:
-    """Return the name that was probably meant, which may be this one, or None if none is similar.
+    """Return the name that was probably meant, possibly `name` itself, or None if none is similar.
 
     Examples
     --------

@@ -85,7 +85,7 @@ def register_smoother(kind: Class) -> Class:
 
 
 def allow_imports(*packages: str) -> None:
-    """Allow options to name smoothers of these packages, which are imported when they are named.
+    """Allow options to name smoothers of these packages, which are imported when named.
 
     Call this in the script before `init`; there is no option for it. Importing a module runs its
     code, so allow only packages that you would import yourself.

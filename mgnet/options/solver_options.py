@@ -149,7 +149,7 @@ def _changed(parts: list[dict[str, Smoother]], levels: Sequence[Level]) -> list[
 
 
 def _with_parts(level: Level, parts: Sequence[dict[str, Smoother]]) -> Level:
-    """The level with the first of the parts; the others are for the levels that it recenters."""
+    """The level with the first of these parts; the rest are for coarse levels from `recenter`."""
     before = parts[0].get("smoother")
     after = parts[0].get("post_smoother", None if before else level.post_smoother)
     recenter = level.recenter

@@ -109,7 +109,7 @@ def plot_edges(
         Ends of the domain in the unit of each input, for the numbers on the axes.
     most : int
         Largest number of panels per layer. If a layer has more edges, those are drawn whose
-        functions have the largest variance over the data (over the domain, without data).
+        functions have the largest variance over the data (over the domain if no data are given).
 
     Returns
     -------
@@ -218,7 +218,7 @@ def _labels(widths: Sequence[int], names: Sequence[str]) -> list[list[str]]:
 
 
 def _choose(layer: _Layer, most: int) -> _Choice:
-    """All edges as a matrix, its wider side to the right, if it fits; else the strongest edges."""
+    """All edges as a matrix, with its longer side horizontal, if it fits; else the strongest."""
     inputs, _, outputs = layer.coefficients.shape
     variance, reach = np.empty((inputs, outputs)), np.empty((inputs, outputs))
     for p in range(inputs):
@@ -267,7 +267,7 @@ def _write_head(figure: Figure, top: float, layer: _Layer, choice: _Choice, name
 def _draw_layer(
     figure: Figure, top: float, layer: _Layer, choice: _Choice, labels: tuple[list[str], list[str]]
 ) -> None:
-    """Draw the panels of one layer, its upper end at `top` inches."""
+    """Draw the panels of one layer, with its upper edge at `top` inches."""
     width, height = figure.get_size_inches()
     tall = ASPECT * choice.width
     last = len(choice.edges) - choice.columns  # panels from here on have no panel below
@@ -291,7 +291,7 @@ def _draw_layer(
 
 
 def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
-    """Draw one panel: density, knots, function."""
+    """Draw one panel: the density, the knots and the function."""
     a, b = layer.domain(p)
     places = layer.places(p)
     bins = a + (b - a) / BINS * np.arange(-BEYOND, BINS + BEYOND + 1)
@@ -328,7 +328,7 @@ def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
 def _in_units(
     ends: tuple[float, float], domain: tuple[float, float]
 ) -> tuple[list[float], list[str]]:
-    """Points of the domain at round numbers of a unit, and these numbers."""
+    """Points of the domain where an input is a round number in its unit, and these numbers."""
     size = max(map(abs, ends))
     # Over a power of ten at which sums of such numbers would overflow or lose their digits.
     unit = 10.0 ** np.floor(np.log10(size)) if size and not 1e-290 < size < 1e290 else 1.0

@@ -44,8 +44,8 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
 
     A disc is a stop with sweeps, and a square is a coarse solve. The number inside counts the
     sweeps (post- and pre-sweeps of one stop together) and is omitted if the stops are too close. A
-    small ring is a stop without work. Single lines restrict and correct; double lines interpolate
-    the solution.
+    small ring is a stop without work. Single lines stand for restrictions and corrections, double
+    lines for the interpolation of the solution.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def plot_convergence(
     Parameters
     ----------
     solutions : mapping of str to Solution
-        Solutions by the names in the legend.
+        Solutions, keyed by their names in the legend.
     ax : matplotlib Axes, optional
         Axes to draw on; a new figure by default.
     over : "work" or "cycles"
@@ -219,7 +219,7 @@ def plot_convergence(
     Raises
     ------
     ValueError
-        If `over` is neither of the two.
+        If `over` is neither of the two quantities.
 
     Examples
     --------
@@ -260,13 +260,13 @@ def _tidy(ax: Axes) -> None:
 def plot_records(records: Mapping[str, Record]) -> Figure:
     """Draw the loss against gradient evaluations, work units and seconds, side by side.
 
-    Solid lines are training losses, dashed lines are held-out losses. Markers show refinements of
-    the network.
+    Solid lines are training losses, and dashed lines are held-out losses. Markers show refinements
+    of the network.
 
     Parameters
     ----------
     records : mapping of str to Record
-        Records by the names in the legend.
+        Records, keyed by their names in the legend.
 
     Returns
     -------
