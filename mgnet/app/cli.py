@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Arguments; those of the process by default.
+        Arguments; by default those of the process.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def command() -> NoReturn:
 
 @dataclass
 class Session:
-    """One call of the command: its text, its start, and its current state."""
+    """One call of the command: its text, its start time, and its current state."""
 
     typed: str = ""
     petsc: bool = False
@@ -135,7 +135,7 @@ def _run(own: list[str], petsc: list[str], session: Session, noted: Noted) -> in
 
 @contextmanager
 def _bad_input() -> Iterator[None]:
-    """Convert the library's refusals to one sentence."""
+    """Convert the library's error messages to one sentence."""
     try:
         yield
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Methods that `mgnet fit --compare` trains for the same time, each in its strongest form."""
+"""Methods that `mgnet fit --compare` trains for the same time, each with its best settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
-    """Train the finest network on one level, from the same initial function, prolonged to it.
+    """Train the finest network on one level, from the same initial function, interpolated to it.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
 
 
 def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
-    """Train a tanh network with two hidden layers and about as many parameters.
+    """Train a tanh network with two hidden layers and about this many parameters.
 
     It is trained by Levenberg-Marquardt, or for classes by L-BFGS.
 
@@ -182,7 +182,7 @@ def logistic(data: Data) -> Trained:
 
 
 def each_target(data: Data, train: Callable[[Data], Trained]) -> Trained:
-    """Train a method for one target separately for each of several targets.
+    """Apply a method for a single target to each of several targets separately.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C; the methods that were yielded before are complete.
+        After Ctrl-C; the methods that have already been yielded are complete.
     """
     # A spline has no gradient evaluations, so all methods get the same seconds.
     settings = replace(settings, seconds=seconds, evaluations=None, ensemble=1)

@@ -36,8 +36,8 @@ def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -
     With one input: curves. With two: maps, with the rows as points and the fit drawn inside their
     convex hull. With more: curves through the medians of the other inputs for the two most
     influential inputs (those whose permutation changes the predictions most), predicted against
-    true values, and residuals. For several targets: the last two pictures for each; for classes: a
-    confusion matrix.
+    true values, and residuals. For several targets, each has the last two pictures; for classes,
+    there is a confusion matrix.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -
 
 
 def as_label(name: str) -> str:
-    r"""The name of a column for a picture: not long, and without formulas from dollar signs.
+    r"""The name of a column for a picture: not too long, and with escaped dollar signs.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def as_label(name: str) -> str:
 
 
 def _some(rows: int) -> np.ndarray:
-    """Return the numbers of the rows to draw: all, or as many as a picture can show."""
+    """Return the numbers of the rows to draw: all rows, or as many as a picture can show."""
     order = np.random.default_rng(SEED).permutation(rows)
     return order[:MOST_POINTS]
 
@@ -251,8 +251,8 @@ def influential(data: Data, predict: Predict) -> list[int]:
 def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
     """Draw the training error against time, and the final held-out errors.
 
-    The first model is mgnet's: bands mark its levels, discs the refinements. Hollow markers are the
-    held-out errors at the end; the legend is sorted by them.
+    The first model is mgnet's; bands mark its levels, and dots the refinements. Hollow markers are
+    the held-out errors at the end; the legend is sorted by them.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
 
 
 def _mark_levels(ax: Axes, ours: Trained) -> None:
-    """Shade every other level of a run and name the levels on top; discs mark the changes."""
+    """Shade every other level of a run and label the levels at the top; dots mark the changes."""
     history = ours.history
     starts = [k for k in range(len(history)) if k == 0 or history[k][3] != history[k - 1][3]]
     if len(starts) < 2:

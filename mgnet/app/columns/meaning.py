@@ -18,15 +18,15 @@ NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}([., ']\d{3})+)([.,]\d*)?([eE][+-]?\d+)?|
 
 
 def meant(column: Column) -> tuple[Column, str]:
-    """The column with its text converted, and the layout of dates that were text.
+    """The column with its text converted, and the layout of dates that were stored as text.
 
     Text is boolean if all of it consists of one pair of words (true and false, yes and no, t and f,
-    y and n; in any case) and none is missing. It is a date if all of it has one layout.
+    y and n; in any case) and no cell is missing. It is a date if all texts have the same layout.
 
     Parameters
     ----------
     column : Column
-        Column as it stands in the file.
+        Column as it is in the file.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def meant(column: Column) -> tuple[Column, str]:
 
 
 def read_booleans(texts: np.ndarray) -> np.ndarray:
-    """Convert words for true and false to 1 and 0; NaN for missing or other texts.
+    """Convert words for true and false to 1 and 0, and missing or other texts to NaN.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def read_booleans(texts: np.ndarray) -> np.ndarray:
 
 
 def looks_like_numbers(column: Column) -> bool:
-    """Whether at least half of a text column is numbers, so that the rest may be mistakes.
+    """Whether at least half of a text column consists of numbers, so that the rest may be mistakes.
 
     Examples
     --------

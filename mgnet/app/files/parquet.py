@@ -32,7 +32,7 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
     ImportError
         If pyarrow is not installed.
     ValueError
-        If it is damaged, has no columns, or unpacks to far more than its size.
+        If the file is damaged, has no columns, or unpacks to far more than its size.
 
     Notes
     -----
