@@ -292,7 +292,7 @@ def _report(
 def _pictures(
     stage: Path, fitted: Fitted, trained: Sequence[Trained], data: Data
 ) -> list[tuple[str, str]]:
-    """Draw pictures; return names and captions. An ensemble gets fewer pictures."""
+    """Draw pictures; return names and captions. An ensemble has too many edges to draw."""
     from mgnet.app.dependence import plot_dependence
     from mgnet.app.pictures import as_label, influential, plot_fit, plot_training
     from mgnet.plot.edges import plot_edges

@@ -218,7 +218,7 @@ def settings_of(context: click.Context, petsc: bool) -> Settings:
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command with an option for each field of `Settings`; its context's `meta` has the values."""
+    """A command with an option for each field of `Settings`; the context's `meta` stores them."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

@@ -30,7 +30,7 @@ MOST_TARGETS = 3  # targets with a column of their own
 
 @contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr with seconds, level and loss; occasional lines if it is no terminal.
+    """A bar on stderr with seconds, level and loss; occasional lines if it is not a terminal.
 
     Parameters
     ----------

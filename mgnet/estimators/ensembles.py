@@ -45,7 +45,7 @@ SINGLE: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Ensembles, one for each target or one for all classes.
+    """Ensembles: one for each target, or one for all classes.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outpu
 
 
 def _check_budget(estimator: Any, budget: TrainingBudget) -> None:
-    """Refuse limits that have no meaning for an ensemble."""
+    """Refuse limits that make no sense for an ensemble."""
     sweeps, evaluations, _ = budget.limits
     if min(sweeps, evaluations) < math.inf:
         raise ValueError(
