@@ -33,7 +33,7 @@ MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
-    """Train the finest network on one level, from the same initial function, interpolated to it.
+    """Train the finest network on a single level, beginning with the same initial function.
 
     Parameters
     ----------

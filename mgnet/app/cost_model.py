@@ -35,7 +35,7 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     Raises
     ------
     ValueError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     Examples
     --------

@@ -177,7 +177,7 @@ class Data:
     def accuracy(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> float:
-        """The fraction of rows whose class has the largest probability."""
+        """The fraction of rows whose true class is given the largest probability."""
         return float(np.average(predicted.argmax(1) == true, weights=weights))
 
     @property
@@ -197,7 +197,7 @@ class Data:
 
     @property
     def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-        """Rows on which errors are measured: x, y, weights, and their name."""
+        """The rows on which errors are measured: x, y, weights, and the name of these rows."""
         if len(self.y_held):
             return self.x_held, self.y_held, self.weights_held, "held-out"
         return self.x, self.y, self.weights, "training"

@@ -87,7 +87,7 @@ def fit(
     """Train a KAN on a table, coarse knots first.
 
     The training uses `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single
-    network. Without a cycle in the settings the training of a single network is a cascade: every
+    network. Without a cycle in the settings, the training of a single network is a cascade: every
     level runs until it stagnates, its validation loss no longer decreases, or its share of the
     budget is used (30 % for all but the finest). Ctrl-C ends the training and keeps the best
     network so far.
@@ -101,7 +101,7 @@ def fit(
     progress : callable, optional
         `(seconds, fraction of the budget, training MSE, level)`, called after every sweep.
     announce : callable, optional
-        `(hierarchy, schedule)`, called before the training; None for an ensemble.
+        `(hierarchy, schedule)`, called before the training; both are None for an ensemble.
     name : str
         Name of the model in tables.
     prefix : str

@@ -155,8 +155,8 @@ class Noted:
     def end_process(self) -> None:
         """End the process with the code of its signal, if there was one.
 
-        After a KeyboardInterrupt that was caught has passed through `exec` of a text, Python itself
-        would end by SIGINT, whatever the exit code.
+        After a KeyboardInterrupt that was caught has passed through an `exec` of source text,
+        Python itself would end the process by SIGINT, whatever the exit code.
         """
         if self.numbers:
             for stream in (sys.stdout, sys.stderr):

@@ -61,7 +61,7 @@ class Model:
         return self.scales.inputs(x).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Predictions (rows,) or (rows, targets) in the units of the table, or probabilities.
+        """Predictions of shape (rows,) or (rows, targets), in the table's units, or probabilities.
 
         Beyond the training ranges, the network is extended by its tangent at the nearest point of
         the box; probabilities, of shape (rows, classes), are those of the nearest point.

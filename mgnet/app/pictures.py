@@ -33,16 +33,17 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the data, the fit and its error on the held-out rows.
 
-    With one input: curves. With two: maps, with the rows as points and the fit drawn inside their
-    convex hull. With more: curves through the medians of the other inputs for the two most
-    influential inputs (those whose permutation changes the predictions most), predicted against
-    true values, and residuals. For several targets, each has the last two pictures; for classes,
-    there is a confusion matrix.
+    With one input, the pictures are curves. With two inputs, they are maps, with the rows as points
+    and the fit drawn inside their convex hull. With more inputs, they are curves through the
+    medians of the other inputs for the two most influential inputs (those whose permutation changes
+    the predictions most), predicted against true values, and residuals. If there are several
+    targets, each of them has the last two pictures; if there are classes, the picture is a
+    confusion matrix.
 
     Parameters
     ----------
     data : Data
-        Data; without held-out rows the training rows are used.
+        Data; if there are no held-out rows, the training rows are drawn.
     predict : callable
         Prediction function, as `Trained.predict`.
     order : sequence of int, optional
@@ -257,7 +258,7 @@ def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
     Parameters
     ----------
     trained : sequence of Trained
-        Models, mgnet's first.
+        Models, beginning with mgnet's.
     loss : str
         Name of `Data.loss`.
 

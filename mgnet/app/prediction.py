@@ -83,7 +83,7 @@ def predict_file(
 
 
 def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The inputs of every row, NaN if missing, and rows with a new level."""
+    """The inputs of every row (NaN if missing), and the rows with a new level."""
     require(file, encoding.columns)
     there = read_columns(file, encoding.columns)
     text = [name for name in encoding.numeric if there[name].kind not in ("number", "boolean")]

@@ -17,7 +17,7 @@ ORDER = 4  # order of the splines: cubic
 
 @dataclass(frozen=True)
 class Axis:
-    """Knots of one input: a change of variable to [0, 1], and an increasing map of [0, 1].
+    """Knots of one input: a change of variable to [0, 1], and a map that spaces the knots in it.
 
     `scale` is "linear" or "log"; `grid` contains the points in [0, 1] that divide the interval into
     pieces of equal weight, and the knots interpolate them.

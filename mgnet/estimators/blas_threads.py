@@ -59,7 +59,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _set(pool: Any, threads: int) -> None:
-    """Set it from this thread too: threadpoolctl 3.8 leaves a pool to the first thread."""
+    """Set the threads of a pool, even if threadpoolctl 3.8 reserves it for another thread."""
     release = getattr(pool, "clear_controlling_thread", lambda force: None)
     release(force=True)
     pool.set_num_threads(threads)

@@ -121,7 +121,7 @@ def trained_ensembles(
     counts, times : array of shape (rows,)
         Results of `counted_rows`.
     budget : TrainingBudget, optional
-        Budget whose seconds and listeners are used.
+        Budget whose time limit and callbacks are used.
     """
     if budget is not None:
         _check_budget(estimator, budget)

@@ -82,7 +82,7 @@ def _weighted_entropy(
 
 
 def bending(network: KAN) -> torch.Tensor:
-    """The integral of phi''^2, summed over the edges: `|R u|^2` without the matrix R, `roughness`.
+    """The integral of phi''^2, summed over the edges: `|R u|^2` for the matrix R of `roughness`.
 
     Examples
     --------

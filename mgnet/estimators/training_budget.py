@@ -53,7 +53,7 @@ class TrainingBudget:
     evaluations : float
         Limit on the gradient evaluations, in units of the finest network.
     seconds : float
-        Time limit, counted from now on.
+        Time limit, counted from the creation of the budget.
     window : int
         Number of sweeps in a window: the training on a level ends if a window gains less than 2 %.
     patience : int

@@ -21,7 +21,7 @@ def class_factors(
 ) -> np.ndarray | None:
     """For each row, the factor that its class gives to its weight; None without class weights.
 
-    "balanced" gives all classes the same total weight, for which rows of weight 2 count twice.
+    "balanced" gives all classes the same total weight, where a row of weight 2 counts twice.
 
     Parameters
     ----------

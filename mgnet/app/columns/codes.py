@@ -26,7 +26,7 @@ EARLIEST, LATEST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31"
 
 @dataclass(frozen=True)
 class NumberCode:
-    """Numbers, which are not changed.
+    """The code of a numeric column, which is not changed.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class NumberCode:
 
 @dataclass(frozen=True)
 class BooleanCode:
-    """1 for true and 0 for false.
+    """The code of a boolean column: 1 for true and 0 for false.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class BooleanCode:
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """One-hot columns: one for each level, 1 in rows with this level.
+    """The code of a text column: an input for each level, which is 1 in rows with this level.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _texts(column: Column, known: dict[str | None, int]) -> list[str | None]:
 
 @dataclass(frozen=True)
 class DateCode:
-    """Days since the first date of the training rows, and optional cyclic features.
+    """The code of a date column: days since the first date in training, and optional cycles.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ class DateCode:
 
 
 def _turns(dates: np.ndarray, cycle: str) -> np.ndarray:
-    """Fraction of the cycle since midnight, Monday or January, in whole days for weekdays."""
+    """Fraction of the day, of the week (in whole days) or of the year (in whole months)."""
     if cycle == "hour":
         return (dates - dates.astype("datetime64[D]")) / DAY
     if cycle == "weekday":

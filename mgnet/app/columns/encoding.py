@@ -29,7 +29,7 @@ class Encoding:
     Parameters
     ----------
     codes : tuple of Code
-        One code for each column that is needed.
+        One code for each column from which inputs are computed.
     left_out : frozenset of str
         Features that are not inputs because they did not vary.
 
@@ -91,7 +91,7 @@ class Encoding:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that are needed."""
+        """Names of the columns from which the inputs are computed."""
         return tuple(code.name for code in self.codes)
 
     @property
@@ -117,7 +117,7 @@ class Encoding:
         Returns
         -------
         x : array of shape (rows, inputs)
-            Inputs; NaN if a value is missing.
+            The inputs; NaN where a value is missing.
         new : dict of str to array of bool
             Mask of the rows with a new level, by column; only for columns that have such rows.
 

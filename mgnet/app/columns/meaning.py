@@ -20,8 +20,9 @@ NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}([., ']\d{3})+)([.,]\d*)?([eE][+-]?\d+)?|
 def meant(column: Column) -> tuple[Column, str]:
     """The column with its text converted, and the layout of dates that were stored as text.
 
-    Text is boolean if all of it consists of one pair of words (true and false, yes and no, t and f,
-    y and n; in any case) and no cell is missing. It is a date if all texts have the same layout.
+    A text column is boolean if no cell is missing and all cells come from one pair of words (true
+    and false, yes and no, t and f, or y and n, in upper or lower case). It is a date column if all
+    texts are dates in the same layout.
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
     Raises
     ------
     ValueError
-        If some cannot be read, or differ in length; the message names all of them.
+        If some columns cannot be read, or if they differ in length; the message names all of these.
 
     Examples
     --------

@@ -151,7 +151,7 @@ class Formula:
         )
 
     def domains(self) -> list[str]:
-        """For each column a description of its values in the training rows."""
+        """For each column, a description of its values in the training rows."""
         words, at = [], 0
         for column in self.columns:
             low, high = self.ranges[at]

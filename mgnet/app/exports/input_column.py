@@ -31,7 +31,7 @@ class InputColumn:
     features : int
         Number of features.
     note : str
-        Note in parentheses after its range.
+        Note that is shown in parentheses after the range of the column.
 
     Examples
     --------

@@ -16,7 +16,7 @@ ML = "ai.onnx.ml"  # the domain of the operator that looks up texts
 
 
 def attach(model: Any, formula: Formula) -> None:
-    """Give a graph that maps one matrix an input for each column and an output for each target.
+    """Wrap a graph of one matrix: one input for each column, one output for each target.
 
     Parameters
     ----------

@@ -128,6 +128,6 @@ class PlainNetwork(torch.nn.Module):
 
 
 def _halves(exponents: np.ndarray) -> np.ndarray:
-    """Two factors, stacked, whose product is 2^exponent, which may exceed the range of doubles."""
+    """Two stacked factors of 2^exponent, which itself may exceed the range of doubles."""
     half = exponents // 2
     return np.stack([np.ldexp(1.0, half), np.ldexp(1.0, exponents - half)])

@@ -81,7 +81,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
 
 
 def _layers(formula: Formula) -> tuple[list[str], list[str]]:
-    """Statements of the layers, and the tables that they use."""
+    """The statements that evaluate the layers, and the tables that they use."""
     statements, numbers = [], []
     if formula.linear is not None:
         weight, bias = formula.linear

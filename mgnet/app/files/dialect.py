@@ -43,7 +43,7 @@ class Dialect:
     comments : bool
         Whether there are comments (#) above the first row.
     numeric : tuple of bool
-        For each column, whether the first rows contain only numbers in it.
+        For each column, whether it contains only numbers in the first rows.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def _have_marks(rows: Sequence[Record]) -> bool:
 def _rows(
     source: str, separator: str, body: Sequence[str], above: int
 ) -> tuple[list[Record], bool]:
-    """The rows of a sample, and whether all were read, except perhaps one that its end cuts off."""
+    """The rows of a sample, and whether all could be read (its end may cut off the last one)."""
 
     def is_comment(text: str, line: int) -> bool:
         return not is_missing(text.strip(" \t\n").partition(separator)[0])  # as #N/A
@@ -187,7 +187,7 @@ def _rows(
 
 
 def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
-    """The only reading with the fewest doubts; an error if there are several."""
+    """The reading with the fewest doubts, or None; raise an error if several have the fewest."""
     fewest = min((reading.doubts for reading in found), default=None)
     best = [reading for reading in found if reading.doubts == fewest]
     if len(best) > 1:

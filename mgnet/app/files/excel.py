@@ -33,8 +33,8 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
     ImportError
         If openpyxl is not installed.
     ValueError
-        If the file is damaged, has several nonempty sheets, formulas without stored values, or no
-        names.
+        If the file is damaged, or if it has several nonempty sheets, formulas without stored
+        values, or no names.
     """
     try:
         import openpyxl
@@ -131,7 +131,7 @@ def _padded(row: Row, width: int) -> Row:
 
 
 def _layout(table: Sequence[Row]) -> Layout:
-    """Names and units as in text; rows above the first complete row are title lines."""
+    """Names and units, found as in text; rows above the first complete row are title lines."""
     text = [[cell_text(cell).strip() for cell in row] for row in table[:SAMPLE]]
     full = next((k for k, row in enumerate(text) if all(row)), 0)
     for row in text[:full]:

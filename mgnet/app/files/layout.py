@@ -79,7 +79,7 @@ def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
 
 
 def _first_even(rows: Sequence[Row]) -> int:
-    """The first row after which all rows have the same number of cells as it has."""
+    """The first row that has the same number of cells as all rows after it."""
     start = len(rows) - 1
     while start > 0 and len(rows[start - 1]) == len(rows[-1]):
         start -= 1
@@ -108,7 +108,7 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
 
 
 def _among_units(row: Row, body: Sequence[Row]) -> bool:
-    """Whether the only numbers in a row are 1, and fewer than its texts above numeric columns."""
+    """Whether all numbers in a row are 1, and fewer than its texts above numeric columns."""
     ones = [cell for cell in row if _is_value(cell)]
     texts = [
         cell

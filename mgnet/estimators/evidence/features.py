@@ -90,7 +90,7 @@ class Features:
 def finer(coarse: Features, fine: Features, x: np.ndarray) -> list[np.ndarray]:
     """For each input, the matrix that maps weights of coarse features to weights of fine features.
 
-    The functions are the same; for an input with few distinct values, only at these values.
+    The functions do not change; those of an input with few distinct values agree only there.
 
     Parameters
     ----------

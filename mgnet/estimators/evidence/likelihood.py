@@ -15,7 +15,7 @@ LEAST_VARIANCE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """Second derivatives of a loss by the outputs of each row: diag(own) - cross cross^T.
+    """The Hessian of a loss in the outputs, for each row: diag(own) - cross cross^T.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Classes:
         return -float(self.weights @ log_softmax(f)[np.arange(len(f)), self.labels])
 
     def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and residuals as for `Normal`, from the generalized Gauss-Newton matrix."""
+        """Matrix K and residuals s as for `Normal`, from the generalized Gauss-Newton matrix."""
         p = np.exp(log_softmax(f))
         roots = np.sqrt(self.weights)
         if self.count == 2:

@@ -1,8 +1,7 @@
 """Gaussian priors whose precisions are sums of known parts, with weights that follow from data.
 
-Source: Wood and Fasiolo, "A generalized Fellner-Schall method for smoothing parameter
-optimization", Biometrics 73 (2017), whose update of the weights this is; for one part it is
-MacKay's (1992).
+The update of the weights is that of Wood and Fasiolo, "A generalized Fellner-Schall method for
+smoothing parameter optimization", Biometrics 73 (2017); for a single part, it is MacKay's (1992).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Equations of a Gauss-Newton step, solved with a matrix over parameters or rows, or by blocks.
 
-Each is `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s from `Normal.equations`,
-the variance v of the errors and the precisions P of the prior, a diagonal matrix.
+The equations are `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s from
+`Normal.equations`, the variance v of the errors and the precisions P of the prior, a diagonal
+matrix.
 """
 
 from __future__ import annotations

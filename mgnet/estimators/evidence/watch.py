@@ -15,7 +15,7 @@ class Watch:
     Parameters
     ----------
     seconds : float
-        Time limit, counted from now on.
+        Time limit, counted from the creation of the watch.
     tell : callable, optional
         Function of `(seconds, level, member, members)`, called before each member is trained.
 
