@@ -29,7 +29,7 @@ from mgnet.training import LBFGS, LevenbergMarquardt
 __all__ = ["baselines", "each_target", "logistic", "perceptron", "single_level"]
 
 FOLDS = 5
-MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
+MOST_SPLINE_INPUTS = 3  # the size of a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
@@ -96,7 +96,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     """
     budget, classes = TrainingBudget(*limits(settings)), data.targets.classes
     inputs, outputs = len(data.names), len(data.targets.outputs)
-    # inputs w + w, w^2 + w, outputs (w + 1) parameters in the three layers.
+    # Layers of width w have inputs w + w, w^2 + w and outputs (w + 1) parameters.
     half = (inputs + outputs + 2) / 2
     width = max(2, round((half**2 + parameters - outputs) ** 0.5 - half))
     with torch.random.fork_rng(devices=[]):

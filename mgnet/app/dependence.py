@@ -43,9 +43,9 @@ class _Panel:
     columns: list[int]  # of the inputs that change
     places: np.ndarray  # (places, columns)
     axis: np.ndarray  # (places,), where they are drawn
-    bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # places, rows there, widths
+    bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # positions, numbers of rows, widths
     levels: tuple[str, ...] = ()  # names of the places
-    day: Callable[[float], str] | None = None  # names a position in a column of dates
+    day: Callable[[float], str] | None = None  # converts a position in a column of dates to text
 
 
 def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:

@@ -76,8 +76,8 @@ def replace_pair(weights: Path, told: Path, folder: Path) -> None:
     """Move new weights and their JSON file into a folder, replacing an earlier pair.
 
     The JSON file contains the digest of its weights. The weights are first given a name with this
-    digest, and their usual name once the JSON file is in place: at every moment, the weights that
-    belong to the JSON file are next to it, under one of the two names.
+    digest, and their usual name once the JSON file is in place. The weights that belong to the JSON
+    file are thus next to it at every moment, under one of the two names.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def put(stage: Path, target: Path) -> None:
 
     Files in the old folder that `mgnet fit` did not write are moved to the new one. If the system
     cannot exchange these two folders, or a folder inside the old one cannot be moved, files are
-    moved individually: see `replace_pair`.
+    moved individually (see `replace_pair`).
 
     Parameters
     ----------

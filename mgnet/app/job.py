@@ -237,7 +237,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
             "out: the same value in all training rows, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
-    if settings.ensemble > 1:  # its size follows from its work
+    if settings.ensemble > 1:  # the limit on its work bounds its size
         return data
     count = parameters(len(data.names), settings, len(data.targets.outputs))
     if count > MOST_PARAMETERS:

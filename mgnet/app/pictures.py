@@ -23,7 +23,7 @@ __all__ = ["as_label", "influential", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
 GRID = 160  # points per axis at which a fit is drawn
-DECADES = 4.0  # of the colors of the error
+DECADES = 4.0  # range of the colors of the error
 WIDE = 0.09  # part of the axis; a level of this width has space for its name
 SEED = 0
 

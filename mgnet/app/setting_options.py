@@ -19,7 +19,7 @@ __all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept"]
 __all__ += ["settings_of", "with_settings"]
 
 SETTINGS = "mgnet.settings"  # key under which click keeps them while it parses
-MEMBERS = 5  # of an ensemble
+MEMBERS = 5  # default number of members of an ensemble
 # Options for the training of a single network.
 SINGLE = ("hidden", "intervals", "levels", "most_intervals", "starts", "cycle", "optimizer")
 SINGLE += ("evaluations", "validation", "roughness")

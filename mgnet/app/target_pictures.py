@@ -18,7 +18,7 @@ MOST_POINTS, MOST_TARGETS, MOST_CLASSES = 20_000, 9, 30
 MOST_LARGE = 12  # classes with large letters
 ACROSS = 3  # panels of targets
 LONGEST, TOGETHER = 20, 40  # letters of the name of a class, and of all names side by side
-LETTER = 0.09  # inches
+LETTER = 0.09  # inches per letter
 BINS = 10  # of probabilities
 FEWEST = 5  # smallest number of rows in a bin that is drawn
 

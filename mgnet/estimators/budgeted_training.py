@@ -40,8 +40,8 @@ def train_within(
     """Train until the budget is used up; return the level and the state of the best network found.
 
     A cycle is repeated, except for its opening, which is run only once. Without a cycle, the
-    training is a cascade: coarse levels use only as many rows as they need (`coarse_rows`), and the
-    training on every level ends when it stagnates or has used its share of the budget. With several
+    training is a cascade. Coarse levels use only as many rows as they need (`coarse_rows`), and the
+    training on each level ends when it stagnates or has used its share of the budget. With several
     starts, all are trained on the coarsest level, the better half of them continues on each finer
     level, and a single one reaches the finest. Unlike `Solver.solve`, this function computes no
     gradients between cycles unless there is a monitor. Ctrl-C ends the training and keeps the best

@@ -26,8 +26,8 @@ __all__ = ["KANClassifier"]
 class KANClassifier(ClassifierMixin, KANEstimator):
     """Classification by Kolmogorov-Arnold networks with a softmax of their outputs, one per class.
 
-    By default the classifier trains an ensemble like that of `KANRegressor`, with cross entropy.
-    With `ensemble=1` it trains a single network: L-BFGS (or Adam) minimizes the cross entropy plus
+    By default, the classifier trains an ensemble like that of `KANRegressor`, with cross entropy.
+    With `ensemble=1`, it trains a single network: L-BFGS (or Adam) minimizes the cross entropy plus
     a penalty, first on coarse knots. Outside the range of the training rows, the prediction is that
     of the nearest point of the range. Columns that do not vary are omitted from the network.
 

@@ -54,9 +54,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
     levels : "auto" or int
         Number of levels; each finer level has twice as many intervals. An ensemble refines knots
         where the data determine the new ones, as long as its predictions improve, and on at most
-        this many levels ("auto" means 8). A single network has 3 levels by default; more than a
-        million parameters on the finest level are refused. Without `cycle`, levels below the finest
-        use ten rows per parameter, and at least 2000 (`mgnet.training.coarse_rows`).
+        this many levels ("auto" means 8). A single network has 3 levels by default; a network with
+        more than a million parameters on its finest level is refused. Without `cycle`, levels below
+        the finest use ten rows per parameter, and at least 2000 (`mgnet.training.coarse_rows`).
     most_intervals : int or sequence of (int or None), optional
         Largest number of intervals: one number for all layers, or one for each; None means no
         limit. The first layer needs many knots if functions of single inputs are rough; the smooth

@@ -12,7 +12,7 @@ from mgnet.app.files.columns import Column
 
 __all__ = ["looks_like_numbers", "meant", "read_booleans"]
 
-PAIRS = ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")  # in any case
+PAIRS = ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")  # in upper or lower case
 WORDS = {word: float(place == 0) for pair in PAIRS for place, word in enumerate(pair)}
 NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}([., ']\d{3})+)([.,]\d*)?([eE][+-]?\d+)?|[+-]?[.,]\d+")
 

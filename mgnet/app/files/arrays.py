@@ -91,7 +91,7 @@ def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
                     columns |= zip(parts, array.T if array.ndim == 2 else [array], strict=True)
     except (
         *(BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
-        *(NotImplementedError, RuntimeError, OverflowError, MemoryError),  # from zipfile, too
+        *(NotImplementedError, RuntimeError, OverflowError, MemoryError),  # also from zipfile
     ) as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__, 200)
         raise ValueError(
@@ -241,7 +241,7 @@ class ArrayFile(DataFile):
     def _dates(self, name: str) -> np.ndarray:
         values = self.columns[name]
         dates = values.astype("datetime64[us]")
-        finer = np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as")  # always fits
+        finer = np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as")  # these always fit
         if not finer and (dates.astype(values.dtype) != values)[~np.isnat(values)].any():
             raise ValueError(
                 f"{self.source}: array '{shown(name)}' has dates beyond the year 290000; correct "

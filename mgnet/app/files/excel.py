@@ -13,7 +13,7 @@ from mgnet.app.files.typed import TypedFile, cell_text, column_of
 
 __all__ = ["open_excel"]
 
-MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # as for other files
+MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # the same limits as for other files
 SAMPLE = 100  # rows that are searched for names and units
 Row = Sequence[Any]
 
