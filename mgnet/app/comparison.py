@@ -232,7 +232,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     data : Data
         Training and held-out rows.
     settings : Settings
-        Seed, and the network for the single-level baselines.
+        Settings with the seed, and with the network of the single-level baselines.
     seconds : float
         Time limit for each method.
 

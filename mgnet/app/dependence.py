@@ -64,7 +64,7 @@ def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = 
     predict : callable
         Prediction function, as `Trained.predict`.
     order : sequence of int, optional
-        Order of the inputs, from `influential`.
+        Order of the inputs, as returned by `influential`.
 
     Returns
     -------

@@ -186,7 +186,7 @@ def _remove_empty(made: list[Path]) -> None:
 
 
 def _make_stage(target: Path) -> Path:
-    """A temporary folder in `_place`, with the mode of the output folder if that exists."""
+    """A temporary folder in `_place`, with the permissions of the output folder if it exists."""
     start, number = f".{target.name or 'mgnet'}{MARK}{os.getpid()}", 1
     while True:
         stage = _place(target) / (start if number == 1 else f"{start}-{number}")
@@ -222,9 +222,9 @@ def filled(folder: Path) -> Iterator[Path]:
 
     Files of an earlier output that are not written again are removed; other files are kept. If the
     system can exchange two folders, the old output remains complete until the new output is,
-    however the process ends. Elsewhere (some network file systems, a parent folder that is not
-    writable, the working folder, a mount point) this holds only for the model; the report and
-    pictures follow immediately.
+    however the process ends. If folders cannot be exchanged (some network file systems, a parent
+    folder that is not writable, the working folder, a mount point), only the model is complete at
+    every moment; the report and the pictures follow immediately.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Powers of ten that divide the columns of a table to give ordinary numbers; mostly 1.
+    """Powers of ten by which columns are divided to give values of ordinary size; mostly 1.
 
     Attributes
     ----------

@@ -68,7 +68,7 @@ def check_ensemble(estimator: Any) -> None:
     Raises
     ------
     ValueError
-        If a parameter does not fit an ensemble.
+        If a parameter is not valid for an ensemble.
     """
     kind, ensemble = type(estimator).__name__, estimator.ensemble
     if not is_count(ensemble):

@@ -288,7 +288,7 @@ Code = NumberCode | BooleanCode | CategoryCode | DateCode
 
 
 def _there(column: Column) -> np.ndarray:
-    """Rows that have a value."""
+    """Mask of the rows that have a value."""
     values = column.values
     if column.kind == "text":
         return np.array([text is not None for text in values], dtype=bool)

@@ -108,7 +108,7 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
 
 
 def _among_units(row: Row, body: Sequence[Row]) -> bool:
-    """Whether all numbers in a row are 1, and fewer than its texts above numeric columns."""
+    """Whether a row has numbers, all of them 1, but has more texts above numeric columns."""
     ones = [cell for cell in row if _is_value(cell)]
     texts = [
         cell

@@ -111,7 +111,7 @@ def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
     likelihood : Likelihood
         Likelihood of rows that were left out.
     outputs : array of shape (models, rows, outputs)
-        Outputs of each model that was trained without the row.
+        Outputs of the models for each row; each model was trained without that row.
 
     Examples
     --------
