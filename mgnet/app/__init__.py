@@ -1,8 +1,8 @@
 """The command `mgnet`: fit a network to a table, predict with it, compare it with other methods.
 
-Reading order: `cli`, `job`; the subpackages `files` (tables as they stand) and `columns` (their
-meaning), `table` and `data`; `fit`, `model`, `prediction`; `comparison`, `baselines`,
+Reading order: `cli`, `job`; the subpackages `files` (tables as they are stored) and `columns`
+(their meaning), `table` and `data`; `fit`, `model`, `prediction`; `comparison`, `baselines`,
 `boosted_trees`, `tensor_spline`; `report`, `report_errors`, `pictures`, `terminal`,
-`output_folder`. This package uses the others, and no other package uses it. Its dependencies are
-the extra `app`.
+`output_folder`. It uses the other packages of mgnet, and none of them uses it. Its dependencies are
+listed in the extra `app`.
 """

@@ -1,7 +1,7 @@
 """A tensor-product spline, as a baseline for tables with few inputs.
 
-Its settings are chosen within the given seconds, by cross-validation on the training rows; it is
-then fitted to all of them. The held-out rows are used only to measure the result.
+Its settings are chosen within the given seconds, by cross-validation on the training rows; the
+spline is then fitted to all of them. The held-out rows are used only to measure the result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _start(x: np.ndarray) -> Splines:
 
 
 def _moves(x: np.ndarray, y: np.ndarray, step: float) -> Iterator[Callable[[Fit], Splines]]:
-    """Yield changes of one setting, or of the number of all knots, the most promising first."""
+    """Yield changes of the settings of all axes or of one, the most promising first."""
     numbers = range(x.shape[1])
     change = 4.0 * (step - 1.0)
     yield lambda fit: _placed(fit, numbers)
@@ -83,7 +83,7 @@ def _resized(choice: Splines, numbers: Iterable[int], factor: float) -> Splines:
 
 
 def _placed(fit: Fit, numbers: Iterable[int], damping: float = 0.0) -> Splines:
-    """Place knots where the current fit bends; a damping near 1 moves them little."""
+    """Place knots where the current fit bends; a damping factor near 1 moves them only slightly."""
     choice = fit.choice
     for number in numbers:
         axis = choice.axes[number]
@@ -113,7 +113,7 @@ def _rescaled(fit: Fit, number: int) -> Splines:
 
 
 def _quantiles(fit: Fit, number: int, column: np.ndarray) -> Splines:
-    """Place the same number of rows between any two knots of one axis."""
+    """Place the knots of an axis so that any two neighbors have equally many rows between them."""
     axis = fit.choice.axes[number]
     places = np.quantile(axis.coordinate(column), np.linspace(0.0, 1.0, 51))
     if np.any(np.diff(places) <= 0.0):
@@ -129,7 +129,7 @@ def _even(fit: Fit, number: int) -> Splines:
 
 @dataclass
 class _Search:
-    """The best choice so far, and the cost of the trials."""
+    """The best settings so far, and the duration of the trials."""
 
     x: np.ndarray
     y: np.ndarray
@@ -141,7 +141,7 @@ class _Search:
     seen: set[Splines] = field(default_factory=set)
 
     def accepts(self, choice: Splines) -> bool:
-        """Cross-validate a choice that was not tried before; keep it if it lowers the error."""
+        """Cross-validate settings that were not tried before; keep them if they lower the error."""
         if choice in self.seen or choice.storage > FULL:
             return False
         self.seen.add(choice)
@@ -170,7 +170,7 @@ class _Search:
 
 
 def _choose(search: _Search) -> None:
-    """Move from choice to better choice, with smaller steps if no neighbor is better."""
+    """Repeatedly change the best settings so far; take smaller steps when no change helps."""
     search.accepts(_start(search.x))
     step = 1.5
     while search.fit is not None and step > 1.02 and not search.over:
@@ -204,7 +204,7 @@ def spline(data: Data, seconds: float) -> Trained:
     Raises
     ------
     ValueError
-        If there are more than three inputs, or an input does not vary.
+        If there are more than three inputs, or if an input does not vary.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """Gradient boosting, tuned within a time limit.
 
-Its settings are chosen on a part of the training rows; it is then fitted to all of them. The
+Its settings are chosen on part of the training rows; the model is then fitted to all of them. The
 held-out rows are used only to measure the result.
 """
 
@@ -38,7 +38,7 @@ def _split(data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class _Trial:
-    """Boosted trees that are grown in pieces, so that a time limit can stop them."""
+    """Boosted trees that are grown in batches, so that a time limit can stop them."""
 
     rate: float
     leaves: int
@@ -67,12 +67,12 @@ class _Trial:
 
     @property
     def numbers(self) -> int:
-        """Number of values of leaves and thresholds of splits."""
+        """Number of leaf values and split thresholds."""
         trees = (tree for stage in self.model._predictors for tree in stage)
         return sum(len(tree.nodes) for tree in trees)
 
     def grow(self, data: Data, rows: np.ndarray | slice, iterations: int) -> None:
-        """Add trees up to a number of iterations."""
+        """Add trees until there have been this many iterations."""
         self.model.set_params(max_iter=iterations)
         weights = None if data.weights is None else data.weights[rows]
         self.model.fit(data.x[rows], data.y[rows], weights)
@@ -80,7 +80,7 @@ class _Trial:
 
 
 def _trials(seed: int, classes: bool) -> Iterator[_Trial]:
-    """Yield settings: those that usually win on smooth tables first, then random ones."""
+    """Yield settings: first those that usually do best on smooth data, then random ones."""
     for rate, leaves, rows in ((0.1, 31, 10), (0.1, 15, 5), (0.05, 63, 5), (0.2, 15, 3)):
         yield _Trial(rate, leaves, rows, seed, classes)
     rng = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def _trials(seed: int, classes: bool) -> Iterator[_Trial]:
 
 
 def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
-    """Grow by a quarter at a time until the validation error stagnates or the time is over."""
+    """Add a quarter more trees at a time until the validation error stagnates or time runs out."""
     fitted, kept = _split(data)
     weights = None if data.weights is None else data.weights[kept]
     iterations, best, worse = CHUNK, 0, 0
@@ -138,8 +138,9 @@ def _boost(
 def boosting(data: Data, seconds: float, seed: int) -> Trained:
     """Fit gradient-boosted trees: scikit-learn's HistGradientBoosting estimators.
 
-    Learning rate, leaves, rows per leaf and iterations are chosen on a fifth of the training rows,
-    which also stops each trial; the best is then fitted to all training rows.
+    The learning rate and the numbers of leaves, rows per leaf and iterations are chosen on a fifth
+    of the training rows, which also determines when each trial stops; the best trial is then fitted
+    to all training rows.
 
     Parameters
     ----------
@@ -153,7 +154,8 @@ def boosting(data: Data, seconds: float, seed: int) -> Trained:
     Returns
     -------
     Trained
-        Trained trees; the parameters are the values of all leaves and the thresholds of all splits.
+        Trained trees; their parameters are the values of all leaves and the thresholds of all
+        splits.
 
     Examples
     --------

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Arguments; those of the process by default.
+        Arguments; by default those of the process.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Run the command line as a process of its own, and skip the slow clean-up at exit."""
+    """Run the command line as a process of its own, and skip the slow cleanup at exit."""
     noted = Noted()
     noted.__enter__()
     atexit.register(noted.end_process)  # registered first, so that it runs after all others
@@ -81,7 +81,7 @@ def command() -> NoReturn:
 
 @dataclass
 class Session:
-    """One call of the command: its text, its start, and its current state."""
+    """One call of the command: its text, its start time, and its current state."""
 
     typed: str = ""
     petsc: bool = False
@@ -135,7 +135,7 @@ def _run(own: list[str], petsc: list[str], session: Session, noted: Noted) -> in
 
 @contextmanager
 def _bad_input() -> Iterator[None]:
-    """Convert the library's refusals to one sentence."""
+    """Convert exceptions of the library to error messages of the command."""
     try:
         yield
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Methods that `mgnet fit --compare` trains for the same time, each in its strongest form."""
+"""Methods that `mgnet fit --compare` trains for the same time, each with its best settings."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from mgnet.training import LBFGS, LevenbergMarquardt
 __all__ = ["baselines", "each_target", "logistic", "perceptron", "single_level"]
 
 FOLDS = 5
-MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
+MOST_SPLINE_INPUTS = 3  # the size of a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
-    """Train the finest network on one level, from the same initial function, prolonged to it.
+    """Train the finest network on a single level, beginning with the same initial function.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
 
 
 def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
-    """Train a tanh network with two hidden layers and about as many parameters.
+    """Train a tanh network with two hidden layers and about this many parameters.
 
     It is trained by Levenberg-Marquardt, or for classes by L-BFGS.
 
@@ -96,7 +96,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     """
     budget, classes = TrainingBudget(*limits(settings)), data.targets.classes
     inputs, outputs = len(data.names), len(data.targets.outputs)
-    # inputs w + w, w^2 + w, outputs (w + 1) parameters in the three layers.
+    # Layers of width w have inputs w + w, w^2 + w and outputs (w + 1) parameters.
     half = (inputs + outputs + 2) / 2
     width = max(2, round((half**2 + parameters - outputs) ** 0.5 - half))
     with torch.random.fork_rng(devices=[]):
@@ -182,7 +182,7 @@ def logistic(data: Data) -> Trained:
 
 
 def each_target(data: Data, train: Callable[[Data], Trained]) -> Trained:
-    """Train a method for one target separately for each of several targets.
+    """Apply a method for a single target to each of several targets separately.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     data : Data
         Training and held-out rows.
     settings : Settings
-        Seed, and the network for the single-level baselines.
+        Settings with the seed, and with the network of the single-level baselines.
     seconds : float
         Time limit for each method.
 
@@ -244,7 +244,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C; the methods that were yielded before are complete.
+        After Ctrl-C; the methods that have already been yielded are complete.
     """
     # A spline has no gradient evaluations, so all methods get the same seconds.
     settings = replace(settings, seconds=seconds, evaluations=None, ensemble=1)

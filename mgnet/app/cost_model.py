@@ -16,10 +16,9 @@ TINY = float(np.finfo(float).tiny)
 
 
 def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
-    """Levels that each cost `1 / ratio` of the next finer one; for counting work, not for solving.
+    """Levels that each cost `1 / ratio` of the next finer level; they count work and solve nothing.
 
-    Sweeps, coarse solves and residuals cost one evaluation each; coarse levels solve for the
-    correction.
+    Sweeps, coarse solves and residuals cost one evaluation each; coarse levels compute corrections.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     Raises
     ------
     ValueError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     Examples
     --------

@@ -29,8 +29,8 @@ class Settings:
     hidden : tuple of int
         Widths of the hidden layers.
     intervals : int or tuple of int
-        Spline intervals per edge on the coarsest level, of all layers or of each; each finer level
-        has twice as many.
+        Spline intervals per edge on the coarsest level: one number for all layers, or one for each;
+        each finer level has twice as many intervals.
     degree : int
         Degree of the splines, 1 to 5.
     levels : int
@@ -38,10 +38,10 @@ class Settings:
     cycle : str
         Schedule as text; empty means a cascade whose sweeps per level follow from the budget.
     optimizer : "auto", "lm", "lbfgs" or "adam"
-        "auto" means Levenberg-Marquardt for numbers and L-BFGS for classes, for which "lm" does
-        not work.
+        "auto" means Levenberg-Marquardt for numeric targets and L-BFGS for classes, for which "lm"
+        does not work.
     seconds : float
-        Training time; the budget unless `evaluations` is given.
+        Time limit of the training; this is the budget unless `evaluations` is given.
     evaluations : int or None
         Limit on the gradient evaluations of the finest network.
     seed : int
@@ -50,19 +50,21 @@ class Settings:
         Fraction of the rows that is excluded from training, between 0 and 1.
     roughness : float
         Weight of the integral of phi''^2 over the edges, for standardized data. The default
-        stabilizes the splines if there are few rows, and has no effect for many rows without noise.
+        stabilizes the splines if there are few rows, and has no effect if there are many rows
+        without noise.
     validation : float
-        Fraction of the training rows that determines when to stop and which network is best; 0
-        means none.
+        Fraction of the training rows that is used to decide when to stop and which network is best;
+        0 means that no rows are.
     most_intervals : tuple of int
         Largest number of intervals of the layers: one for each layer, or one for all; empty means
         no limit.
     starts : int or None
-        Number of starts on the coarsest level; the best ones continue. None means eight if that
-        level uses at most an eighth of the rows, else one.
+        Number of starts on the coarsest level; the best ones continue. None means eight starts if
+        that level uses at most an eighth of the rows, and one otherwise.
     ensemble : int
-        Number of members of an ensemble, which chooses hidden layer, knots and penalties itself; it
-        uses only `degree`, `seconds` (as a limit), `seed` and `held_out`. 1 means a single network.
+        Number of members of an ensemble, which chooses its hidden layer, knots and penalties itself
+        and uses only `degree`, `seconds` (as a limit), `seed` and `held_out`. 1 means a single
+        network.
 
     Examples
     --------
@@ -89,7 +91,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a table, split; inputs as numbers, and targets as they are in the file.
+    """The training and held-out rows of a table: inputs as numbers, and unscaled targets.
 
     Attributes
     ----------
@@ -103,9 +105,9 @@ class Data:
     x_held, y_held : array
         Held-out rows.
     weights, weights_held : array of shape (rows,), optional
-        Weights of the rows, in training and in all means over rows.
+        Weights of the rows, which are used in training and in all means over rows.
     encoding : Encoding, optional
-        Encoding from the columns of the file to the inputs; by default inputs are columns.
+        Encoding from the columns of the file to the inputs; by default every input is a column.
     units : mapping of str to str
         Units of numeric columns, if the file has them.
 
@@ -136,9 +138,9 @@ class Data:
     def loss(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> float:
-        """The log loss for classes, else the standardized mean squared error, averaged.
+        """The log loss for classes; for numbers, the standardized MSE, averaged over targets.
 
-        Standardized means divided by the variance of the training rows.
+        "Standardized" means divided by the variance of the training rows.
 
         Parameters
         ----------
@@ -158,7 +160,7 @@ class Data:
         return float(np.mean(errors / _variance(y, self.weights)))
 
     def losses(self, predict: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        """The losses of a model on training and held-out rows; NaN without held-out rows."""
+        """The losses of a model on training rows and on held-out rows (NaN if there are none)."""
         train = self.loss(predict(self.x), self.y, self.weights)
         if not len(self.y_held):
             return train, nan
@@ -167,7 +169,7 @@ class Data:
     def root_mean_squares(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """The RMSE of each numeric target, in its unit."""
+        """The root mean square error of each numeric target, in its unit."""
         error = np.ldexp(predicted, -self._size) - np.ldexp(true, -self._size)
         squares = np.average(error**2, axis=0, weights=weights)
         return np.atleast_1d(np.ldexp(np.sqrt(squares), self._size))
@@ -175,7 +177,7 @@ class Data:
     def accuracy(
         self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
     ) -> float:
-        """The fraction of rows whose class has the largest probability."""
+        """The fraction of rows whose true class is given the largest probability."""
         return float(np.average(predicted.argmax(1) == true, weights=weights))
 
     @property
@@ -185,7 +187,7 @@ class Data:
         return np.atleast_1d(np.ldexp(spread, self._size))
 
     def input_text(self, name: str, value: float) -> str:
-        """A value of an input as text: a date for days, otherwise six digits."""
+        """A value of an input as text: a date for a number of days, otherwise six digits."""
         code = None if self.encoding is None else self.encoding.owner(name)
         if not isinstance(code, DateCode):
             return exact(value)
@@ -195,7 +197,7 @@ class Data:
 
     @property
     def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
-        """Rows on which errors are measured: x, y, weights, and their name."""
+        """The rows on which errors are measured: x, y, weights, and the name of these rows."""
         if len(self.y_held):
             return self.x_held, self.y_held, self.weights_held, "held-out"
         return self.x, self.y, self.weights, "training"
@@ -211,7 +213,7 @@ def _variance(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, mgnet's or a baseline, with its cost.
+    """A trained model (mgnet's or a baseline) with its cost.
 
     Attributes
     ----------
@@ -224,7 +226,7 @@ class Trained:
     seconds : float
         Training time.
     work : float
-        Gradient evaluations of the finest network; nan if there are none.
+        Cost in gradient evaluations of the finest network; NaN for methods without them.
     train_loss, held_loss : float
         Losses as computed by `Data.loss`.
     history : tuple of (seconds, work, training loss, level)
@@ -245,7 +247,7 @@ class Trained:
 
 
 def intervals_on(settings: Settings, doublings: int) -> tuple[int, ...]:
-    """Spline intervals per edge of each layer, this number of levels above the coarsest.
+    """Spline intervals per edge of each layer, after this number of refinements.
 
     Raises
     ------

@@ -43,19 +43,19 @@ class _Panel:
     columns: list[int]  # of the inputs that change
     places: np.ndarray  # (places, columns)
     axis: np.ndarray  # (places,), where they are drawn
-    bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # places, rows there, widths
+    bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # positions, numbers of rows, widths
     levels: tuple[str, ...] = ()  # names of the places
-    day: Callable[[float], str] | None = None  # names a position in a column of dates
+    day: Callable[[float], str] | None = None  # converts a position in a column of dates to text
 
 
 def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the partial dependence on each input, in the units of the table.
 
     Each panel sets one column of the table to a sequence of values in some of the training rows,
-    leaves the other columns unchanged, and draws the mean of the predictions; bars count the rows
-    there. The cycles of a date have panels of their own. The panels share an axis, so the steepest
-    curve has the largest effect. If there are more than twelve columns, those are drawn whose
-    permutation changes the predictions most.
+    leaves the other columns unchanged, and draws the mean of the predictions; bars show the number
+    of rows near each value. The cycles of a date have panels of their own. The panels share a
+    vertical axis, so the curve with the largest range shows the largest effect. If there are more
+    than twelve columns, the panels show those whose permutation changes the predictions most.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = 
     predict : callable
         Prediction function, as `Trained.predict`.
     order : sequence of int, optional
-        Order of the inputs, from `influential`.
+        Order of the inputs, as returned by `influential`.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = 
 
 
 def _chosen(data: Data, predict: Predict, order: Sequence[int] | None) -> tuple[list[_Panel], int]:
-    """The panels to draw, and the number of all panels."""
+    """The panels to draw, and the total number of panels."""
     panels = _panels(data)
     if len(panels) <= PANELS:
         return panels, len(panels)
@@ -166,7 +166,7 @@ def _cycle(name: str, cycle: str, own: list[int], data: Data) -> _Panel:
 def _named(
     name: str, own: list[int], places: np.ndarray, levels: tuple[str, ...], data: Data
 ) -> _Panel:
-    """A panel with named positions side by side."""
+    """A panel with a named position for each level."""
     heights = np.array([(data.x[:, own] == place).all(1).sum() for place in places])
     axis = np.arange(len(places))
     return _Panel(name, own, places, axis, (axis, heights, np.full(len(axis), WIDTH)), levels)
@@ -191,7 +191,7 @@ def _histogram(
 
 
 def _levels(code: CategoryCode, own: list[int], data: Data) -> _Panel:
-    """The most frequent levels that have an input, sorted by name."""
+    """The most frequent levels that have an input of their own, sorted by name."""
     most = np.sort(np.argsort(-data.x[:, own].sum(0), kind="stable")[:LEVELS_SHOWN])
     names = tuple(data.names[own[n]].removeprefix(f"{code.name}=") for n in most)
     return _named(code.name, own, np.eye(len(own))[most], names, data)

@@ -1,4 +1,4 @@
-"""Describe an ensemble in a text with a table of its levels."""
+"""Describe ensembles in words: their members, models, splines and losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ensemble_text"]
 
 
 def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str], loss: str = "MSE") -> str:
-    """Members, weights of the kinds of models, and the loss on rows left out, for each level.
+    """Describe the members, the share of each kind of model, and the loss of each level.
 
     Parameters
     ----------

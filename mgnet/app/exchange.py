@@ -1,4 +1,4 @@
-"""Replace a folder, or a model in it, by another in a single step."""
+"""Replace a folder, or the model in it, with another in a single step."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def kept_aside(digest: str) -> str:
-    """The name of weights while those of another model still have the usual name.
+    """The name of new weights while the usual name still belongs to those of another model.
 
     Examples
     --------
@@ -75,9 +75,9 @@ def kept_aside(digest: str) -> str:
 def replace_pair(weights: Path, told: Path, folder: Path) -> None:
     """Move new weights and their JSON file into a folder, replacing an earlier pair.
 
-    The JSON file contains the digest of its weights. They first get a name with this digest, and
-    their usual name when the JSON file is in place: at every moment that file has its weights next
-    to it, under one of the two names.
+    The JSON file contains the digest of its weights. The weights are first given a name with this
+    digest, and their usual name once the JSON file is in place. The weights that belong to the JSON
+    file are thus next to it at every moment, under one of the two names.
 
     Parameters
     ----------
@@ -107,16 +107,17 @@ def replace_pair(weights: Path, told: Path, folder: Path) -> None:
 
 
 def put(stage: Path, target: Path) -> None:
-    """Put a folder in the place of another, or in an empty place.
+    """Move a folder to a path, and replace the folder that is there, if any.
 
     Files in the old folder that `mgnet fit` did not write are moved to the new one. If the system
-    cannot exchange folders here, or a folder in it cannot be moved, files are moved one by one: see
-    `replace_pair`.
+    cannot exchange these two folders, or a folder inside the old one cannot be moved, files are
+    moved individually (see `replace_pair`).
 
     Parameters
     ----------
     stage : Path
-        Folder next to the target, or in it. Afterwards it is removed, or holds an old output.
+        Folder next to the target, or inside it. Afterwards it is removed, or contains the old
+        output.
     target : Path
         Folder to replace.
 
@@ -153,7 +154,7 @@ def put(stage: Path, target: Path) -> None:
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    """Entries of a folder that mgnet did not write."""
+    """Files and folders in a folder that mgnet did not write."""
     for path in folder.iterdir():
         ours = path.name in (JSON, WEIGHTS, *SHOWN, FORMER) or ASIDE.fullmatch(path.name)
         if not ours and not (path.name.startswith(".") and MARK in path.name):
@@ -161,7 +162,7 @@ def _others(folder: Path) -> Iterator[Path]:
 
 
 def _can_move(path: Path) -> bool:
-    """Whether a user's entry can be moved to another folder."""
+    """Whether a user's file or folder can be moved to another folder."""
     if path.is_symlink() or not path.is_dir():
         return True
     return os.access(path, os.W_OK) and not os.path.ismount(path)
@@ -170,7 +171,7 @@ def _can_move(path: Path) -> bool:
 def _link_others(target: Path, stage: Path) -> None:
     """Link the user's files into the stage, so that they never disappear.
 
-    A folder cannot have two names; it is represented by a link to its later position.
+    A folder cannot have two names, so a symbolic link to its future position stands for it.
     """
     for path in _others(target):
         with suppress(OSError, NotImplementedError):  # a file system without links
@@ -185,14 +186,14 @@ def _stands_in(path: Path) -> bool:
 
 
 def bring_back(former: Path, target: Path, newer: bool = False) -> None:
-    """Move entries that mgnet did not write from an old folder to its replacement.
+    """Move files and folders that mgnet did not write from an old folder to its replacement.
 
     Parameters
     ----------
     former, target : Path
-        Old folder, and the folder in its place.
+        Old folder, and its replacement.
     newer : bool
-        Whether to keep the old folder's file if both have one.
+        Whether to keep the file of the old folder if both folders have one of the same name.
 
     Examples
     --------
@@ -245,7 +246,7 @@ def discard(path: Path) -> None:
 
 
 def _put_inside(stage: Path, target: Path) -> None:
-    """Replace a folder file by file: old report removed, model exchanged, new report moved."""
+    """Replace a folder file by file: remove the old report, exchange the model, add a report."""
     inside = target / stage.name
     try:
         if stage.parent != target:
@@ -283,7 +284,7 @@ def _move_into(stage: Path, inside: Path) -> None:
 
 
 def _put_aside(paths: list[Path], folder: Path) -> list[Path]:
-    """Move the existing ones of these files; return their new paths."""
+    """Move those of these files that exist; return their new paths."""
     folder.mkdir()
     for path in paths:
         if path.exists():
@@ -304,7 +305,7 @@ def _put_model(inside: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, if the system supports this.
+    """Wait until a file, or a folder's list of names, is on disk, if the system supports this.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The job behind `mgnet fit`: train a KAN on a table by multigrid."""
+"""The training behind `mgnet fit`: a KAN on the rows of a table, by multigrid."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Fitted:
 
     @property
     def summary(self) -> str:
-        """The hierarchy and the schedule, or a description of the ensemble."""
+        """A description of the hierarchy and the schedule, or of the ensemble."""
         if self.ensembles:
             targets = self.model.targets
             return ensemble_text(
@@ -87,7 +87,7 @@ def fit(
     """Train a KAN on a table, coarse knots first.
 
     The training uses `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single
-    network. Without a cycle in the settings the training of a single network is a cascade: every
+    network. Without a cycle in the settings, the training of a single network is a cascade: every
     level runs until it stagnates, its validation loss no longer decreases, or its share of the
     budget is used (30 % for all but the finest). Ctrl-C ends the training and keeps the best
     network so far.
@@ -101,7 +101,7 @@ def fit(
     progress : callable, optional
         `(seconds, fraction of the budget, training MSE, level)`, called after every sweep.
     announce : callable, optional
-        `(hierarchy, schedule)`, called before the training; None for an ensemble.
+        `(hierarchy, schedule)`, called before the training; both are None for an ensemble.
     name : str
         Name of the model in tables.
     prefix : str
@@ -112,12 +112,12 @@ def fit(
     Returns
     -------
     Fitted
-        The result; its model has no inputs that did not vary.
+        The result; its model omits inputs that did not vary.
 
     Raises
     ------
     ValueError
-        If settings or options do not fit, before anything is announced.
+        If settings or options do not fit the data; this is raised before `announce` is called.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def _of_columns(
 
 
 def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, ...]]:
-    """The rows without inputs that do not vary in the training rows, and the names of these inputs.
+    """The rows, without the inputs that do not vary in training, and the names of these inputs.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
 
 
 def _constant(data: Data, settings: Settings) -> list[int]:
-    """Numbers of the constant inputs, as found by the estimators."""
+    """Numbers of the inputs that the estimators treat as constant."""
     x, y, weights = data.x, data.y, checked_weights("mgnet fit", data.weights, data.x)
     x, y, weights = distinct_rows(x, y, weights)
     if settings.ensemble > 1:
@@ -237,7 +237,7 @@ def limits(settings: Settings) -> tuple[float, float, float]:
 def trained_estimator(
     data: Data, settings: Settings, budget: TrainingBudget
 ) -> KANRegressor | KANClassifier:
-    """The fitted estimator of these settings; the budget replaces its own limits."""
+    """The estimator with these settings, fitted; the budget replaces the estimator's own limits."""
     kind = KANClassifier if data.targets.classes else KANRegressor
     most = settings.most_intervals
     if settings.ensemble > 1:
@@ -264,7 +264,7 @@ def trained_estimator(
 
 
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
-    """The solver for a hierarchy and a cycle with PETSc's options."""
+    """The solver for a hierarchy and a cycle, changed by PETSc's options."""
     values = OptionReader(prefix)
     budget = "a fit ends with its budget; set that"
     best = "a fit keeps the best network, and combines none; leave it out"

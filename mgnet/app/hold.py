@@ -18,10 +18,11 @@ SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 
 
 class Hold:
-    """Inside it, signals are noted; they raise KeyboardInterrupt in parts that may be interrupted.
+    """A context that delays signals: they raise KeyboardInterrupt only in interruptible parts.
 
-    The effect of a signal is that of its earlier handler: a signal without a Python handler is not
-    changed. Threads other than the main one have no handlers, so nothing is held back there.
+    A signal still has the effect of its earlier handler; a signal without a Python handler is not
+    affected. Threads other than the main thread have no handlers, so no signals are held back
+    there.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Hold:
             self.pending = True
 
     def check(self) -> None:
-        """Raise a pending signal, or one that was raised but caught by other code.
+        """Raise KeyboardInterrupt for a pending signal, or for one that other code has caught.
 
         Raises
         ------
@@ -81,9 +82,10 @@ class Hold:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A part that a signal may interrupt at once; a pending signal does so at its start.
+        """A part that a signal interrupts immediately; a pending signal interrupts it at its start.
 
-        Libraries may catch the exception or convert it to another one; it ends the part anyway.
+        Libraries may catch the exception or convert it to another one; the part still ends with
+        KeyboardInterrupt.
 
         Raises
         ------
@@ -105,9 +107,10 @@ class Hold:
 
 
 class Noted:
-    """Inside it SIGTERM and SIGHUP act like Ctrl-C; all are listed, even if the error is caught.
+    """A context in which SIGTERM and SIGHUP act like Ctrl-C; it lists all signals that arrive.
 
-    A signal that is ignored is not changed, and neither is Ctrl-C that has another handler.
+    Signals that are ignored are not changed, and neither is Ctrl-C if it has a handler other than
+    Python's.
 
     Attributes
     ----------
@@ -145,15 +148,15 @@ class Noted:
             signal.signal(number, handler)
 
     def leave_to_system(self) -> None:
-        """From now on, let a signal end the process at once."""
+        """From now on, let a signal end the process immediately."""
         for number in self._former:
             signal.signal(number, signal.SIG_DFL)
 
     def end_process(self) -> None:
         """End the process with the code of its signal, if there was one.
 
-        Python itself would end by SIGINT, whatever the code, if a KeyboardInterrupt that was caught
-        had passed through `exec` of a text.
+        After a KeyboardInterrupt that was caught has passed through an `exec` of source text,
+        Python itself would end the process by SIGINT, whatever the exit code.
         """
         if self.numbers:
             for stream in (sys.stdout, sys.stderr):

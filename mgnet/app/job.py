@@ -57,8 +57,8 @@ class FitJob:
     command : str
         The typed command, for the report.
     began : float, optional
-        Start of the command, from `time.perf_counter`. The time limit of an ensemble then covers
-        all work after it except comparisons.
+        Start of the command, from `time.perf_counter`. If it is given, the time limit of an
+        ensemble covers all work since then, except comparisons.
     """
 
     table: Table
@@ -72,7 +72,7 @@ class FitJob:
 def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
     """Train, print and write; return whether Ctrl-C or SIGTERM ended it early.
 
-    The best model so far is written in that case. Without a model nothing is written, and
+    The best model so far is written in that case. If there is no model yet, nothing is written, and
     KeyboardInterrupt is raised.
 
     Parameters
@@ -89,7 +89,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
     Raises
     ------
     OSError
-        If files cannot be written; also if `show` failed, after they were written.
+        If files cannot be written; also, after they have been written, if `show` failed.
     ValueError
         If the settings do not fit the table.
     """
@@ -143,7 +143,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
 
 
 def _limited(job: FitJob) -> Settings:
-    """The settings with the remaining time for the training, if the whole command is limited."""
+    """The settings, with the time that the training has left if the whole command is limited."""
     settings = job.settings
     if settings.ensemble == 1 or job.began is None or math.isinf(settings.seconds):
         return settings
@@ -161,7 +161,7 @@ def _cut_short(fitted: Fitted, settings: Settings) -> str:
 
 
 class _Shown:
-    """`show` that tolerates a full disk or a closed pipe, so that the model is written anyway."""
+    """Wraps `show` so that the model is written even if the disk is full or the pipe closed."""
 
     def __init__(self, show: Say):
         self.show = show
@@ -185,7 +185,7 @@ class _Shown:
 
 
 def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:
-    """`progress` that does not lose an interrupt caught by other code."""
+    """Wrap `progress` so that no interrupt is lost, even if other code catches it."""
 
     def checked(seconds: float, fraction: float, loss: float, level: int) -> None:
         progress(seconds, fraction, loss, level)
@@ -217,7 +217,7 @@ def _write(
 
 
 def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
-    """The rows without inputs that do not vary; the user is notified."""
+    """The rows, without inputs that do not vary; these are reported to the user."""
     if table.dropped:
         one = table.dropped == 1
         what = "row with missing values was" if one else "rows with missing values were"
@@ -237,7 +237,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
             "out: the same value in all training rows, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
-    if settings.ensemble > 1:  # its size follows from its work
+    if settings.ensemble > 1:  # the limit on its work bounds its size
         return data
     count = parameters(len(data.names), settings, len(data.targets.outputs))
     if count > MOST_PARAMETERS:
@@ -292,7 +292,7 @@ def _report(
 def _pictures(
     stage: Path, fitted: Fitted, trained: Sequence[Trained], data: Data
 ) -> list[tuple[str, str]]:
-    """Draw pictures; return names and captions. An ensemble has no history and too many edges."""
+    """Draw pictures; return names and captions. An ensemble has too many edges to draw."""
     from mgnet.app.dependence import plot_dependence
     from mgnet.app.pictures import as_label, influential, plot_fit, plot_training
     from mgnet.plot.edges import plot_edges

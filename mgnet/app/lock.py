@@ -1,4 +1,4 @@
-"""A lock on the output folder, so that only one process writes; the system frees it at its end."""
+"""A lock on the output folder, so that only one process writes; it ends with that process."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def lock_file(folder: Path, place: Path) -> Path:
 def locked(folder: Path, place: Path) -> Iterator[bool]:
     """Prevent other processes and threads from writing to a folder.
 
-    The lock is an `flock`: it ends with the process, however that ends. Its file names the holder
-    and is removed at the end; a file that a killed process left has no effect. A thread that has
-    the lock may take it again.
+    The lock is an `flock`: it ends when the process ends, for whatever reason. Its file names the
+    process and is removed at the end; a file that a killed process has left behind has no effect. A
+    thread that has the lock may take it again.
 
     Parameters
     ----------
     folder : Path
-        Folder without symbolic links in its path. It need not exist.
+        Folder, with no symbolic links in its path. The folder need not exist.
     place : Path
         An existing, writable folder for the lock file.
 
     Yields
     ------
     bool
-        Whether the lock is exclusive: file systems without locks, and Windows, lock nothing.
+        Whether the lock is exclusive; it is not on Windows and on file systems without locks.
 
     Raises
     ------
     BlockingIOError
-        If another process has it.
+        If another process has the lock.
     OSError
-        If the file cannot be created.
+        If the lock file cannot be created.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def locked(folder: Path, place: Path) -> Iterator[bool]:
 
 
 def _take(folder: Path, file: Path) -> tuple[int, bool]:
-    """A descriptor of the file, locked if the file system supports it."""
+    """A descriptor of the file, which is locked if the file system supports locks."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
         stream = os.open(file, flags, 0o666)

@@ -10,7 +10,7 @@ __all__ = ["exact", "markdown_table", "number"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns, the first to the left.
+    """Return a Markdown table whose first column is left-aligned, and the others right-aligned.
 
     Parameters
     ----------

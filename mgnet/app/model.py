@@ -34,9 +34,9 @@ class Model:
     encoding : Encoding
         Encoding from the columns of a table to the inputs.
     targets : Targets
-        Names of the targets, and classes.
+        Names of the targets, and the classes.
     scales : Scales
-        Ranges of the inputs in the training rows, means and deviations of the targets.
+        Ranges of the inputs in the training rows, and means and deviations of the targets.
 
     Examples
     --------
@@ -61,10 +61,10 @@ class Model:
         return self.scales.inputs(x).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Predictions (rows,) or (rows, targets) in the units of the table, or probabilities.
+        """Predictions of shape (rows,) or (rows, targets), in the table's units, or probabilities.
 
-        Beyond the ranges the network is extended by its tangent at the nearest point of the box;
-        probabilities, of shape (rows, classes), are those of the nearest point.
+        Beyond the training ranges, the network is extended by its tangent at the nearest point of
+        the box; probabilities, of shape (rows, classes), are those of the nearest point.
         """
         z = self.inputs(x)
         if self.targets.classes:
@@ -81,7 +81,7 @@ class Model:
         Raises
         ------
         ValueError
-            If a number is not finite, or a name is not one line of text.
+            If a number is not finite, or a name is not a single line of text.
         OSError
             If the files cannot be written; an earlier pair is not changed.
         """
@@ -104,7 +104,7 @@ class Model:
         Raises
         ------
         OSError, ValueError
-            If there is no model, it is damaged, or a newer version wrote it.
+            If there is no model, or if it is damaged or was written by a newer version.
         """
         told, state = read_model(Path(path))
         network = _network(told, state)
@@ -146,7 +146,7 @@ class Model:
 
 
 def _network(told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> KAN:
-    """Build the KAN of a description and its tensors, without drawing a random start."""
+    """Build the KAN from its description and its tensors, without drawing random initial values."""
     widths, intervals, linear = told["widths"], told["intervals"], told["linear"]
     network = KAN(
         [1] * len(widths),

@@ -34,7 +34,7 @@ LONGEST_NAME, MOST_LAYERS = 1000, 1000
 
 
 def check_names(names: Any, targets: Any) -> None:
-    """Refuse names that a model, its sentences and its tables cannot have.
+    """Refuse names that are not allowed in a model, its messages and its tables.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def _is_text(name: str) -> bool:
 
 
 def short(value: Any) -> str:
-    """A value as text for a sentence.
+    """A value as text for a message.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def check_description(told: Mapping[str, Any]) -> None:
 
 
 def _is_new(told: Mapping[str, Any]) -> bool:
-    """Whether columns may be other than numbers: from format 3 on."""
+    """Whether the format allows columns that are not numbers, as format 3 and later ones do."""
     return told.get("format", 1) >= 3
 
 
@@ -196,7 +196,7 @@ def _are_classes(classes: Any, targets: int) -> bool:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A value that format 3 stores as a list, and earlier formats alone.
+    """A value that format 3 stores in a list, and earlier formats store by itself.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def columns_of(told: Mapping[str, Any]) -> tuple[Targets, Encoding]:
-    """Targets and inputs of a description; before format 3 all of them are numbers.
+    """The targets and the inputs of a description; before format 3, all of them are numeric.
 
     Raises
     ------

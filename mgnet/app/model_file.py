@@ -1,7 +1,7 @@
-"""The two files of a model: written together, and read completely or refused.
+"""The two files of a model, which are written together and read completely or refused.
 
 `model.json` contains the digest of the weights and its own. Its contents are checked before
-anything is built from them, even if digests are correct or, in files of format 1, absent.
+anything is built from them, whether the digests are correct or, as in files of format 1, absent.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
     Raises
     ------
     ValueError
-        If the model could not be read again: numbers that are not finite, names with two lines.
+        If the model could not be read again: a number is not finite, or a name has several lines.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
 
 
 def _digest(told: Mapping[str, Any]) -> str:
-    """The digest of the contents of model.json, whatever their layout."""
+    """The digest of the contents of model.json, which does not depend on their layout."""
     content = {key: value for key, value in told.items() if key != OWN}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -113,12 +113,12 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     told : dict
         Contents of model.json.
     state : dict
-        Tensors by name, with the sizes that `told` requires, and finite.
+        Tensors by name; they are finite and have the sizes that `told` requires.
 
     Raises
     ------
     OSError, ValueError
-        If there is no model, it is damaged, or a newer version wrote it.
+        If there is no model, or if it is damaged or was written by a newer version.
 
     Examples
     --------
@@ -173,7 +173,7 @@ def _size(path: Path) -> int:
 
 
 def _content(path: Path, most: int) -> bytearray:
-    """The content of a regular file with at most this number of bytes; others are refused."""
+    """The content of a regular file of at most this many bytes; any other file is refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     stream = os.open(path, flags)
     try:

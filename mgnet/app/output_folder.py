@@ -1,4 +1,4 @@
-"""The output folder: reserved before the work, and filled in one step after it."""
+"""The output folder: reserved before the training, and filled in a single step after it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
-    """Check a folder like `check_folder`, and reserve it against other writers.
+    """Check a folder like `check_folder`, and reserve it so that no other process writes to it.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
     Yields
     ------
     list of str
-        Messages about files that killed runs have left and that `filled` will remove.
+        Messages about files that killed runs have left behind and that `filled` will remove.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
 
 
 def _target(folder: Path) -> Path:
-    """The position of a folder, which need not exist; a link to it remains a link."""
+    """The real path of a folder, which need not exist; a symbolic link to it remains a link."""
     return Path(os.path.realpath(folder))
 
 
@@ -107,7 +107,7 @@ def _refusal(folder: Path, error: OSError) -> OSError:
 
 @contextmanager
 def _locked(folder: Path, target: Path) -> Iterator[bool]:
-    """The lock of a folder, next to it, or inside it if its parent is not writable.
+    """The lock of a folder; its file is next to it, or inside if the parent is not writable.
 
     Parent folders are created, and removed again if they are still empty at the end.
     """
@@ -186,7 +186,7 @@ def _remove_empty(made: list[Path]) -> None:
 
 
 def _make_stage(target: Path) -> Path:
-    """A temporary folder in `_place`, with the mode of the output folder if that exists."""
+    """A temporary folder in `_place`, with the permissions of the output folder if it exists."""
     start, number = f".{target.name or 'mgnet'}{MARK}{os.getpid()}", 1
     while True:
         stage = _place(target) / (start if number == 1 else f"{start}-{number}")
@@ -208,7 +208,7 @@ def _is_stage(name: str, target: Path) -> bool:
 
 
 def _left(target: Path) -> list[Path]:
-    """Folders that killed runs have left; only the owner of the lock can identify them."""
+    """Folders that killed runs have left behind; only the owner of the lock can identify them."""
     places = {target.parent, target} if target.is_dir() else {target.parent}
     found = [p for place in places for p in place.iterdir() if _is_stage(p.name, target)]
     if target.is_dir():
@@ -221,9 +221,10 @@ def filled(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` when the block ends without an error.
 
     Files of an earlier output that are not written again are removed; other files are kept. If the
-    system can exchange two folders, the old output is complete until the new one is, however the
-    process ends. Elsewhere (some network file systems, a parent folder that is not writable, the
-    working folder, a mount point) this holds for the model; report and pictures follow at once.
+    system can exchange two folders, the old output remains complete until the new output is,
+    however the process ends. If folders cannot be exchanged (some network file systems, a parent
+    folder that is not writable, the working folder, a mount point), only the model is complete at
+    every moment; the report and the pictures follow immediately.
 
     Parameters
     ----------
@@ -240,7 +241,7 @@ def filled(folder: Path) -> Iterator[Path]:
     BlockingIOError
         If another process writes to it.
     OSError
-        If files cannot be written; an earlier output is not changed then.
+        If files cannot be written; an earlier output is then unchanged.
 
     Examples
     --------
@@ -295,7 +296,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError, ValueError
-        If it cannot be written; an existing file is not changed then.
+        If the file cannot be written; an existing file is then unchanged.
 
     Examples
     --------

@@ -23,7 +23,7 @@ __all__ = ["as_label", "influential", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
 GRID = 160  # points per axis at which a fit is drawn
-DECADES = 4.0  # of the colors of the error
+DECADES = 4.0  # range of the colors of the error
 WIDE = 0.09  # part of the axis; a level of this width has space for its name
 SEED = 0
 
@@ -33,20 +33,21 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the data, the fit and its error on the held-out rows.
 
-    With one input: curves. With two: maps, with the rows as points and the fit drawn inside their
-    convex hull. With more: curves through the medians of the other inputs for the two most
-    influential inputs (those whose permutation changes the predictions most), predicted against
-    true values, and residuals. For several targets: the last two pictures for each; for classes: a
+    With one input, the pictures are curves. With two inputs, they are maps, with the rows as points
+    and the fit drawn inside their convex hull. With more inputs, they are curves through the
+    medians of the other inputs for the two most influential inputs (those whose permutation changes
+    the predictions most), predicted against true values, and residuals. If there are several
+    targets, each of them has the last two pictures; if there are classes, the picture is a
     confusion matrix.
 
     Parameters
     ----------
     data : Data
-        Data; without held-out rows the training rows are used.
+        Data; if there are no held-out rows, the training rows are drawn.
     predict : callable
         Prediction function, as `Trained.predict`.
     order : sequence of int, optional
-        Order of the inputs, from `influential`.
+        Order of the inputs, as returned by `influential`.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -
 
 
 def as_label(name: str) -> str:
-    r"""The name of a column for a picture: not long, and without formulas from dollar signs.
+    r"""The name of a column for a picture: not too long, and with escaped dollar signs.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def as_label(name: str) -> str:
 
 
 def _some(rows: int) -> np.ndarray:
-    """Return the numbers of the rows to draw: all, or as many as a picture can show."""
+    """Return the numbers of the rows to draw: all rows, or as many as a picture can show."""
     order = np.random.default_rng(SEED).permutation(rows)
     return order[:MOST_POINTS]
 
@@ -251,13 +252,13 @@ def influential(data: Data, predict: Predict) -> list[int]:
 def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
     """Draw the training error against time, and the final held-out errors.
 
-    The first model is mgnet's: bands mark its levels, discs the refinements. Hollow markers are the
-    held-out errors at the end; the legend is sorted by them.
+    The first model is mgnet's; bands mark its levels, and dots the refinements. Hollow markers are
+    the held-out errors at the end; the legend is sorted by them.
 
     Parameters
     ----------
     trained : sequence of Trained
-        Models, mgnet's first.
+        Models, beginning with mgnet's.
     loss : str
         Name of `Data.loss`.
 
@@ -317,7 +318,7 @@ def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
 
 
 def _mark_levels(ax: Axes, ours: Trained) -> None:
-    """Shade every other level of a run and name the levels on top; discs mark the changes."""
+    """Shade every other level of a run and label the levels at the top; dots mark the changes."""
     history = ours.history
     starts = [k for k in range(len(history)) if k == 0 or history[k][3] != history[k - 1][3]]
     if len(starts) < 2:

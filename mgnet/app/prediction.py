@@ -26,7 +26,7 @@ NAMED = 8  # inputs named in a remark
 def predict_file(
     model: str | Path, data: str | Path, decimal: str | None = None
 ) -> tuple[Iterator[str], list[str]]:
-    """The lines of a table with additional columns for the prediction, and remarks on its rows.
+    """The lines of a table with additional columns for the predictions, and remarks on its rows.
 
     There is one column for each target; for classes, the most likely one and a probability for
     each.
@@ -38,19 +38,20 @@ def predict_file(
     data : str or Path
         A file of columns with the inputs of the model.
     decimal : "." or ",", optional
-        Decimal mark of a text file that does not show it.
+        Decimal mark of a text file that does not make it clear.
 
     Returns
     -------
     lines : iterator of str
-        The text in its own dialect, or CSV. Rows with a missing input have an empty prediction.
+        The lines of a text file in its own dialect, or of any other file as CSV. Rows with a
+        missing input have an empty prediction.
     remarks : list of str
         Numbers of rows that are outside the training range, have new levels, or are incomplete.
 
     Raises
     ------
     OSError, ValueError
-        If the model or the table is missing, damaged, or does not fit the other.
+        If the model or the table is missing or damaged, or if they do not fit together.
     """
     from mgnet.app.model import Model
 
@@ -82,7 +83,7 @@ def predict_file(
 
 
 def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The inputs of every row, NaN if missing, and rows with a new level."""
+    """The inputs of every row (NaN if missing), and the rows with a new level."""
     require(file, encoding.columns)
     there = read_columns(file, encoding.columns)
     text = [name for name in encoding.numeric if there[name].kind not in ("number", "boolean")]
@@ -95,7 +96,7 @@ def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, n
 
 
 def _columns(trained: Model, values: np.ndarray) -> list[np.ndarray]:
-    """Additional columns: values; or the class, empty if there is none, and all probabilities."""
+    """Additional columns: values; or the class (empty if there is none) and all probabilities."""
     if not trained.targets.classes:
         return list(values.T)
     known = np.logical_and.reduce(np.isfinite(values), axis=1)

@@ -53,7 +53,7 @@ def write_report(
     command : str
         The typed command.
     remarks : sequence of str
-        Sentences for the top, such as the number of dropped rows, or that the run was
+        Sentences for the top, such as the number of dropped rows, or a note that the run was
         interrupted.
 
     Returns

@@ -1,4 +1,4 @@
-"""The part of a report on errors: their size and location."""
+"""The part of a report about errors: how large they are, and where they occur."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _confusion(data: Data, ours: Trained) -> list[str]:
 
 
 def where_errors(data: Data, ours: Trained) -> list[str]:
-    """The share of the worst rows, the error by parts of each input, and the worst rows.
+    """The worst rows, their share of the error, and the error in parts of each input's range.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def where_errors(data: Data, ours: Trained) -> list[str]:
 
 
 def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
-    """The contribution of each row to the loss, in its own unit, and its name."""
+    """The contribution of each row to the loss, up to a factor, and the name of this measure."""
     if data.targets.classes:
         own = predicted[np.arange(len(y)), y]
         return -np.log(np.maximum(own, np.finfo(float).tiny)), "log loss"
@@ -151,7 +151,7 @@ def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.nd
 
 
 def _row_cells(data: Data, predicted: np.ndarray, y: np.ndarray):  # noqa: ANN202
-    """Headers, and a function from a row to its cells, without the inputs."""
+    """Headers, and a function that returns the cells of a row; the inputs are not included."""
     targets, classes = data.targets, data.targets.classes
     if classes:
         found = predicted.argmax(1)

@@ -1,4 +1,4 @@
-"""Values of command-line options: names, counts and numbers, and fields of `Settings`."""
+"""Parse the values of command-line options: names, counts, numbers, and fields of `Settings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept"]
 __all__ += ["settings_of", "with_settings"]
 
 SETTINGS = "mgnet.settings"  # key under which click keeps them while it parses
-MEMBERS = 5  # of an ensemble
+MEMBERS = 5  # default number of members of an ensemble
 # Options for the training of a single network.
 SINGLE = ("hidden", "intervals", "levels", "most_intervals", "starts", "cycle", "optimizer")
 SINGLE += ("evaluations", "validation", "roughness")
@@ -40,7 +40,7 @@ def column_names(_context: object, _option: object, text: str | None) -> list[st
 
 
 def cycles(_context: object, _option: object, text: str | None) -> list[str]:
-    """Names of cycles of a date, without duplicates."""
+    """Read the names of the cycles of dates, and refuse duplicates."""
     names = [] if text is None else [name.strip() for name in text.split(",")]
     if not set(names) <= set(CYCLES) or len(set(names)) < len(names):
         raise click.BadParameter(f"got '{shown(str(text))}'; expected some of {','.join(CYCLES)}")
@@ -218,7 +218,7 @@ def settings_of(context: click.Context, petsc: bool) -> Settings:
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command with an option for each field of `Settings`, kept in the meta of its context."""
+    """A command with an option for each field of `Settings`; the context's `meta` stores them."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

@@ -30,19 +30,19 @@ class Table:
     Attributes
     ----------
     inputs : tuple of Column
-        Columns from `columns.meant`; text may be missing, which is a level.
+        Columns from `columns.meant`; text may be missing, and missing text is a level.
     targets : Targets
-        Names of the targets, and classes.
+        Names of the targets, and the classes.
     y : array of shape (rows,) or (rows, targets)
         Targets as float64, or the numbers of classes.
     weights : array of shape (rows,), optional
         Weights of the rows.
     layouts : mapping of str to str
-        Layouts of inputs that were dates in text.
+        Layouts of inputs whose dates were stored as text.
     cycles : tuple of str
-        Cyclic features of dates besides days, as for `DateCode`.
+        Cyclic features of dates in addition to days, as for `DateCode`.
     dropped : int
-        Number of rows of the file that had a missing value.
+        Number of rows that were omitted because of a missing value.
     remarks : tuple of str
         Remarks on columns that were omitted.
     units : mapping of str to str
@@ -97,10 +97,10 @@ def read_table(
     target : str or sequence of str
         Names of the columns to predict.
     inputs : sequence of str, optional
-        Names of the columns to predict it from; all others by default.
+        Names of the columns to predict the targets from; by default, all other columns.
     drop_missing : bool
-        Whether to omit rows with an empty, NaN or infinite cell, instead of refusing them. Missing
-        texts are not a reason, except in a target.
+        Whether to omit rows with an empty, NaN or infinite cell, instead of refusing them. A
+        missing text is not a reason to omit a row, except in a target.
     exclude : sequence of str
         Columns that are not inputs.
     weights : str, optional
@@ -108,9 +108,9 @@ def read_table(
     task : "", "regression" or "classification"
         Task, as for `targets.coded`.
     cycles : sequence of str
-        Cyclic features of dates besides days, as for `DateCode`.
+        Cyclic features of dates in addition to days, as for `DateCode`.
     decimal : "." or ",", optional
-        Decimal mark of a text file that does not show it.
+        Decimal mark of a text file that does not make it clear.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def read_table(
     Raises
     ------
     OSError
-        If there is no such file, or if it cannot be read.
+        If the file does not exist or cannot be read.
     ValueError
         If the file is not a table with these columns; the message lists all errors.
 
@@ -187,7 +187,7 @@ def _rows(column: Column, rows: np.ndarray) -> Column:
 
 
 def _numbers_alone(file: DataFile, others: Sequence[Column], found: Chosen) -> list[Column]:
-    """Targets and weights unchanged; numeric columns with mistakes are errors."""
+    """Targets and weights are returned unchanged; numeric columns with mistakes are errors."""
     mixed = [column.name for column in others if looks_like_numbers(column)]
     if mixed:
         try:
@@ -209,7 +209,7 @@ def _numbers_alone(file: DataFile, others: Sequence[Column], found: Chosen) -> l
 def _complete(
     file: DataFile, every: Sequence[Column], drop_missing: bool, found: Chosen
 ) -> np.ndarray:
-    """A mask of the complete rows; missing values are errors unless such rows may be dropped."""
+    """A mask of the complete rows; missing values are errors unless rows may be dropped."""
     inputs = {column.name for column in found.columns}
     missing = {
         column.name: _missing(column)
@@ -303,8 +303,8 @@ def split(table: Table, held_out: float, seed: int) -> Data:
     Raises
     ------
     ValueError
-        If the fraction leaves no row for training or none to hold out, or if the training rows have
-        the same target, or the same inputs.
+        If the fraction leaves no row for training or no row to hold out, or if all training rows
+        have the same target or the same inputs.
 
     Examples
     --------
@@ -345,7 +345,7 @@ def split(table: Table, held_out: float, seed: int) -> Data:
 
 
 def _by_classes(order: np.ndarray, y: np.ndarray, held: int) -> tuple[np.ndarray, int]:
-    """The rows in an order with those to hold out first, and their number: a part of each class."""
+    """Order the rows so that those to hold out, a part of each class, come first; count these."""
     counts = np.bincount(y)
     exact = held * counts / len(y)
     parts = np.minimum(np.floor(exact).astype(int), counts - 1)

@@ -1,4 +1,4 @@
-"""Pictures of a fit with several targets, or classes."""
+"""Pictures of a fit with several targets, or with classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_POINTS, MOST_TARGETS, MOST_CLASSES = 20_000, 9, 30
 MOST_LARGE = 12  # classes with large letters
 ACROSS = 3  # panels of targets
 LONGEST, TOGETHER = 20, 40  # letters of the name of a class, and of all names side by side
-LETTER = 0.09  # inches
+LETTER = 0.09  # inches per letter
 BINS = 10  # of probabilities
 FEWEST = 5  # smallest number of rows in a bin that is drawn
 
@@ -187,7 +187,7 @@ def _draw_matrix(
 
 
 def _reliability(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probability and share of true cases, in bins of the probabilities of all classes."""
+    """The mean probability and the fraction of true cases in each bin, over all classes."""
     hit = np.arange(predicted.shape[1]) == true[:, None]
     part = np.minimum((predicted * BINS).astype(int), BINS - 1).ravel()
     counts = np.bincount(part, minlength=BINS)

@@ -17,7 +17,7 @@ ORDER = 4  # order of the splines: cubic
 
 @dataclass(frozen=True)
 class Axis:
-    """Knots of one input: a change of variable, then an increasing map of [0, 1] for the knots.
+    """Knots of one input: a change of variable to [0, 1], and a map that spaces the knots in it.
 
     `scale` is "linear" or "log"; `grid` contains the points in [0, 1] that divide the interval into
     pieces of equal weight, and the knots interpolate them.
@@ -31,7 +31,7 @@ class Axis:
     places: str = "uniform"
 
     def coordinate(self, x: np.ndarray) -> np.ndarray:
-        """Map the input to [0, 1], and values beyond its range linearly."""
+        """Map the input to [0, 1], and extend the map linearly beyond the range of the input."""
         low, high = self.low, self.high
         if self.scale == "linear":
             return (x - low) / (high - low)
@@ -40,7 +40,7 @@ class Axis:
         return inside + np.minimum(x - low, 0.0) / (low * width) + _above(x, high) / (high * width)
 
     def knots(self) -> np.ndarray:
-        """Return the knot vector in [0, 1], its ends repeated."""
+        """Return the knot vector in [0, 1], with its ends repeated."""
         weights = np.linspace(0.0, 1.0, len(self.grid))
         inner = np.interp(np.linspace(0.0, 1.0, self.intervals + 1), weights, self.grid)
         return np.concatenate([np.zeros(ORDER - 1), inner, np.ones(ORDER - 1)])
@@ -68,8 +68,8 @@ def _basis(t: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def jumps(knots: np.ndarray) -> np.ndarray:
     """Return the matrix from coefficients to the jumps of the third derivative, times h^3.
 
-    They vanish exactly for a single cubic (Dierckx, Curve and Surface Fitting with Splines, 1993);
-    the factor makes the penalty independent of the spacing of the knots.
+    The jumps vanish exactly for a single cubic (Dierckx, Curve and Surface Fitting with Splines,
+    1993); the factor makes the penalty independent of the spacing of the knots.
     """
     matrix, t = np.eye(len(knots) - ORDER), knots
     for degree in range(ORDER - 1, 0, -1):
@@ -86,7 +86,7 @@ def jumps(knots: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Splines:
-    """The choices of a spline fit: the axes, their penalties (as log10), the scale of y."""
+    """The settings of a spline fit: the axes, their penalties (as log10), and the scale of y."""
 
     axes: tuple[Axis, ...]
     penalties: tuple[float, ...]
@@ -149,8 +149,8 @@ def _bandwidth(shape: tuple[int, ...]) -> int:
 def least_squares(choice: Splines, x: np.ndarray, y: np.ndarray) -> Fit:
     """Minimize the squared error plus penalty.
 
-    With logarithms of y the rows are weighted by y, so that to first order the same error is
-    minimized.
+    If the logarithm of y is fitted, the rows are weighted by y, so that to first order the error of
+    y itself is minimized.
     """
     design, target = choice.design(x), y
     if choice.scale == "log":

@@ -76,7 +76,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
 
 
 def result_table(results: Sequence[Trained], data: Data) -> str:
-    """The trained models as a table, the best held-out error marked with a star.
+    """The trained models as a table in which a star marks the best held-out error.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _errors(data: Data) -> list[str]:
 
 
 def _measures(result: Trained, data: Data) -> list[str]:
-    """Accuracy, or the root mean squares of the first targets."""
+    """The accuracy, or the root mean square errors of the first targets."""
     if not data.targets.classes and len(data.targets.names) == 1:
         return [f"{math.sqrt(result.held_loss) * data.deviation[0]:.3g}"]
     if not len(data.y_held):

@@ -19,14 +19,14 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Powers of ten that divide the columns of a table to give ordinary numbers; mostly 1.
+    """Powers of ten by which columns are divided to give values of ordinary size; mostly 1.
 
     Attributes
     ----------
     inputs : array of shape (inputs,)
-        Powers of the inputs.
+        Powers of ten for the inputs.
     targets : float or array of shape (targets,)
-        Powers of the targets.
+        Powers of ten for the targets.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Units:
 
     @classmethod
     def of(cls, data: Data) -> Units:
-        """The units of a table."""
+        """The units for the columns of a table."""
         x, y = np.concatenate([data.x, data.x_held]), np.concatenate([data.y, data.y_held])
         units = np.array([_unit(column) for column in x.T])
         if data.targets.classes:
@@ -49,7 +49,7 @@ class Units:
         return cls(units, _unit(y) if y.ndim == 1 else np.array([_unit(one) for one in y.T]))
 
     def data(self, data: Data) -> Data:
-        """The table in these units, which are added to its names."""
+        """The table in these units, which are added to the names of its columns."""
         if np.all(self.targets == 1.0) and np.all(self.inputs == 1.0):
             return data
         targets, classes = np.ravel(self.targets).tolist(), data.targets.classes
@@ -65,11 +65,11 @@ class Units:
         )
 
     def of_units(self, predict: Predict) -> Predict:
-        """The prediction function in these units of a model of the table."""
+        """Convert a prediction function in the units of the table to these units."""
         return lambda x: predict(x * self.inputs) / self.targets
 
     def of_table(self, predict: Predict) -> Predict:
-        """The prediction function for the table of a model in these units."""
+        """Convert a prediction function in these units to the units of the table."""
         return lambda x: predict(x / self.inputs) * self.targets
 
 
@@ -85,7 +85,7 @@ def _named(name: str, unit: float) -> str:
 
 
 def labelled(data: Data) -> Data:
-    """The table with the units from its file in its names, for pictures.
+    """The table with the units from its file added to the names of its columns, for pictures.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """Kolmogorov-Arnold networks as scikit-learn estimators, trained by multigrid over their knots.
 
-They work in pipelines, grid searches and other tools for estimators. scikit-learn is required.
+They work in pipelines, grid searches and other scikit-learn tools. scikit-learn is required.
 """
 
 try:

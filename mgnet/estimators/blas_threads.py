@@ -1,4 +1,4 @@
-"""One BLAS thread for products of small matrices, also if several fits run at once."""
+"""One BLAS thread for products of small matrices, even if several fits run at once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class _Shared:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """While any thread of the process is inside, BLAS uses one thread; then as many as before.
+    """A context in which BLAS uses one thread; when no thread is inside, it uses as many as before.
 
     BLAS threads would wait for one another over small matrices, and sums depend on their number.
-    `threadpoolctl.threadpool_limits` alone, with two fits at once, would give the second fit all
-    threads back when the first ends, and leave the process with one thread in the end.
+    `threadpoolctl.threadpool_limits` alone, with two fits at once, would restore all threads when
+    the first fit ends, while the second still runs, and would finally leave the process with one
+    thread.
 
     Examples
     --------
@@ -58,7 +59,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _set(pool: Any, threads: int) -> None:
-    """Set it from this thread too: threadpoolctl 3.8 leaves a pool to the first thread."""
+    """Set the threads of a pool, even if threadpoolctl 3.8 reserves it for another thread."""
     release = getattr(pool, "clear_controlling_thread", lambda force: None)
     release(force=True)
     pool.set_num_threads(threads)

@@ -37,14 +37,15 @@ def train_within(
     starts: int | None = 1,
     seed: int = 0,
 ) -> tuple[int, torch.Tensor]:
-    """Train until the budget is used up; return level and state of the best network found.
+    """Train until the budget is used up; return the level and the state of the best network found.
 
-    A cycle is repeated, except for its opening, which is done once. Without a cycle, the training
-    is a cascade: coarse levels have as many rows as they can use (`coarse_rows`), and every level
-    is left when it stagnates or has used its share of the budget. With several starts, all are
-    trained on the coarsest level, the better half continues on each finer level, and one reaches
-    the finest. Unlike `Solver.solve`, it computes no gradients between cycles unless there is a
-    monitor. Ctrl-C ends the training and keeps the best network, if there is one.
+    A cycle is repeated, except for its opening, which is run only once. Without a cycle, the
+    training is a cascade. Coarse levels use only as many rows as they need (`coarse_rows`), and the
+    training on each level ends when it stagnates or has used its share of the budget. With several
+    starts, all are trained on the coarsest level, the better half of them continues on each finer
+    level, and a single one reaches the finest. Unlike `Solver.solve`, this function computes no
+    gradients between cycles unless there is a monitor. Ctrl-C ends the training and keeps the best
+    network, if there is one.
 
     Parameters
     ----------
@@ -55,14 +56,14 @@ def train_within(
     cycle : str
         Cycle as text; empty for a cascade.
     steps : mapping
-        Sweeps that count as one, as for `budgeted`.
+        Number of sweeps of each smoother that count as one sweep, as for `budgeted`.
     held_out : Objective, optional
-        The loss on other rows. It determines the best state and the best start, and ends a level on
-        which it no longer decreases.
+        The loss on rows that are not used in training. It determines the best state and the best
+        start; the training on a level ends when this loss no longer decreases.
     starts : int or None
-        Number of starts of a cascade; the first is that of the hierarchy. None means eight if the
-        coarsest level has at most an eighth of the rows, so that eight cost no more than one with
-        all rows; otherwise it means one.
+        Number of starts of a cascade; the first start is the initial network of the hierarchy. None
+        means eight starts if the coarsest level has at most an eighth of the rows, so that eight
+        starts cost no more than one start with all rows; otherwise it means one start.
     seed : int
         Seed of the random starts.
 
@@ -118,7 +119,7 @@ def _by_cycles(
 def _by_levels(
     budget: TrainingBudget, hierarchy: Hierarchy, u: torch.Tensor, starts: int, seed: int
 ) -> torch.Tensor:
-    """Train level by level; returns the final state of the finest level."""
+    """Train level by level; return the final state of the finest level."""
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
     last, numbers = len(hierarchy) - 1, members_on_levels(starts, None, len(hierarchy))
@@ -138,7 +139,7 @@ def _by_levels(
 
 
 def _on_level(hierarchy: Hierarchy, number: int, member: Member) -> None:
-    """Train a member on a level until the level ends."""
+    """Train a member on a level until the training there ends."""
     own = hierarchy.with_levels(lambda levels: levels[number:], first=number)
     action = "solve" if len(own) == 1 else "post"
     memory: dict[Any, Any] = {(l - number, role): m for (l, role), m in member.memory.items()}

@@ -24,12 +24,12 @@ __all__ = ["KANClassifier"]
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
-    """Classification by Kolmogorov-Arnold networks: softmax of their outputs, one per class.
+    """Classification by Kolmogorov-Arnold networks with a softmax of their outputs, one per class.
 
-    By default it trains an ensemble like that of `KANRegressor`, with cross entropy. With
-    `ensemble=1` it trains a single network: L-BFGS (or Adam) minimizes cross entropy plus penalty,
-    coarse knots first. Outside the range of the training rows, the prediction is that of the
-    nearest point of the range. Columns that do not vary are omitted from the network.
+    By default, the classifier trains an ensemble like that of `KANRegressor`, with cross entropy.
+    With `ensemble=1`, it trains a single network: L-BFGS (or Adam) minimizes the cross entropy plus
+    a penalty, first on coarse knots. Outside the range of the training rows, the prediction is that
+    of the nearest point of the range. Columns that do not vary are omitted from the network.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     early_stopping, validation_fraction, n_iter_no_change
         The same as for `KANRegressor`, with the same fraction of every class.
     class_weight : dict or "balanced", optional
-        Weights of classes, which multiply those of their rows. "balanced" gives all classes the
-        same total weight. A class of weight 0 is ignored.
+        Weights of classes, which multiply the weights of their rows. "balanced" gives all classes
+        the same total weight. A class of weight 0 is ignored.
     random_state : int, RandomState instance or None
         Seed or source of random numbers.
     verbose : bool
@@ -60,8 +60,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     ensembles_ : list of Ensemble
         One ensemble for all classes; empty with `ensemble=1`.
     n_iter_, loss_curve_
-        The same as for `KANRegressor`. The loss is the mean cross entropy; for a single network,
-        the objective with the penalty.
+        The same as for `KANRegressor`. The loss is the mean cross entropy; for a single network, it
+        is the objective, which includes the penalty.
     n_features_in_, feature_names_in_
         Number and names of the columns given to `fit`.
 
@@ -151,7 +151,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         Raises
         ------
         TypeError, ValueError
-            If parameters or data are not valid, or there is only one class.
+            If parameters or data are not valid, or if there is only one class.
 
         Warns
         -----
@@ -198,7 +198,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         return self.classes_[likeliest]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The fraction of rows, or of their weight, whose class is predicted correctly.
+        """The fraction of the rows (or of the total weight) whose class is predicted correctly.
 
         Parameters
         ----------

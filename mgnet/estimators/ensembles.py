@@ -45,7 +45,7 @@ SINGLE: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Ensembles, one for each target or one for all classes.
+    """Ensembles: one for each target, or one for all classes.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ def check_ensemble(estimator: Any) -> None:
     Raises
     ------
     ValueError
-        If a parameter does not fit an ensemble.
+        If a parameter is not valid for an ensemble.
     """
     kind, ensemble = type(estimator).__name__, estimator.ensemble
     if not is_count(ensemble):
@@ -121,7 +121,7 @@ def trained_ensembles(
     counts, times : array of shape (rows,)
         Results of `counted_rows`.
     budget : TrainingBudget, optional
-        Budget whose seconds and listeners are used.
+        Budget whose time limit and callbacks are used.
     """
     if budget is not None:
         _check_budget(estimator, budget)
@@ -183,7 +183,7 @@ def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outpu
 
 
 def _check_budget(estimator: Any, budget: TrainingBudget) -> None:
-    """Refuse limits that have no meaning for an ensemble."""
+    """Refuse limits that make no sense for an ensemble."""
     sweeps, evaluations, _ = budget.limits
     if min(sweeps, evaluations) < math.inf:
         raise ValueError(

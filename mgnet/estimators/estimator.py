@@ -1,4 +1,4 @@
-"""The common part of both estimators: parameters, checks of tables, training on scaled rows."""
+"""What both estimators share: parameters, checks of their values, and training on scaled rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMED = 8  # columns listed in a warning
 
 
 class KANEstimator(BaseEstimator, ABC):
-    """The common part of both estimators: parameters, and the training on scaled rows."""
+    """What both estimators share: their parameters, and the training on scaled rows."""
 
     network_: KAN
     scales_: Scales
@@ -94,7 +94,7 @@ class KANEstimator(BaseEstimator, ABC):
     @property
     @abstractmethod
     def _optimizers(self) -> tuple[str, ...]:
-        """Names of the optimizers for this loss, the default first."""
+        """Names of the optimizers that can minimize this loss; the first is the default."""
 
     def _forget(self) -> None:
         """Remove the results of an earlier fit, so that a failed fit leaves none of them."""
@@ -113,7 +113,7 @@ class KANEstimator(BaseEstimator, ABC):
         """Train a network on scaled rows; `objective(network, rows, roughness)` is minimized.
 
         `y` contains targets, of shape (rows, outputs), or labels, of shape (rows,). With labels,
-        weights are multiplied by the factors of their classes.
+        the weights of rows are multiplied by the factors of their classes.
         """
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
@@ -227,7 +227,7 @@ class KANEstimator(BaseEstimator, ABC):
         )
 
     def _own(self, name: str) -> Any:
-        """A parameter; for "auto" its value for a single network."""
+        """The value of a parameter; "auto" is replaced with its meaning for a single network."""
         value = getattr(self, name)
         return SINGLE.get(name, value) if isinstance(value, str) and value == "auto" else value
 

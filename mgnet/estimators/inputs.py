@@ -48,7 +48,7 @@ def check_arrays(owner: str, X: Any = None, y: Any = None, sample_weight: Any = 
 
 
 def check_labels(owner: str, y: Any) -> None:
-    """Refuse labels in an object array unless all are text, with scikit-learn's message.
+    """Refuse labels in an object array unless all of them are text; the message is scikit-learn's.
 
     Raises
     ------

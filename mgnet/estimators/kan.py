@@ -21,97 +21,109 @@ __all__ = ["KANRegressor"]
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
-    """Least-squares regression by Kolmogorov-Arnold networks: an ensemble, or a single one.
+    """Least-squares regression by Kolmogorov-Arnold networks: an ensemble, or a single network.
 
-    By default linear, additive and hidden-layer models are trained on parts of the rows, with
-    penalties, noise and knots determined by the data, and are mixed according to their predictions
-    for the other rows: see "How it works" for the formulas. `network_` is one network with all of
-    them. Without `seconds` the work is counted, so that a table and a seed give the same model on a
-    busy machine.
+    By default, linear, additive and hidden-layer models are trained on parts of the rows; the data
+    determine penalties, noise and knots. The mixture of these models that best predicts the rows
+    not used in training becomes a single network, `network_`; see "How it works" for the formulas.
+    Without `seconds`, the work is counted rather than timed, so that the same table and seed give
+    the same model even on a busy machine.
 
-    With `ensemble=1` a single network is trained, coarse knots first: the training starts with few
-    intervals and doubles their number when a level is exhausted, which does not change the
-    function. Source: Southworth et al., arXiv 2603.04827.
+    With `ensemble=1`, a single network is trained, first on coarse knots: the training starts with
+    few intervals and doubles their number when a level makes no more progress; the refinement does
+    not change the function. Source: Southworth et al., arXiv 2603.04827.
 
     Inputs are scaled to [-1, 1] and targets are standardized internally. Beyond the range of the
-    training rows the prediction is extended linearly. Columns that do not vary are omitted from the
-    network, so that predictions do not depend on them.
+    training rows, the prediction is extended linearly. Columns that do not vary are omitted from
+    the network, so that predictions do not depend on them.
 
     Parameters
     ----------
     hidden : "auto", int or sequence of int
-        Widths of the hidden layers. An ensemble has one layer; "auto" begins with 4 units and adds
-        more as the data determine them. A single network has 8 units by default; an empty sequence
-        gives a sum of functions of one input each.
+        Widths of the hidden layers. The members of an ensemble have one hidden layer; "auto" begins
+        with 4 units and adds more if the data determine them. A single network has one layer of 8
+        units by default; an empty sequence means no hidden layer, that is, a sum of functions of
+        one input each.
     ensemble : int
-        Number of members, fewer on tables with few rows. 1 means a single network;
-        only single networks use `most_intervals`, `roughness`, `optimizer`, `cycle`, `n_init`,
-        `tol`, `early_stopping`, `validation_fraction` and `n_iter_no_change`.
+        Number of members of the ensemble; there are fewer on tables with few rows. 1 means a single
+        network; only single networks use `most_intervals`, `roughness`, `optimizer`, `cycle`,
+        `n_init`, `tol`, `early_stopping`, `validation_fraction` and `n_iter_no_change`.
     intervals : "auto", int or sequence of int
-        Intervals of the splines on the coarsest level, of all layers or of each; "auto" means 4.
+        Number of intervals of the splines on the coarsest level: one number for all layers, or one
+        for each; "auto" means 4.
     levels : "auto" or int
         Number of levels; each finer level has twice as many intervals. An ensemble refines knots
-        that the data determine, as long as its predictions improve, on at most this many levels
-        ("auto" means 8). A single network has 3 levels by default; a finest network with more than
-        a million parameters is refused. Without `cycle`, levels below the finest use ten rows per
-        parameter, and at least 2000 (`mgnet.training.coarse_rows`).
+        where the data determine the new ones, as long as its predictions improve, and on at most
+        this many levels ("auto" means 8). A single network has 3 levels by default; a network with
+        more than a million parameters on its finest level is refused. Without `cycle`, levels below
+        the finest use ten rows per parameter, and at least 2000 (`mgnet.training.coarse_rows`).
     most_intervals : int or sequence of (int or None), optional
-        Largest number of intervals of the layers, one for all or one for each; None means no limit.
-        Rough functions of single inputs need many knots, the smooth functions after them few.
+        Largest number of intervals: one number for all layers, or one for each; None means no
+        limit. The first layer needs many knots if functions of single inputs are rough; the smooth
+        functions in later layers need few.
     degree : int
         Degree of the splines, 1 to 5.
     roughness : "auto" or float
         Weight of the integral of the squared second derivative of all edges, for standardized data.
-        "auto" means 1e-3, which suits tables of some hundred rows; use a larger value for fewer
+        "auto" means 1e-3, which suits tables of a few hundred rows; use a larger value for fewer
         rows, more inputs or more noise. For single networks, tune this parameter first.
     optimizer : "auto", "lm", "lbfgs" or "adam"
-        Levenberg-Marquardt by default. Its cost grows with the cube of the number of coefficients
-        up to 5000, and linearly above, where its systems are solved iteratively.
+        The default is Levenberg-Marquardt. Its cost grows with the cube of the number of
+        coefficients up to 5000 coefficients, and linearly beyond that, where its systems are solved
+        iteratively.
     cycle : str
-        Schedule over the levels that is repeated, such as "V(1,1)". By default every level is
-        trained once, coarsest first, until it gains little or has used its share of the budget.
+        Multigrid cycle that is repeated, such as "V(1,1)". By default, every level is trained once,
+        from the coarsest to the finest, until it makes little progress or has used its share of the
+        budget.
     n_init : int or "auto"
-        Number of random networks that are trained on the coarsest level, without `cycle`. Those
-        with the lower loss on the validation rows continue: half of them on each finer level, one
-        on the finest. "auto" means 8 if the coarsest level uses at most an eighth of the rows,
-        else 1.
+        Number of random networks that are trained on the coarsest level if no `cycle` is given.
+        Those with the lowest loss on the validation rows continue: half of them on each finer
+        level, and a single one on the finest. "auto" means 8 if the coarsest level uses at most an
+        eighth of the rows, and 1 otherwise.
     max_iter : int
-        For an ensemble, steps of each model on a level. For a single network, sweeps of all levels
-        together (the name is scikit-learn's); a sweep is one step of Levenberg-Marquardt, 10 of
-        L-BFGS or 50 of Adam, of all networks on a level.
+        Limit on the training (the name is scikit-learn's). For an ensemble, it limits the steps of
+        each model on a level. For a single network, it limits the sweeps on all levels together; a
+        sweep is one step of Levenberg-Marquardt, 10 steps of L-BFGS or 50 steps of Adam for every
+        network on a level.
     seconds : float, optional
-        Time limit; results then depend on the machine. Even a very short one gives a linear model.
+        Time limit; results then depend on the speed of the machine. Even a very short limit gives
+        at least a linear model.
     tol : float
-        The training ends when `n_iter_no_change` sweeps lowered the objective by less than this
-        fraction.
+        The training ends when `n_iter_no_change` sweeps together lower the objective by less than
+        this fraction.
     early_stopping : bool
-        Whether to exclude `validation_fraction` of the rows from training. A level ends when their
-        loss has not decreased for `n_iter_no_change` sweeps, and the network with the lowest loss
-        is returned, so these rows also choose the number of knots.
+        Whether to exclude a fraction `validation_fraction` of the rows from training, as validation
+        rows. The training on a level ends when the loss on these rows has not decreased for
+        `n_iter_no_change` sweeps, and the network with the lowest loss on them is returned, so they
+        also determine the number of knots.
     validation_fraction : float
-        Fraction of the distinct rows that are excluded, and at most of their weight.
+        Fraction of the distinct rows that are excluded; their share of the total weight is at most
+        this fraction.
     n_iter_no_change : int
-        Number of sweeps without progress that end a level.
+        Number of sweeps without progress after which the training on a level ends.
     random_state : int, RandomState instance or None
-        Seed or source of random numbers, for initial networks and the rows that are left out.
+        Seed or source of the random numbers that determine initial networks and left-out rows.
     verbose : bool
-        Whether to write progress to standard error: for an ensemble a line for every member, for a
-        single network, every few seconds, the sweeps, level, loss, seconds and used budget.
+        Whether to write progress to standard error: for an ensemble, a line for every member; for a
+        single network, a line every few seconds with the sweeps, level, loss, seconds and used
+        budget.
 
     Attributes
     ----------
     network_ : KAN
         Network from scaled inputs (without omitted columns) to standardized targets; for an
-        ensemble the mean of all members, which is one KAN.
+        ensemble, it is the mean of all members, as one KAN.
     scales_ : Scales
         Scaling of inputs and targets.
     ensembles_ : list of Ensemble
         One ensemble for each target; empty with `ensemble=1`.
     n_iter_ : int
-        Number of levels that were kept, for all targets together; for a single network, of sweeps.
+        Number of levels that were kept, summed over the targets; for a single network, number of
+        sweeps.
     loss_curve_ : list of float
-        Loss after each of these, for standardized targets: half the mean squared error on rows left
-        out; for a single network, the mean squared error of the training rows of the level.
+        Loss after each of these levels or sweeps, for standardized targets: half the mean squared
+        error on left-out rows; for a single network, the mean squared error on the training rows
+        that the level uses.
     n_features_in_ : int
         Number of columns given to `fit`.
     feature_names_in_ : array of str
@@ -155,11 +167,11 @@ class KANRegressor(RegressorMixin, KANEstimator):
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows' squared errors, such as 1 / variance; only their ratios matter. A
             row of weight 2 is equivalent to two equal rows, and one of weight 0 is omitted. Weights
-            that are not integers count together for as many rows as there are.
+            that are not integers are scaled so that their sum is the number of rows.
         budget : TrainingBudget, optional
-            Your own limits and listeners for one fit, instead of `max_iter`, `seconds`, `tol`,
-            `n_iter_no_change` and `verbose`. An ensemble uses its seconds and its `progress`.
-            Ctrl-C then ends the training without an error.
+            Limits and callbacks for this fit, which replace `max_iter`, `seconds`, `tol`,
+            `n_iter_no_change` and `verbose`. An ensemble uses only the budget's `seconds` and
+            `progress`. With a budget, Ctrl-C ends the training without an error.
 
         Returns
         -------
@@ -210,13 +222,14 @@ class KANRegressor(RegressorMixin, KANEstimator):
         X : array-like of shape (rows, inputs)
             Inputs.
         return_std : bool
-            Whether to return also the standard deviation of a new measurement, of the same shape,
-            from the errors on rows that members had left out and the differences of members.
+            Whether to also return the standard deviation of a new measurement, an array of the same
+            shape. It is estimated from the errors on left-out rows and the differences among
+            members.
 
         Raises
         ------
         ValueError
-            If `return_std` is True and there is no ensemble.
+            If `return_std` is True for a single network.
         """
         check_is_fitted(self, "network_")
         check_arrays("KANRegressor", X=X)
@@ -249,7 +262,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Raises
         ------
         ValueError
-            If y has another shape than the predictions.
+            If the shape of y differs from that of the predictions.
         """
         check_arrays("KANRegressor", y=y, sample_weight=sample_weight)
         predicted = self.predict(X)

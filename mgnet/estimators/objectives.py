@@ -1,4 +1,4 @@
-"""Objectives of the estimators: squares or cross entropy of rows, and a penalty."""
+"""Objectives of the estimators: squared errors or the cross entropy of rows, plus a penalty."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def squares(network: KAN, rows: Rows, weight: float) -> LeastSquares:
 
 
 def entropy(network: KAN, rows: Rows, weight: float) -> Objective:
-    """Mean cross entropy, weighted or not, plus half the penalty.
+    """Mean cross entropy, with or without weights of the rows, plus half the penalty.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _weighted_entropy(
 
 
 def bending(network: KAN) -> torch.Tensor:
-    """The integral of phi''^2, summed over the edges: `|R u|^2` of `roughness`, without its matrix.
+    """The integral of phi''^2, summed over the edges: `|R u|^2` for the matrix R of `roughness`.
 
     Examples
     --------

@@ -56,12 +56,13 @@ def as_doubles(owner: str) -> Iterator[None]:
 
 
 def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
-    """Check weights of rows and scale them so that the largest is below 1; None without weights.
+    """Check weights of rows and scale them so that the largest is below 1; None if there are none.
 
     Raises
     ------
     ValueError
-        Unless there is one weight for each row, none negative, and one positive.
+        Unless there is one weight for each row, no weight is negative, and at least one is
+        positive.
 
     Examples
     --------
@@ -115,9 +116,9 @@ def distinct_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The distinct rows, and their weights: the number of repetitions, or the sum of the weights.
 
-    A repeated row and a row with the corresponding weight are therefore equivalent, also in the
+    A repeated row and a row with the corresponding weight are therefore equivalent, even in the
     choice of the validation rows. Rows with weights are sorted, so that their order in the table
-    does not matter; others keep their order.
+    does not matter; rows without weights keep their order.
 
     Parameters
     ----------
@@ -163,9 +164,9 @@ def merged_rows(
     first : array of int of shape (different,)
         Index of each distinct row, in sorted order.
     total : array of shape (different,)
-        Sums of weights; numbers of rows without weights.
+        Sums of the weights of equal rows; if there are no weights, numbers of equal rows.
     times : array of int of shape (different,)
-        Numbers of rows; those of weight 0 do not count.
+        Numbers of equal rows; rows of weight 0 do not count.
 
     Examples
     --------
@@ -188,8 +189,8 @@ def validation_rows(
 ) -> np.ndarray:
     """A mask of rows drawn at random, the same fraction of every stratum, rounded down.
 
-    With weights, neither their number nor their weight exceeds this fraction of the stratum, so a
-    row that is most of a table is used for training.
+    With weights, neither their number nor their weight exceeds this fraction of the stratum, so
+    that a row with most of the total weight is used for training.
 
     Examples
     --------
@@ -206,7 +207,7 @@ def validation_rows(
 
 
 def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray:
-    """Rows in their order, without those that would make the total weight exceed the room."""
+    """The rows in the given order, without those that would bring the total weight above `room`."""
     taken = []
     for member in members:
         if weights[member] <= room:
@@ -216,14 +217,14 @@ def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray
 
 
 def constant_inputs(x: np.ndarray, single: bool = False) -> list[int]:
-    """Numbers of the columns that do not vary beyond rounding.
+    """Numbers of the columns that vary at most by rounding errors.
 
     Parameters
     ----------
     x : array of shape (rows, inputs)
         Rows of the table.
     single : bool
-        Whether they were converted from single precision.
+        Whether the rows were converted from single precision.
 
     Examples
     --------
@@ -237,7 +238,7 @@ def constant_inputs(x: np.ndarray, single: bool = False) -> list[int]:
 
 
 def single_precision(table: Any) -> bool:
-    """Whether all columns of an array, a tensor or a frame are float32.
+    """Whether all columns of an array, a tensor or a data frame are float32.
 
     Examples
     --------

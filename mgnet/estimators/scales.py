@@ -21,8 +21,8 @@ SMALLEST = np.finfo(float).smallest_subnormal
 class Scales:
     """Linear maps of inputs to an interval, and standardization of targets.
 
-    All computations are done at the magnitude of the column: a table in other units that differ by
-    powers of two is mapped to the same numbers, within the range of a double.
+    All computations are relative to the magnitude of the column: if the units change by powers of
+    two, a table is still mapped to the same numbers, within the range of a double.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Scales:
     domain : (float, float)
         Domain of the network's inputs.
     left_out : tuple of int
-        Inputs that the network does not have, since they did not vary.
+        Numbers of the inputs that the network omits because they did not vary.
 
     Examples
     --------
@@ -58,9 +58,9 @@ class Scales:
         weights: np.ndarray | None = None,
         constant: Sequence[int] = (),
     ) -> Scales:
-        """Compute the scales of rows: x of shape (rows, inputs), y of shape (rows, outputs) if any.
+        """Compute the scales of rows: x of shape (rows, inputs), y (rows, outputs) or None.
 
-        Constant inputs are omitted, except for one if there is no other input.
+        Constant inputs are omitted, except for one of them if all inputs are constant.
         """
         low, high = x.min(0), x.max(0)
         high[list(constant)] = low[list(constant)]
@@ -78,7 +78,7 @@ class Scales:
         return replace(self, ranges=tuple(ranges), left_out=())
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
-        """Map rows of a table to the domain; an input that did not vary is mapped to its start."""
+        """Map rows of a table to the domain; inputs that did not vary are mapped to its start."""
         ranges, x = np.asarray(self.ranges, dtype=float).T, np.asarray(x, dtype=float)
         if self.left_out:
             ranges, x = (np.delete(array, self.left_out, 1) for array in (ranges, x))
@@ -109,14 +109,14 @@ class Scales:
             return np.ldexp(scale * deviations, size)
 
     def _sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Exponents, and mean and scale divided by these powers of two."""
+        """Exponents of powers of two, and the means and scales divided by these powers."""
         both = np.asarray([self.mean, self.scale], dtype=float)
         size = exponents(both)
         return size, *np.ldexp(both, -size)
 
 
 def exponents(values: np.ndarray) -> np.ndarray:
-    """Exponents of the powers of two next above the largest magnitude of each column.
+    """For each column, the exponent of the next power of two above its largest magnitude.
 
     Sums of squares of `np.ldexp(values, -exponents)` neither overflow nor underflow, and the
     scaling is exact.
@@ -132,7 +132,7 @@ def exponents(values: np.ndarray) -> np.ndarray:
 def mean_and_deviation(
     y: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column; 0 only for a column that does not vary.
+    """Mean and standard deviation of each column; the latter is 0 only if a column does not vary.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def continued(network: KAN, z: torch.Tensor) -> torch.Tensor:
 
 
 def _products(steps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """Products for each row, scaled if intermediate values overflow."""
+    """The scalar product in each row, scaled if intermediate values overflow."""
     products = (steps * slopes).sum(1)
     if not bool(torch.isfinite(products).all()):
         size = steps.abs().amax(1, keepdim=True).clamp_min(1.0)

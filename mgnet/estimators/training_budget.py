@@ -1,4 +1,4 @@
-"""The budget of a training run with its limits, history and best network so far."""
+"""The budget of a training run: its limits, its history and the best network so far."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[float, float, float, int], None]
 
 
 def plain(hierarchy: Hierarchy, cycle: str) -> Solver:
-    """The solver of a cycle given as text; without one, of a cascade that only the budget ends."""
+    """The solver with this cycle; if it is empty, with a cascade that only the budget ends."""
     return Solver(hierarchy, cycle or endless(len(hierarchy)), max_cycles=UNLIMITED)
 
 
@@ -53,12 +53,12 @@ class TrainingBudget:
     evaluations : float
         Limit on the gradient evaluations, in units of the finest network.
     seconds : float
-        Time limit, from now on.
+        Time limit, counted from the creation of the budget.
     window : int
-        Number of sweeps: a level that gained less than 2 % in a window is left.
+        Number of sweeps in a window: the training on a level ends if a window gains less than 2 %.
     patience : int
-        Number of sweeps: a level of a cascade is left when the held-out loss, if there is one, has
-        not decreased for that many.
+        Number of sweeps: the training on a level of a cascade ends if the held-out loss, if there
+        is one, has not decreased for this many sweeps.
     tol : float
         Required gain in a window on the finest level, as a fraction. If it is negative, only the
         limits end the training.
@@ -70,19 +70,21 @@ class TrainingBudget:
     announce : callable, optional
         `(hierarchy, schedule)`, called before the first sweep.
     solver : callable
-        `(hierarchy, cycle as text) -> Solver`, if options may change the solver.
+        `(hierarchy, cycle as text) -> Solver`, such as a function that lets options change the
+        solver.
 
     Attributes
     ----------
     history : list of (seconds, work, loss, level)
-        One entry after each sweep. The loss is the mean squared error if there is one, without a
-        penalty, on the rows of the level.
+        One entry after each sweep. The loss is the mean squared error, without the penalty, on the
+        rows that the level uses; for other objectives, it is their value.
     hierarchy : Hierarchy
         Hierarchy of the training.
     schedule : Schedule
         Schedule of the training.
     judge : Objective or None
-        Objective whose loss ranks states. None if the levels' own objectives are comparable.
+        Objective whose loss ranks the states. None if the objectives of the levels can be compared
+        directly.
     interrupted : bool
         Whether Ctrl-C ended the training.
     claimed : bool
@@ -138,7 +140,7 @@ class TrainingBudget:
         Raises
         ------
         ValueError
-            If another training run uses the budget, as its history is for other rows.
+            If another training run has used the budget, since its history belongs to that run.
         """
         if self.claimed:
             raise ValueError(
@@ -167,12 +169,12 @@ class TrainingBudget:
         number : int
             Number of the level.
         share : float
-            Fraction of the budget at which the level ends. A member has an equal part of the rest
-            until then.
+            Fraction of the budget at which the training on the level ends. The budget that is left
+            until then is divided equally among the remaining members.
         left : int
-            Number of members that have not been trained there, including this one.
+            Number of members that have not been trained on this level, including the current one.
         members : int
-            Total number of members; a sweep of each together counts as one.
+            Total number of members; one sweep of every member counts as a single sweep.
         """
         used = self.fraction
         self._until = share if left == 1 else used + (share - used) / left
@@ -180,12 +182,12 @@ class TrainingBudget:
         self._values[number] = []
 
     def number(self, level: Level) -> int | None:
-        """Number of a level in the hierarchy; None for one that was built around a fine state."""
+        """Number of a level in the hierarchy; None for one that was rebuilt around a fine state."""
         own = enumerate(self.hierarchy)
         return next((n for n, known in own if known.operator is level.operator), None)
 
     def ends(self, level: Level) -> bool:
-        """Whether the level gets no further sweep."""
+        """Whether the training on the level must end."""
         number = self.number(level)
         if self._best is None and number is not None:
             # At least one sweep, however long the start took, since there must be a model.
@@ -198,7 +200,7 @@ class TrainingBudget:
         return self.fraction > self._until - 1e-8
 
     def note(self, level: Level, u: torch.Tensor, evaluations: float) -> None:
-        """Record a sweep: the state after it, and the number of evaluations of the level."""
+        """Record a sweep: the state after it, and its cost in evaluations on the level."""
         if self.hierarchy:
             evaluations *= level.evaluation_cost / self.hierarchy[0].evaluation_cost
         self.work += evaluations
@@ -223,13 +225,13 @@ class TrainingBudget:
             self.progress(self.seconds, self.fraction, loss, number)
 
     def merit(self, level: Level, u: torch.Tensor) -> float:
-        """The value that ranks states of all levels: the judge's loss, if there is one."""
+        """The value that ranks states of all levels: the loss of the judge if there is one."""
         problem: Any = level.operator
         judge = problem if self.judge is None else self.judge.with_network(problem.network)
         return judge.value(u)
 
     def best(self) -> tuple[int, torch.Tensor]:
-        """Level and state of the lowest objective.
+        """Level and state with the lowest objective.
 
         Raises
         ------
@@ -260,7 +262,7 @@ class SweepLines:
         self._level, self._told = -1, -math.inf
 
     def __call__(self, seconds: float, fraction: float, loss: float, level: int) -> None:
-        """Write the line of a sweep if enough time has passed, with the used budget."""
+        """Write a line about the sweep and the used budget, if enough time has passed."""
         self.sweeps += 1
         if level == self._level and seconds < self._told + self.every:
             return
@@ -274,18 +276,18 @@ class SweepLines:
 
 @dataclass(frozen=True, eq=False)
 class BudgetedSmoother(Smoother):
-    """Runs another smoother sweep by sweep, as long as the budget allows.
+    """Runs an inner smoother sweep by sweep, as long as the budget allows.
 
-    The memory is a tuple of the class and the memory of the other smoother.
+    The memory is a tuple of the class and the memory of the inner smoother.
 
     Parameters
     ----------
     inner : Smoother
         Smoother to run.
     step : int
-        Number of sweeps of the inner smoother that count as one.
+        Number of sweeps of the inner smoother that count as one sweep.
     budget : TrainingBudget
-        Budget to count in.
+        Budget in which the sweeps are counted.
     """
 
     inner: Smoother
@@ -324,16 +326,16 @@ def budgeted(
     budget: TrainingBudget,
     held_out: Objective | None = None,
 ) -> Hierarchy:
-    """The hierarchy with budgeted smoothers; in a cascade with held-out rows, with `EarlyStop`.
+    """The hierarchy with budgeted smoothers; a cascade with held-out rows also gets `EarlyStop`.
 
     Parameters
     ----------
     hierarchy : Hierarchy
         Hierarchy to change.
     steps : mapping
-        Smoother as text -> its sweeps that count as one; 1 if it is not named.
+        For each smoother, as text, the number of its sweeps that count as one; 1 by default.
     budget : TrainingBudget
-        Budget to count in.
+        Budget in which the sweeps are counted.
     held_out : Objective, optional
         The loss on the held-out rows.
     """

@@ -1,4 +1,4 @@
-"""Weights of rows and of classes for an ensemble: the number of rows that each row counts for."""
+"""Weights of rows and of classes for an ensemble, converted to effective numbers of rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MOST_COUNTED = 1e6  # rows that one row may represent
 def class_factors(
     owner: str, class_weight: Any, y: np.ndarray, weights: np.ndarray | None
 ) -> np.ndarray | None:
-    """The factors of the weights of all rows for their classes; None without class weights.
+    """For each row, the factor that its class gives to its weight; None without class weights.
 
-    "balanced" gives all classes the same total weight; rows of weight 2 count twice.
+    "balanced" gives all classes the same total weight, where a row of weight 2 counts twice.
 
     Parameters
     ----------
     owner : str
         Name of the caller in errors.
     class_weight : None, "balanced" or dict
-        Weights of classes; 1 for classes that are not named.
+        Weights of classes; classes that are not named have weight 1.
     y : array of shape (rows,)
         Labels of the rows.
     weights : array of shape (rows,) or None
@@ -76,10 +76,10 @@ def counted_rows(
     weights: np.ndarray | None = None,
     factors: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Merge equal rows: the distinct rows, with the number of rows that each counts for.
+    """Merge equal rows; return the distinct rows, with the number of rows that each counts as.
 
-    Factors of classes move weight from one class to another: the total over all rows is the same
-    as without factors.
+    Factors of classes only move weight between classes: the total over all rows is the same as
+    without factors.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def counted_rows(
     x, y : array
         Distinct rows.
     counts : array of shape (different,)
-        Number of rows that each counts for.
+        Number of rows that each distinct row counts as.
     times : array of shape (different,)
-        The counts without factors, if weights are numbers of rows.
+        Number of rows of the table that each distinct row represents, without factors of classes.
 
     Examples
     --------
@@ -122,16 +122,16 @@ def counted_rows(
 def counted(weights: np.ndarray, repeats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Convert weights to numbers of rows, and find how many rows each row represents.
 
-    Integers count rows, also if divided by a power of two or with a common factor. Other weights,
-    such as 1 / variance, count together for as many rows as there are; they do not show how many
-    rows a row represents, but repetitions do.
+    Integers are numbers of rows, even if they are divided by a power of two or have a common
+    factor. Other weights, such as 1 / variance, are scaled so that their sum is the number of rows.
+    They do not show how many rows a row represents; its repetitions do.
 
     Parameters
     ----------
     weights : array of shape (rows,)
         Positive sums of the weights of equal rows.
     repeats : array of int of shape (rows,)
-        Numbers of these rows.
+        Numbers of equal rows.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The meaning of the columns of a table, and their numbers.
+"""The meaning of the columns of a table, and their conversion to numbers.
 
 Reading order: `dates`, `meaning`, `codes`, `encoding`, `targets`, `selection`.
 """

@@ -26,7 +26,7 @@ EARLIEST, LATEST = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31"
 
 @dataclass(frozen=True)
 class NumberCode:
-    """Numbers without a change.
+    """The code of a numeric column, which is not changed.
 
     Examples
     --------
@@ -38,16 +38,16 @@ class NumberCode:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the inputs that it becomes."""
+        """Names of the inputs that the column becomes."""
         return (self.name,)
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs of shape (rows, features), NaN if missing; and the rows with a new level.
+        """Inputs of shape (rows, features), NaN if missing; and a mask of rows with a new level.
 
         Raises
         ------
         ValueError
-            If the column holds something else; the message does not name the column.
+            If the column holds values of another kind; the message does not name the column.
         """
         if column.kind not in ("number", "boolean"):
             raise ValueError(f"holds {column.kind}, but numbers were fitted")
@@ -65,7 +65,7 @@ class NumberCode:
 
 @dataclass(frozen=True)
 class BooleanCode:
-    """1 for true and 0 for false.
+    """The code of a boolean column: 1 for true and 0 for false.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class BooleanCode:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the inputs that it becomes."""
+        """Names of the inputs that the column becomes."""
         return (self.name,)
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
@@ -103,17 +103,17 @@ class BooleanCode:
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """One-hot columns: one for each level, 1 in rows with this level.
+    """The code of a text column: an input for each level, which is 1 in rows with this level.
 
     Parameters
     ----------
     name : str
         Name of the column.
     levels : tuple of (str or None)
-        Levels with a column of their own; None represents cells without a text.
+        Levels with a column of their own; None represents empty cells.
     rare : tuple of (str or None)
-        Levels that share the column "other" with all new ones; without any, a new level has no
-        column.
+        Levels that share the column "other" with all new levels; if there are none, a new level has
+        no column.
 
     Examples
     --------
@@ -132,7 +132,7 @@ class CategoryCode:
 
     @classmethod
     def of(cls, column: Column) -> CategoryCode:
-        """The code of training rows."""
+        """The code that fits these training rows."""
         counts = Counter(column.values.tolist())
         order = sorted(counts, key=lambda level: (level is None, level or ""))
         ranked = sorted(reversed(order), key=lambda level: -counts[level])
@@ -143,7 +143,7 @@ class CategoryCode:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the inputs that it becomes, all different."""
+        """Names of the inputs that the column becomes, all different."""
         made: list[str] = []
         for level in self.levels:
             start = text = f"{self.name}={MISSING if level is None else shown(level)}"
@@ -153,7 +153,7 @@ class CategoryCode:
         return (*made, *[f"{self.name}={OTHER}"] * bool(self.rare))
 
     def encode(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """Encode the column like `NumberCode.encode`; no row is missing, since that is a level."""
+        """Encode the column like `NumberCode.encode`; empty cells are a level, not missing."""
         places = {level: place for place, level in enumerate(self.levels)}
         places |= dict.fromkeys(self.rare, len(self.levels))
         texts = _texts(column, places)
@@ -178,7 +178,7 @@ class CategoryCode:
 
 
 def _texts(column: Column, known: dict[str | None, int]) -> list[str | None]:
-    """The cells as text; numbers become the known level of the same value, whatever its zeros."""
+    """The cells as text; numbers become the known level of equal value, however it is written."""
     if column.kind == "text":
         return column.values.tolist()
     if column.kind == "date":
@@ -200,7 +200,7 @@ def _texts(column: Column, known: dict[str | None, int]) -> list[str | None]:
 
 @dataclass(frozen=True)
 class DateCode:
-    """Days since the first date of the training rows, and optional cyclic features.
+    """The code of a date column: days since the first date in training, and optional cycles.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ class DateCode:
     first : datetime64[us]
         First date of the training rows.
     layout : str
-        Layout of dates in text; empty if the file holds dates.
+        Layout of the dates if the file stores them as text; empty if it stores dates.
     cycles : tuple of str
         Some of `CYCLES`; each becomes a sine and a cosine.
 
@@ -230,7 +230,7 @@ class DateCode:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the inputs that it becomes."""
+        """Names of the inputs that the column becomes."""
         circles = (f"{self.name}: {part} {cycle}" for cycle in self.cycles
                    for part in ("sin", "cos"))  # fmt: skip
         return (f"{self.name} [days]", *circles)
@@ -276,7 +276,7 @@ class DateCode:
 
 
 def _turns(dates: np.ndarray, cycle: str) -> np.ndarray:
-    """Position in the cycle, from midnight, Monday or January; weekdays and months are integers."""
+    """Fraction of the day, of the week (in whole days) or of the year (in whole months)."""
     if cycle == "hour":
         return (dates - dates.astype("datetime64[D]")) / DAY
     if cycle == "weekday":
@@ -288,7 +288,7 @@ Code = NumberCode | BooleanCode | CategoryCode | DateCode
 
 
 def _there(column: Column) -> np.ndarray:
-    """Rows that have a value."""
+    """Mask of the rows that have a value."""
     values = column.values
     if column.kind == "text":
         return np.array([text is not None for text in values], dtype=bool)

@@ -1,4 +1,4 @@
-"""Dates in text, recognized if all texts of a column are dates of one layout."""
+"""Dates stored as text, recognized if all texts of a column are dates in the same layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BOTH = ["day/month/year", "month/day/year"]
 
 
 def date_layout(texts: Sequence[str]) -> str:
-    """The layout of all texts; empty if they have none in common.
+    """The layout that all texts share; empty if there is none.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def date_layout(texts: Sequence[str]) -> str:
 
 
 def read_dates(texts: np.ndarray, layout: str) -> np.ndarray:
-    """Convert texts to datetime64[us], with NaT for None and texts that are not such a date.
+    """Convert texts to datetime64[us], with NaT for None and texts not in this layout.
 
     Times with a time zone are converted to UTC.
 
@@ -103,7 +103,7 @@ def read_dates(texts: np.ndarray, layout: str) -> np.ndarray:
 
 
 def date_text(date: np.datetime64) -> str:
-    """A date as text for a sentence, without the time of day if that is midnight.
+    """A date as text for a message, without the time of day if it is midnight.
 
     Examples
     --------

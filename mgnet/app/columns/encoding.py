@@ -29,9 +29,9 @@ class Encoding:
     Parameters
     ----------
     codes : tuple of Code
-        One code for each column that is needed.
+        One code for each column from which inputs are computed.
     left_out : frozenset of str
-        Features that are not inputs, since they did not vary.
+        Features that are not inputs because they did not vary.
 
     Examples
     --------
@@ -54,14 +54,14 @@ class Encoding:
         layouts: Mapping[str, str] | None = None,
         cycles: Sequence[str] = (),
     ) -> Encoding:
-        """The encoding of training rows.
+        """The encoding that fits these training rows.
 
         Parameters
         ----------
         columns : iterable of Column
             Columns from `meant`.
         layouts : mapping of str to str, optional
-            Layouts of the columns that were dates in text.
+            Layouts of the columns whose dates were stored as text.
         cycles : sequence of str
             Cycles of all dates, as for `DateCode`.
         """
@@ -80,7 +80,7 @@ class Encoding:
 
     @classmethod
     def of_numbers(cls, names: Iterable[str]) -> Encoding:
-        """The encoding of numeric columns, which are not changed."""
+        """The encoding of numeric columns, which leaves them unchanged."""
         return cls(tuple(map(NumberCode, names)))
 
     @cached_property
@@ -91,7 +91,7 @@ class Encoding:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that are needed."""
+        """Names of the columns from which the inputs are computed."""
         return tuple(code.name for code in self.codes)
 
     @property
@@ -100,7 +100,7 @@ class Encoding:
         return tuple(code.name for code in self.codes if isinstance(code, NumberCode))
 
     def without(self, features: Iterable[str]) -> Encoding:
-        """The same encoding without some inputs, and without columns that have no input left."""
+        """The same encoding without some inputs, and without columns that then have no inputs."""
         left = self.left_out | set(features)
         codes = tuple(code for code in self.codes if not left.issuperset(code.features))
         kept = {name for code in codes for name in code.features}
@@ -117,14 +117,14 @@ class Encoding:
         Returns
         -------
         x : array of shape (rows, inputs)
-            Inputs; NaN if a value is missing.
+            The inputs; NaN where a value is missing.
         new : dict of str to array of bool
-            Column -> rows with a new level; only columns that have such rows.
+            Mask of the rows with a new level, by column; only for columns that have such rows.
 
         Raises
         ------
         ValueError
-            If columns hold something else than in training; the message names all of them.
+            If columns hold values of another kind than in training; the message names all of them.
         """
         parts, new, wrong = [], {}, []
         for code in self.codes:
@@ -154,12 +154,12 @@ class Encoding:
         return {name: code for code in self.codes for name in code.features}
 
     def told(self, feature: str, value: float) -> str:
-        """A value of an input as text: a date for days."""
+        """A value of an input as text; a number of days becomes a date."""
         code = self.owner(feature)
         return code.told(value) if feature == code.features[0] else f"{value:g}"
 
     def columns_of(self, features: Iterable[str]) -> list[str]:
-        """Names of columns if all their inputs are present; otherwise names of the inputs."""
+        """Names of the columns whose inputs are all given, and of the other given inputs."""
         there, named = set(features), list[str]()
         for code in self.codes:
             own = [name for name in code.features if name in there]

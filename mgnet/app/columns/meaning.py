@@ -12,21 +12,22 @@ from mgnet.app.files.columns import Column
 
 __all__ = ["looks_like_numbers", "meant", "read_booleans"]
 
-PAIRS = ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")  # in any case
+PAIRS = ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")  # in upper or lower case
 WORDS = {word: float(place == 0) for pair in PAIRS for place, word in enumerate(pair)}
 NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}([., ']\d{3})+)([.,]\d*)?([eE][+-]?\d+)?|[+-]?[.,]\d+")
 
 
 def meant(column: Column) -> tuple[Column, str]:
-    """The column with its text converted, and the layout of dates that were text.
+    """The column with its text converted, and the layout of dates that were stored as text.
 
-    Text is boolean if all of it consists of one pair of words (true and false, yes and no, t and f,
-    y and n; in any case) and none is missing. It is a date if all of it has one layout.
+    A text column is boolean if no cell is missing and all cells come from one pair of words (true
+    and false, yes and no, t and f, or y and n, in upper or lower case). It is a date column if all
+    texts are dates in the same layout.
 
     Parameters
     ----------
     column : Column
-        Column as it stands in the file.
+        Column as it is in the file.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def meant(column: Column) -> tuple[Column, str]:
 
 
 def read_booleans(texts: np.ndarray) -> np.ndarray:
-    """Convert words for true and false to 1 and 0; NaN for missing or other texts.
+    """Convert words for true and false to 1 and 0, and missing or other texts to NaN.
 
     Examples
     --------
@@ -77,7 +78,7 @@ def read_booleans(texts: np.ndarray) -> np.ndarray:
 
 
 def looks_like_numbers(column: Column) -> bool:
-    """Whether at least half of a text column is numbers, so that the rest may be mistakes.
+    """Whether at least half of a text column consists of numbers, so that the rest may be mistakes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Choose the columns of a file that are inputs, and omit those that do not describe rows."""
+"""Choose the columns of a file that are inputs; omit empty columns, row numbers and free text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chosen:
     columns : list of Column
         Columns from `meant`.
     layouts : dict of str to str
-        Layouts of dates that were text.
+        Layouts of dates that were stored as text.
     remarks : list of str
         Remarks on columns that were omitted.
     wrong : list of str
@@ -52,7 +52,7 @@ def input_names(
     exclude: Sequence[str] = (),
     weights: str | None = None,
 ) -> list[str]:
-    """The requested inputs, or all columns that have no other role.
+    """Names of the requested inputs, or of all columns that have no other role.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def input_names(
 
 
 def require(file: DataFile, wanted: Iterable[str]) -> None:
-    """Refuse names that a file does not have, in one sentence with the nearest ones.
+    """Refuse names that a file does not have, in one sentence that suggests similar names.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def require(file: DataFile, wanted: Iterable[str]) -> None:
 
 
 def _similar(name: str, names: Iterable[str]) -> list[str]:
-    """Names that may have been intended; among very many, only those of similar length."""
+    """Names that may have been intended; among very many names, only those of similar length."""
     if len(name) > LONGEST_COMPARED:
         return []
     lower = {other.lower(): other for other in names if len(other) <= LONGEST_COMPARED}
@@ -138,7 +138,7 @@ def _similar(name: str, names: Iterable[str]) -> list[str]:
 
 
 def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
-    """Read columns by name, whatever they hold, all of the same length.
+    """Read columns by name, whatever they hold, and check that they have the same length.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
     Raises
     ------
     ValueError
-        If some cannot be read, or differ in length; the message names all of them.
+        If some columns cannot be read, or if they differ in length; the message names all of these.
 
     Examples
     --------
@@ -182,11 +182,11 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
     Parameters
     ----------
     file : DataFile
-        File, for information on cells that are not numbers.
+        File that is asked about cells that are not numbers.
     columns : sequence of Column
         Columns of the file.
     named : bool
-        Whether the user named them; then none is omitted, and unsuitable ones are errors.
+        Whether the user named the columns; none is then omitted, and unsuitable ones are errors.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
 
 
 def _useless(column: Column, named: bool) -> str:
-    """The reason why a column does not describe rows; empty if it may."""
+    """The reason why a column says nothing about its rows; empty if there is none."""
     values = column.values
     if column.kind == "number":
         if len(values) and np.isnan(values).all():
@@ -258,7 +258,7 @@ def _counts(values: np.ndarray) -> bool:
 
 
 def _kind(column: Column) -> str:
-    """The kind that `meant` finds, also for dates that it refuses."""
+    """The kind that `meant` finds; also "date" for ambiguous dates, which it refuses."""
     try:
         return meant(column)[0].kind
     except ValueError:
@@ -266,7 +266,7 @@ def _kind(column: Column) -> str:
 
 
 def _tells_apart(column: Column) -> bool:
-    """Whether all rows have different integers or texts."""
+    """Whether the column has a different integer or text in every row."""
     values = column.values.tolist()
     if column.kind == "number" and not np.array_equal(column.values, np.round(column.values)):
         return False

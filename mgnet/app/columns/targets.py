@@ -44,7 +44,7 @@ class Targets:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Meaning of the outputs of the network."""
+        """What the outputs of the network stand for: the classes, or the targets."""
         return self.classes or self.names
 
     @property
@@ -57,15 +57,15 @@ class Targets:
 
 
 def coded(columns: Sequence[Column], task: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
-    """Convert targets to numbers: unchanged, or the number of the class of each row.
+    """Convert targets to numbers: numeric ones stay unchanged, and each class becomes its number.
 
     Parameters
     ----------
     columns : sequence of Column
         Columns of the file, without missing values.
     task : str
-        "regression", "classification", or empty: text and booleans are then classes, and numbers
-        are not; integers with few values may be both, so a task is required.
+        "regression", "classification", or empty. If it is empty, text and booleans are classes, and
+        numbers are not; integers with few distinct values might be either, so they require a task.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def coded(columns: Sequence[Column], task: str = "") -> tuple[np.ndarray, tuple[
 
 
 def _wrong(columns: Sequence[Column], task: str) -> list[str]:
-    """Messages on all targets that are not suitable."""
+    """Messages about all targets that are not suitable."""
     names = {
         kind: listed([f"'{shown(c.name)}'" for c in columns if c.kind == kind])
         for kind in ("date", "text", "boolean")
@@ -128,7 +128,7 @@ def _wrong(columns: Sequence[Column], task: str) -> list[str]:
 
 
 def _asks(values: np.ndarray) -> bool:
-    """Whether numbers may be classes."""
+    """Whether numbers could also be classes."""
     if not np.array_equal(values, np.round(values)):
         return False
     few = len(np.unique(values))

@@ -46,9 +46,9 @@ def export_model(model: str | Path, to: str, module: str = "model") -> bytes:
     Raises
     ------
     OSError, ValueError
-        If there is no model, it is damaged, or the format cannot represent it.
+        If there is no model, or if it is damaged, or if the format cannot represent it.
     ImportError
-        If packages for ONNX are missing.
+        If the packages for ONNX are not installed.
 
     Examples
     --------

@@ -59,12 +59,12 @@ class Formula:
     targets : tuple of str
         Names of the targets.
     classes : tuple of str
-        Classes of the only target, if it is a label: outputs are logits, and softmax gives
-        probabilities.
+        Classes of the only target if it is a label; the outputs are then logits, and softmax gives
+        the probabilities.
     ranges : array of shape (features, 2)
-        Ranges in the training rows; they are mapped linearly to the domain.
+        Range of each input in the training rows, which is mapped linearly to the domain.
     mean, scale : array of shape (targets,)
-        Mean and scale of each target, which is mean + scale * output.
+        Mean and scale of each target; the target is mean + scale * output.
     degree : int
         Degree of the splines.
     domain : (float, float)
@@ -96,7 +96,7 @@ class Formula:
         Raises
         ------
         ValueError
-            If it has columns that no exported file can handle.
+            If the model has columns that no exported file can handle.
 
         Examples
         --------
@@ -131,7 +131,7 @@ class Formula:
 
     @property
     def widths(self) -> list[int]:
-        """Numbers of inputs, of hidden values in each layer, and of outputs."""
+        """The number of inputs, of hidden values in each layer, and of outputs."""
         first = [] if self.linear is None else [self.linear[0].shape[1]]
         shapes = [layer.coefficients.shape for layer in self.layers]
         return [*first, *(shape[0] for shape in shapes), shapes[-1][2]]
@@ -151,7 +151,7 @@ class Formula:
         )
 
     def domains(self) -> list[str]:
-        """For each column a description of its values in the training rows."""
+        """For each column, a description of its values in the training rows."""
         words, at = [], 0
         for column in self.columns:
             low, high = self.ranges[at]
@@ -161,7 +161,7 @@ class Formula:
         return words
 
     def sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ranges divided by the powers of two next above them, so that no difference overflows.
+        """Ranges divided by the next larger powers of two, so that no difference overflows.
 
         Returns
         -------

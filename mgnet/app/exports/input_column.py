@@ -23,14 +23,15 @@ class InputColumn:
     name : str
         Name of the column.
     places : mapping of str to int
-        Text -> the feature that is 1 for this text, while the others are 0; -1 for none. A cell
-        without a text is "". Empty for a numeric column, which is itself a feature.
+        Text -> the feature that is 1 for this text, while the other features are 0; -1 for a text
+        without a feature. A cell without a text is "". The dictionary is empty for a numeric
+        column, which is itself a feature.
     other : int
         Feature of every other text.
     features : int
         Number of features.
     note : str
-        Note in parentheses after its range.
+        Note that is shown in parentheses after the range of the column.
 
     Examples
     --------
@@ -47,17 +48,17 @@ class InputColumn:
 
     @property
     def is_text(self) -> bool:
-        """Whether its cells are text."""
+        """Whether the cells of the column are text."""
         return bool(self.places)
 
     @property
     def is_boolean(self) -> bool:
-        """Whether it is 1 for true and 0 for false."""
+        """Whether the column is 1 for true and 0 for false."""
         return self.note == BOOLEAN
 
     @property
     def told(self) -> str:
-        """A list of its texts for the user; only the first ones if there are very many."""
+        """The texts of the column, listed for the user; only the first ones if there are many."""
         texts = [repr(text) if text.isprintable() else ascii(text) for text in self.places]
         shown = texts if len(texts) <= 12 else [*texts[:11], f"{len(texts) - 11} more"]
         return ", ".join([*shown, "or another"])
@@ -69,7 +70,7 @@ def input_columns(encoding: Encoding) -> tuple[InputColumn, ...]:
     Raises
     ------
     ValueError
-        If there are dates, or both empty and missing texts, which no file distinguishes.
+        If there are dates, or both empty and missing texts, which no exported file distinguishes.
 
     Examples
     --------

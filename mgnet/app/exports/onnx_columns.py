@@ -16,7 +16,7 @@ ML = "ai.onnx.ml"  # the domain of the operator that looks up texts
 
 
 def attach(model: Any, formula: Formula) -> None:
-    """Add inputs for each column and outputs for each target to a graph of one matrix.
+    """Wrap a graph of one matrix: one input for each column, one output for each target.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def attach(model: Any, formula: Formula) -> None:
 
 
 def probabilities_of(formula: Formula) -> str:
-    """The name of the output with the class probabilities, which no column has.
+    """The name of the output with the class probabilities, different from all column names.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def probabilities_of(formula: Formula) -> str:
 
 
 def _rename(graph: Any, start: str) -> None:
-    """Number all values, so no name equals a column's or tells where a value comes from."""
+    """Number all values, so that no name equals a column's or reveals the origin of a value."""
     names: dict[str, str] = {"": ""}  # an optional input that is missing
 
     def named(name: str) -> str:

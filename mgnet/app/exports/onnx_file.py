@@ -1,4 +1,4 @@
-"""Write a model as an ONNX file with PyTorch's exporter: columns of a table in, its target out."""
+"""Write a model as an ONNX file with PyTorch's exporter: columns of a table in, targets out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["onnx_bytes"]
 
 
 def onnx_bytes(formula: Formula) -> bytes:
-    """The content of the file, the same for the same model and packages.
+    """The content of the file, which depends only on the model and on the versions of the packages.
 
     Each column is an input with its own name, a vector of doubles or of texts, and each target is
     an output, a vector of doubles. A classifier has two outputs: the label of each row, empty if an
@@ -67,7 +67,7 @@ def onnx_bytes(formula: Formula) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's messages about itself and about libraries that no model needs."""
+    """Suppress the exporter's messages about itself and about libraries that models do not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A model as a torch module of plain operators, for the exporter to ONNX."""
+"""A model as a PyTorch module of basic operators, which can be exported to ONNX."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 class PlainNetwork(torch.nn.Module):
     """Maps the features of a table to its targets, in double precision, including the scales.
 
-    Beyond the ranges it continues with the tangent at the nearest point of the box, in forward
-    mode: values and their derivatives in the direction from that point to the input go through the
-    layers together. Class probabilities are those of the nearest point.
+    Beyond the training ranges, the module is extended by the tangent at the nearest point of the
+    box. It differentiates in forward mode: values and their derivatives in the direction from that
+    point to the input go through the layers together. Class probabilities are those of the nearest
+    point.
 
     Parameters
     ----------
@@ -127,6 +128,6 @@ class PlainNetwork(torch.nn.Module):
 
 
 def _halves(exponents: np.ndarray) -> np.ndarray:
-    """Two factors with the product 2^exponent, which itself may not be a double: (2, ...)."""
+    """Two stacked factors of 2^exponent, which itself may exceed the range of doubles."""
     half = exponents // 2
     return np.stack([np.ldexp(1.0, half), np.ldexp(1.0, exponents - half)])

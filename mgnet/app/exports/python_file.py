@@ -20,7 +20,7 @@ NAMED = 8  # columns named in the first line of a file
 
 
 def python_text(formula: Formula, module: str = "model") -> str:
-    """The text of the file, the same for the same model.
+    """The text of the file, which depends only on the model.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
     Raises
     ------
     ValueError
-        If it would contain more numbers than a source file should.
+        If the file would contain more numbers than a source file should.
     """
     count = (formula.degree + 1) * sum(
         layer.intervals * layer.coefficients[:, 0].size for layer in formula.layers
@@ -81,7 +81,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
 
 
 def _layers(formula: Formula) -> tuple[list[str], list[str]]:
-    """Statements of the layers, and the tables that they use."""
+    """The statements that evaluate the layers, and the tables that they use."""
     statements, numbers = [], []
     if formula.linear is not None:
         weight, bias = formula.linear
@@ -135,7 +135,7 @@ def _literal(name: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text for a docstring, on one line, whatever its characters."""
+    """A text on one line, with its characters escaped for a docstring if necessary."""
     text = text.replace("\\", "\\\\") if text.isprintable() else ascii(text)[1:-1]
     return text.replace('"', '\\"')
 
@@ -151,7 +151,7 @@ def _lines(items: Iterable[str]) -> str:
 
 
 def _table(name: str, array: np.ndarray) -> str:
-    """Lines of the last axis, in blocks of the one before it."""
+    """An array as text: one line for the last axis, one block of lines for the axis before it."""
     shape = ", ".join(map(str, array.shape))
     blocks = array.reshape(-1, *array.shape[2:]).tolist()
     text = "\n\n".join("\n".join(" ".join(map(repr, row)) for row in block) for block in blocks)

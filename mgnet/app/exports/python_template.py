@@ -1,4 +1,4 @@
-"""The parts of a Python file that `python_file` fills in; doubled braces become single ones."""
+"""The parts of a Python file that `python_file` fills in; doubled braces become single braces."""
 
 from __future__ import annotations
 

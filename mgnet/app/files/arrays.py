@@ -1,4 +1,4 @@
-"""NumPy archives as files of columns; every size is checked before memory is allocated."""
+"""NumPy archives as files with columns; every size is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
     Raises
     ------
     ValueError
-        If it is damaged, contains Python objects or no columns, or unpacks to far more than its
-        size.
+        If the archive is damaged, contains Python objects or no columns, or unpacks to far more
+        than its size.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
                     columns |= zip(parts, array.T if array.ndim == 2 else [array], strict=True)
     except (
         *(BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
-        *(NotImplementedError, RuntimeError, OverflowError, MemoryError),  # from zipfile, too
+        *(NotImplementedError, RuntimeError, OverflowError, MemoryError),  # also from zipfile
     ) as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__, 200)
         raise ValueError(
@@ -117,7 +117,7 @@ def _parts(name: str, shape: Sequence[int]) -> Sequence[str]:
 def _read(
     archive: ZipFile, info: ZipInfo, room: int
 ) -> tuple[np.ndarray | None, str, tuple[int, ...]]:
-    """An array, its kind and its shape; None in place of an array that is not a column."""
+    """An array, its kind and its shape; the array is None if it does not consist of columns."""
     title = f"array '{shown(info.filename.removesuffix('.npy'))}'"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"{title} is compressed in another way than NumPy's arrays")
@@ -155,7 +155,7 @@ def _read(
 
 
 def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
-    """Kind, whether rows are contiguous, shape, and the position of the numbers."""
+    """The kind, whether rows are contiguous, the shape, and the position of the first number."""
     start = member.read(8)
     if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\1", b"\2", b"\3"):
         raise ValueError(f"{title} is not a NumPy array")
@@ -181,7 +181,7 @@ def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], 
 
 
 def _fill(title: str, flat: np.ndarray, member: IO[bytes]) -> None:
-    """Read the numbers of a member, block by block to its end, where its checksum is compared."""
+    """Read the numbers of a member in blocks, up to its end, where its checksum is verified."""
     raw, place = flat.view(np.uint8), 0
     while block := member.read(BLOCK):
         if place + len(block) > len(raw):
@@ -241,7 +241,7 @@ class ArrayFile(DataFile):
     def _dates(self, name: str) -> np.ndarray:
         values = self.columns[name]
         dates = values.astype("datetime64[us]")
-        finer = np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as")  # always fits
+        finer = np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as")  # these always fit
         if not finer and (dates.astype(values.dtype) != values)[~np.isnat(values)].any():
             raise ValueError(
                 f"{self.source}: array '{shown(name)}' has dates beyond the year 290000; correct "
@@ -299,7 +299,7 @@ class ArrayFile(DataFile):
 
 
 def _exactly(value: Any) -> str:
-    """A cell without loss: numbers with all their digits, but no others."""
+    """A value as text; a number has exactly the digits that determine it."""
     if isinstance(value, np.datetime64):
         return "" if np.isnat(value) else str(value)
     if isinstance(value, np.bytes_):

@@ -1,4 +1,4 @@
-"""The content of a text cell: a number with decimal point or comma, nothing, or something else."""
+"""The content of a text cell: a number with a decimal point or comma, nothing, or other text."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Marks:
     Parameters
     ----------
     decimal : "." or ",", or "" if unknown
-        Decimal mark. If it is unknown, a cell that would be another number with the other mark is
-        not a number.
+        Decimal mark. If the mark is unknown, a cell that would be a different number with the other
+        mark is not accepted as a number.
     grouped : bool
-        Whether the other mark may group digits by three.
+        Whether the other mark may separate groups of three digits.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def is_missing(cell: str) -> bool:
 
 
 def number(cell: str, marks: Marks = POINT) -> float | None:
-    """The number in a cell; NaN if it is missing, None if the cell holds something else.
+    """The number in a cell; NaN if the cell marks a missing value, None if it holds other text.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def _with_point(cell: str, marks: Marks) -> str | None:
 
 
 def is_number_like(cell: str) -> bool:
-    """Whether a cell is missing, or a number with some decimal mark or groups of digits.
+    """Whether a cell marks a missing value, or is a number with either decimal mark.
 
     Examples
     --------
@@ -126,9 +126,10 @@ def evidence(cell: str) -> str:
     Returns
     -------
     str
-        "comma" or "point": this is the decimal mark, or the other mark groups digits; "comma?" or
-        "point?": it is the decimal mark, or it groups digits; "none": a number without evidence, or
-        a missing value; "text".
+        "comma" or "point" if the cell shows that this is the decimal mark, by using it or by
+        grouping digits with the other mark; "comma?" or "point?" if this mark is either the decimal
+        mark or groups digits; "none" for a missing value or a number without evidence; "text" for
+        other cells.
 
     Examples
     --------

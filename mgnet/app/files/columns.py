@@ -1,4 +1,4 @@
-"""Named columns of equal length from any file, and the form of names in sentences."""
+"""Named columns of equal length from any file, and the way names are shown in messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Column:
         Numbers and booleans as float64, NaN where missing; text as objects, None where missing;
         dates as datetime64[us], NaT where missing.
     units : str or None
-        Unit from a row of units below the names.
+        Unit that a row below the names gives.
 
     Examples
     --------
@@ -69,12 +69,12 @@ class DataFile(ABC):
         Raises
         ------
         ValueError
-            If rows differ in length, or the column holds none of these kinds.
+            If rows differ in length, or the column holds values of another kind.
         """
 
     @abstractmethod
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
-        """Columns as a new float64 array of shape (rows, wanted), NaN for empty cells and NaN.
+        """Columns as a new float64 array of shape (rows, wanted), NaN where a cell is empty or NaN.
 
         Raises
         ------
@@ -93,14 +93,15 @@ class DataFile(ABC):
 
 @dataclass
 class NoNumbers:
-    """Cells that should be numbers but are not, counted.
+    """Counts of the cells that should be numbers but are not.
 
     Attributes
     ----------
     places : dict of int to (str, str, str, int)
-        For each column: its name, position and content of the first cell, and number of cells.
+        For each column: its name, the position and content of the first such cell, and the number
+        of such cells.
     commas : bool
-        Whether one of them is a number with another decimal mark, or with grouped digits.
+        Whether one of these cells is a number with another decimal mark, or with grouped digits.
 
     Examples
     --------
@@ -124,7 +125,7 @@ or choose other columns"
         self.commas |= is_number_like(cell)
 
     def sentence(self, source: str, cells: int, told: bool = False) -> str:
-        """The error with a remedy.
+        """The error message, with a remedy.
 
         Parameters
         ----------
@@ -153,7 +154,7 @@ or choose other columns"
 
 
 def shown(text: str, most: int = 40) -> str:
-    r"""A text from a file for a sentence: on one line, printable, and not long.
+    r"""A text from a file, for use in a message: on one line, printable, and not long.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ def shown(text: str, most: int = 40) -> str:
 
 
 def listed(names: Sequence[str], most: int = NAMED) -> str:
-    """The first names, and the number of the others.
+    """The first names, and how many more there are.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def refuse_too_many(source: str, columns: int) -> None:
     Raises
     ------
     ValueError
-        If there are too many.
+        If there are too many columns.
 
     Examples
     --------
@@ -217,7 +218,7 @@ def refuse_too_many(source: str, columns: int) -> None:
 
 
 def check_names(source: str, names: Sequence[str]) -> None:
-    """Refuse two columns with the same name, and names that are unreadable or too long.
+    """Refuse columns with the same name, and names that are unreadable or too long.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The dialect of a text: the separator of its cells, and the lines with names, units, values."""
+"""The dialect of a text: the separator of its cells, and the lines with names, units and values."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Dialect:
     header : int
         Number of the line with names.
     below : tuple of int
-        Numbers of the lines between the names and the first row: units, and additions of loggers.
+        Numbers of the lines between the names and the first row: units, and lines that loggers add.
     first : int
-        Number of the line of the first row, or of one above it.
+        Number of a line after the names and units, at or above the first row.
     comments : bool
         Whether there are comments (#) above the first row.
     numeric : tuple of bool
-        For each column, whether the first rows contain only numbers in it.
+        For each column, whether it contains only numbers in the first rows.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class _Reading:
 
     @property
     def doubts(self) -> tuple[int, bool, bool]:
-        """Names that are numbers, blanks as separators, and lines above the names."""
+        """Reasons to doubt: names that are numbers, blanks as separators, lines above the names."""
         names = sum(number(name) is not None for name in self.layout.names)
         return names, self.separator == BLANKS, self.layout.header > 0
 
@@ -94,7 +94,7 @@ def find_dialect(source: str, lines: Iterable[str]) -> Dialect:
     Raises
     ------
     ValueError
-        If no line has names, or two are the same; or if cells may be separated in two ways.
+        If no line has names, or two names are the same, or cells might be separated in two ways.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def find_dialect(source: str, lines: Iterable[str]) -> Dialect:
 
 
 def _top(lines: Sequence[str]) -> tuple[str, list[tuple[int, str]], int, list[str]]:
-    """The separator from a note, comments, number of lines above the others, and the others."""
+    """The separator from a "sep=" line, comments, the number of lines above the rest, the rest."""
     told, comments = "", []
     for place, line in enumerate(lines):
         if line.isspace():
@@ -157,7 +157,7 @@ def _read(
 
 
 def _have_marks(rows: Sequence[Record]) -> bool:
-    """Whether blanks occur only next to separators: words might be in other columns otherwise."""
+    """Whether a row uses commas, semicolons or tabs, so that blanks are not the separators."""
     for row in rows[:5]:
         words, cells = row.cells or [], row.text.split("\t")
         if any(word[-1:] in {",", ";"} for word in words):
@@ -170,7 +170,7 @@ def _have_marks(rows: Sequence[Record]) -> bool:
 def _rows(
     source: str, separator: str, body: Sequence[str], above: int
 ) -> tuple[list[Record], bool]:
-    """The rows of a sample, and whether these are all rows, except one that its end may cut off."""
+    """The rows of a sample, and whether all could be read (its end may cut off the last one)."""
 
     def is_comment(text: str, line: int) -> bool:
         return not is_missing(text.strip(" \t\n").partition(separator)[0])  # as #N/A
@@ -187,7 +187,7 @@ def _rows(
 
 
 def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
-    """The only reading whose rows fit together, with the fewest doubts."""
+    """The reading with the fewest doubts, or None; raise an error if several have the fewest."""
     fewest = min((reading.doubts for reading in found), default=None)
     best = [reading for reading in found if reading.doubts == fewest]
     if len(best) > 1:
@@ -200,7 +200,7 @@ def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
 
 
 def _first_line_has_names(source: str, body: Sequence[str], above: int, told: str) -> _Reading:
-    """A reading whose rows do not fit; the error occurs when they are read."""
+    """A reading with names in the first line; its rows do not fit, so reading them will fail."""
     plain = re.sub('"[^"]*"', "", body[0])
     separator = told or max(SEPARATORS, key=plain.count)
     try:

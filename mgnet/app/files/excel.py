@@ -13,7 +13,7 @@ from mgnet.app.files.typed import TypedFile, cell_text, column_of
 
 __all__ = ["open_excel"]
 
-MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # as for other files
+MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**28  # the same limits as for other files
 SAMPLE = 100  # rows that are searched for names and units
 Row = Sequence[Any]
 
@@ -33,8 +33,8 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
     ImportError
         If openpyxl is not installed.
     ValueError
-        If it is damaged, has several nonempty sheets, formulas without stored values, or no
-        names.
+        If the file is damaged, or if it has several nonempty sheets, formulas without stored
+        values, or no names.
     """
     try:
         import openpyxl
@@ -76,7 +76,7 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
 
 
 def _sheets(openpyxl: Any, file: IO[bytes], values: bool) -> dict[str, dict[int, Row]]:
-    """Nonempty sheets with their nonempty rows, by number."""
+    """Nonempty sheets with their nonempty rows by row number."""
     file.seek(0)
     book = openpyxl.load_workbook(file, read_only=True, data_only=values, keep_links=False)
     found = {}
@@ -131,7 +131,7 @@ def _padded(row: Row, width: int) -> Row:
 
 
 def _layout(table: Sequence[Row]) -> Layout:
-    """Names and units as in text; rows above the first row without gaps are title lines."""
+    """Names and units, found as in text; rows above the first complete row are title lines."""
     text = [[cell_text(cell).strip() for cell in row] for row in table[:SAMPLE]]
     full = next((k for k, row in enumerate(text) if all(row)), 0)
     for row in text[:full]:

@@ -1,4 +1,4 @@
-"""The roles of the first rows of a table: lines of a data logger, names, units, values."""
+"""The roles of the first rows of a table: lines of a data logger, names, units and values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Layout:
     units : tuple of (str or None)
         Units of the columns; empty if no row has units.
     header : int
-        Number of the row with names; -1 for a comment above all rows.
+        Number of the row with names; -1 if a comment above all rows contains them.
     first : int
         Number of the first row with values.
 
@@ -46,14 +46,14 @@ class Layout:
 
 
 def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
-    """The layout of rows, or None if they do not fit together.
+    """The layout of rows; None if they do not fit together.
 
     Parameters
     ----------
     rows : sequence of sequence of str
         The first rows of a table; at least one.
     comment : sequence of str
-        Cells of the last comment line above them, without its mark.
+        Cells of the last comment line above the rows, without its comment mark.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
 
 
 def _first_even(rows: Sequence[Row]) -> int:
-    """The first row from which on all have the same number of cells."""
+    """The first row that has the same number of cells as all rows after it."""
     start = len(rows) - 1
     while start > 0 and len(rows[start - 1]) == len(rows[-1]):
         start -= 1
@@ -108,7 +108,7 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
 
 
 def _among_units(row: Row, body: Sequence[Row]) -> bool:
-    """Whether the numbers in a row are ones, and fewer than the texts above numeric columns."""
+    """Whether a row has numbers, all of them 1, but has more texts above numeric columns."""
     ones = [cell for cell in row if _is_value(cell)]
     texts = [
         cell
@@ -134,7 +134,7 @@ def _are_units(units: Row, body: Sequence[Row], sure: bool) -> bool:
 
 
 def numeric_columns(rows: Sequence[Row], width: int) -> tuple[bool, ...]:
-    """For each column, whether it has a number in these rows and otherwise only missing values.
+    """For each column, whether it holds a number in these rows, and otherwise only missing values.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Open files of columns: text, compressed or not, NumPy archives, Parquet, Excel."""
+"""Open files with columns: text (compressed or not), NumPy archives, Parquet, Excel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
     path : str or Path
         Path of a file or a pipe; "-" is standard input. Devices, which may never end, are refused.
     decimal : "." or ",", optional
-        Decimal mark of a text file, if the file itself does not show it.
+        Decimal mark of a text file, if the file itself does not make it clear.
 
     Returns
     -------
@@ -40,9 +40,10 @@ def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
     Raises
     ------
     OSError
-        If there is no such file, or if it cannot be read.
+        If the file does not exist or cannot be read.
     ValueError
-        If the file is empty or of another kind, has no header, or has two columns of the same name.
+        If the file is empty, of an unknown kind or without a header, or has two columns of the same
+        name.
     ImportError
         If the library for Parquet or Excel is not installed.
 
@@ -77,7 +78,7 @@ def open_data_file(path: str | Path, decimal: str | None = None) -> DataFile:
 
 
 def _is_pipe(path: Path) -> bool:
-    """Whether it is a pipe, and not a file; refuses everything else."""
+    """Whether a path is a pipe and not a regular file; anything else is refused."""
     source = shown(str(path), LONGEST_PATH)
     try:
         mode = os.stat(path).st_mode

@@ -32,7 +32,7 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
     ImportError
         If pyarrow is not installed.
     ValueError
-        If it is damaged, has no columns, or unpacks to far more than its size.
+        If the file is damaged, has no columns, or unpacks to far more than its size.
 
     Notes
     -----
@@ -103,7 +103,7 @@ def _column(pa: Any, name: str, values: Any) -> Column | str:
     if kinds.is_string(kind) or kinds.is_large_string(kind):
         return text_column(name, values.to_pylist())
     if kinds.is_date(kind) or kinds.is_timestamp(kind):
-        finer = kinds.is_timestamp(kind) and kind.unit == "ns"  # cut to microseconds
+        finer = kinds.is_timestamp(kind) and kind.unit == "ns"  # truncated to microseconds
         dates = values.cast(pa.timestamp("us"), safe=not finer)
         return Column(name, "date", dates.to_numpy().astype("datetime64[us]"))
     return shown(str(kind))

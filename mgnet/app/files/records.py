@@ -28,7 +28,7 @@ class Record(NamedTuple):
     line : int
         Number of the line where it begins.
     text : str
-        Original text, without the end of its last line.
+        Original text, without the newline at its end.
     cells : list of str, or None for a comment
         Cells of the row.
 
@@ -63,12 +63,13 @@ def records(
     line : int
         Number of the first line.
     is_comment : callable, optional
-        Whether a line with this number that begins with "#" is a comment; False by default.
+        Whether a line that begins with "#" is a comment, given its text and number; False by
+        default.
 
     Raises
     ------
     ValueError
-        If a quote is not closed, or a cell continues after it.
+        If a quote is not closed, or a cell continues after its closing quote.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
 
 
 def split_cells(text: str, separator: str, more: Iterable[str] = ()) -> list[str]:
-    r"""The cells of a line, and of further lines if a quote is open at its end.
+    r"""The cells of a line, and of the lines after it while a quote is still open.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def split_cells(text: str, separator: str, more: Iterable[str] = ()) -> list[str
     Raises
     ------
     csv.Error
-        If a quote is not closed, or a cell continues after it.
+        If a quote is not closed, or a cell continues after its closing quote.
 
     Examples
     --------
@@ -160,7 +161,7 @@ def csv_line(cells: Sequence[str], separator: str) -> str:
 
 
 def more_cells(more: Mapping[str, np.ndarray], comma: bool = False) -> Iterator[tuple[str, ...]]:
-    """The cells of additional columns, row by row: numbers, nothing for NaN, or text.
+    """The cells of additional columns, row by row: numbers (nothing for NaN), or text.
 
     Parameters
     ----------

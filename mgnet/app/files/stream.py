@@ -1,4 +1,4 @@
-"""Read bytes from pipes, standard input and compressed files, always with a bound."""
+"""Read bytes from pipes, standard input and compressed files, with a limit on their number."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def unpacked(source: str, file: IO[bytes]) -> bytes:
     Raises
     ------
     ValueError
-        If it is damaged, or unpacks to far more than its size.
+        If the file is damaged, or unpacks to far more than its size.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def _blocks(kind: str, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _xz_blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """Unpack xz with a bound on memory, which Python's own file object lacks."""
+    """Unpack xz with a limit on memory, which Python's own file object does not have."""
     data = file.read(BLOCK)
     while data:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_MEMORY)
@@ -106,7 +106,7 @@ def standard_input() -> bytes:
     Raises
     ------
     ValueError
-        If it is a terminal, or the input exceeds a bound.
+        If standard input is a terminal, or if there is too much input.
     """
     stream = sys.stdin.buffer
     if sys.stdin.isatty():
@@ -127,9 +127,9 @@ def pipe_content(source: str, path: Path) -> bytes:
     Raises
     ------
     OSError
-        If no process writes to it.
+        If no process writes to the pipe.
     ValueError
-        If the input exceeds a bound.
+        If there is too much input.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         end = time.monotonic() + PATIENCE

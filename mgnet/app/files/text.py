@@ -47,7 +47,7 @@ def open_text(source: str, content: bytes, decimal: str | None = None) -> TextFi
     content : bytes
         UTF-8, with or without a byte order mark, or UTF-16 with one.
     decimal : "." or ",", optional
-        Decimal mark; the other mark may then group digits. By default it follows from the file.
+        Decimal mark; the other mark may then group digits. By default it is inferred from the file.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def open_text(source: str, content: bytes, decimal: str | None = None) -> TextFi
     Raises
     ------
     ValueError
-        If it is not text, has no header, or two columns with the same name.
+        If the content is not text, has no header, or has two columns with the same name.
 
     Examples
     --------
@@ -106,8 +106,7 @@ def _lines_of(content: bytes) -> Iterator[str]:
 class TextFile(DataFile):
     r"""A text of rows and columns.
 
-    Lines are decoded on demand, so the memory holds only the file itself and the columns of numbers
-    that were requested individually.
+    Lines are decoded on demand, so memory holds only the file itself and the numeric columns.
 
     Parameters
     ----------
@@ -142,7 +141,7 @@ class TextFile(DataFile):
 
     @cached_property
     def marks(self) -> Marks:
-        """The marks of numbers: those of the user, or those that follow from the cells."""
+        """The decimal and grouping marks: those of the user, or those inferred from the cells."""
         if self.decimal is not None:
             return Marks(self.decimal, grouped=True)
         if not self._may_have_commas():
@@ -175,7 +174,7 @@ class TextFile(DataFile):
         return islice(_lines_of(self.content), self.dialect.first - 1)
 
     def _lines(self) -> Iterator[str]:
-        """Lines from the first row on."""
+        """Lines, beginning with the first row."""
         return islice(_lines_of(self.content), self.dialect.first - 1, None)
 
     def _records(self) -> Iterator[Record]:
@@ -239,7 +238,7 @@ class TextFile(DataFile):
 
     @cached_property
     def _numeric(self) -> tuple[dict[int, np.ndarray], NoNumbers]:
-        """The columns of numbers, all read at once, and the cells that exclude other columns."""
+        """The numeric columns, read together, and the cells that make others non-numeric."""
         places = [place for place, is_numeric in enumerate(self.dialect.numeric) if is_numeric]
         bad = NoNumbers()
         if not places:
@@ -252,7 +251,7 @@ class TextFile(DataFile):
         return {place: column for place, column in columns if place not in bad.places}, bad
 
     def _read_plain(self, columns: list[int]) -> np.ndarray:
-        """Read with NumPy's own reader; ValueError unless it reads every line as mgnet would."""
+        """Read with NumPy's own reader; raise ValueError if mgnet might read a line differently."""
         separator, marks = self.dialect.separator, self.marks
         words = separator == BLANKS
         if self._quoted or marks not in (POINT, Marks(","), Marks(".", grouped=True)):
@@ -291,7 +290,7 @@ class TextFile(DataFile):
         return numbers.reshape(lines, len(columns))
 
     def _read_cells(self, columns: list[int]) -> tuple[np.ndarray, NoNumbers]:
-        """Numbers, NaN if a cell holds something else, and the cells that are not numbers."""
+        """Numbers (NaN where a cell does not hold one), and the cells that are not numbers."""
         numbers, bad, marks = array("d"), NoNumbers(), self.marks
         for line, cells in self._complete_rows():
             for place in columns:

@@ -1,4 +1,4 @@
-"""Files whose cells have types, Parquet and Excel, after reading."""
+"""Files whose cells have types (Parquet and Excel), after they have been read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TypedFile(DataFile):
 
 
 def cell_text(value: object) -> str:
-    """A cell as text: numbers with all their digits, but no others.
+    """A cell as text; a number has exactly the digits that determine it.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def cell_text(value: object) -> str:
 
 
 def text_column(name: str, values: Sequence[object], units: str | None = None) -> Column:
-    """A column of text, None if missing.
+    """A column of text, with None for missing cells.
 
     Examples
     --------

@@ -25,18 +25,18 @@ DOMAIN = (-1.0, 1.0)
 def assembled(
     members: Sequence[tuple[float, Fitted]], intervals: tuple[int, int], degree: int
 ) -> KAN:
-    """The network whose outputs are a weighted sum of those of models.
+    """The network whose outputs are a weighted sum of the outputs of several models.
 
-    The sum of all functions of one input goes through one hidden unit for each output. Its values
-    are so small that the next edge, `a + a^3 / 3`, inverts tanh except for `a^5`, a relative error
-    of 1e-9.
+    The sum of all functions of one input goes through one hidden unit for each output. The values
+    of this unit are so small that the next edge, `a + a^3 / 3`, inverts tanh up to a term of order
+    `a^5`, with a relative error of 1e-9.
 
     Parameters
     ----------
     members : sequence of (weight, Fitted)
         Models and their weights.
     intervals : (int, int)
-        Intervals of the two layers: multiples, by powers of two, of those of the models.
+        Intervals of the two layers: those of each model times powers of two.
     degree : int
         Degree of the splines.
     """
@@ -68,7 +68,7 @@ def assembled(
 
 
 def joined(networks: Sequence[KAN], first_is_zero: bool = False) -> KAN:
-    """Combine networks with one hidden layer side by side: all outputs of one input.
+    """Place networks with one hidden layer side by side; the result has the outputs of all of them.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _fill(network: KAN, layers: Sequence[np.ndarray]) -> None:
 
 
 def _beside(model: Hidden, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The linear model next to a hidden layer, as weights of all features."""
+    """The linear model that is added to a hidden layer, as weights of all features."""
     *_, linear, constants = model.split(u)
     weights = np.zeros((len(model.features.centre), model.count))
     weights[model.features.linear] = linear
@@ -113,14 +113,14 @@ def _beside(model: Hidden, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _edges(
     features: Features, weights: np.ndarray, constants: np.ndarray, intervals: int
 ) -> np.ndarray:
-    """Edge functions of shape (inputs, splines, units) whose sums include the constants."""
+    """Edge functions of shape (inputs, splines, units), with the constants added."""
     edges, shifts = features.splines(weights)
     edges = edges + (shifts + constants) / len(edges)  # the splines sum to one
     return _refined(edges, intervals, features.modes.degree)
 
 
 def _refined(edges: np.ndarray, intervals: int, degree: int) -> np.ndarray:
-    """The same functions with more intervals; splines are on the middle axis."""
+    """The same functions with more intervals; the middle axis is that of the splines."""
     own = edges.shape[1] - degree
     if own == intervals:
         return edges
@@ -129,7 +129,7 @@ def _refined(edges: np.ndarray, intervals: int, degree: int) -> np.ndarray:
 
 
 def _inverse_of_tanh(outputs: int, intervals: int, degree: int, size: float) -> np.ndarray:
-    """Edges after hidden units `tanh(size f)` that recover f, each for its own output."""
+    """Edges that recover f from hidden units `tanh(size f)`, one unit for each output."""
     powers = np.zeros(degree + 1)
     powers[1::2] = 1.0 / (size * np.arange(1, degree + 1, 2))
     edges = np.zeros((outputs, intervals + degree, outputs))

@@ -1,8 +1,8 @@
 """A mixture of linear, additive and hidden-layer models, trained on folds: an ensemble of networks.
 
-Every fold has one model of each kind, trained without its rows. The predictions for these rows
-determine the mixture and its errors. Knots are then refined as long as the data determine the new
-parameters and the loss on the rows left out decreases.
+For every fold, one model of each kind is trained without the rows of the fold. The predictions for
+these rows determine the weights of the mixture and its errors. Knots are then refined as long as
+the data determine the new parameters and the loss on left-out rows decreases.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Ensemble:
     Attributes
     ----------
     fitted : list of list of Fitted
-        For each fold, the linear, the additive and the hidden-layer model.
+        For each fold: the linear, the additive and the hidden-layer model.
     shares : array of shape (3,)
-        Weight of each kind in the sum; for classes, multiplied by a scale.
+        Weight of each kind of model in the sum; for classes, the weights are multiplied by a scale.
     folds : Folds
         Rows that each member leaves out.
     unseen : array of shape (entries, outputs)
         Outputs of members for the rows that they left out.
     losses : tuple of float
-        Mean loss on rows left out, for each level.
+        Mean loss on left-out rows, for each level.
     intervals : (int, int)
         Intervals of the network's layers.
     degree : int
@@ -76,19 +76,19 @@ class Ensemble:
 
     @property
     def levels(self) -> int:
-        """Number of knot levels that were kept."""
+        """Number of levels of knots that were kept."""
         return len(self.losses)
 
     def deviation(self, x: torch.Tensor) -> np.ndarray:
-        """The standard deviation of a new value at each row of x, for squared errors.
+        """The standard deviation of a new measurement at each row of x, for squared errors.
 
-        The noise is the mean squared error on rows left out minus the mean variance among members
-        there; the variance among members at x is added to it.
+        The variance of the noise is the mean squared error on left-out rows minus the mean variance
+        among members there; to this, the variance among members at x is added.
 
         Parameters
         ----------
         x : tensor of shape (rows, inputs)
-            Rows within [-1, 1], or beyond, where members are extended linearly.
+            Rows; outside [-1, 1], the members are extended linearly.
         """
         noise = max(2.0 * self.losses[-1] - self.spread, LEAST_NOISE * 2.0 * self.losses[-1])
         return np.sqrt(noise + self.differences(x))
@@ -100,7 +100,7 @@ class Ensemble:
         return outputs.var(0, ddof=1) if len(members) > 1 else np.zeros(len(x))
 
     def network(self, member: int | None = None) -> KAN:
-        """The mean of all members, or one of them, as a KAN."""
+        """The mean of all members, or a single member, as a KAN."""
         chosen = self.fitted if member is None else [self.fitted[member]]
         pairs = [
             (float(share) / len(chosen), fitted)
@@ -120,8 +120,8 @@ def train(
 ) -> Ensemble:
     """Train all models on all folds, mix them, and refine knots.
 
-    Ctrl-C or a watch ends the training with the current result: the previous level, or some members
-    of the coarsest level, at least the linear model of the first.
+    Ctrl-C or the watch ends the training with the current result: the last complete level, or those
+    members of the coarsest level that are finished (at least the linear model of the first member).
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def train(
     folds : Folds
         Rows that each member leaves out.
     plan : Plan
-        Sizes of the models, and bounds.
+        Sizes of the models, and limits on the work.
     seed : int
         Seed of the networks.
     watch : Watch, optional
@@ -141,7 +141,7 @@ def train(
     Raises
     ------
     KeyboardInterrupt
-        If Ctrl-C occurred before the first member was trained.
+        If Ctrl-C was pressed before the first member was trained.
     """
     watch = Watch() if watch is None else watch
     level = _trained(x, likelihood, folds, plan, seed, plan.sizes, None, watch)
@@ -196,7 +196,7 @@ def _trained(
     former: _Level | None,
     watch: Watch,
 ) -> _Level:
-    """Train all members on one level; if the watch ends it, fewer, or return the previous level."""
+    """Train all members on a level; if interrupted, return fewer members or the previous level."""
     features = _features(x, likelihood.weights, sizes, plan, former)
     matrices = [own.matrix(x) for own in features]
     unseen = np.empty((len(features), len(folds.rows), likelihood.outputs))
@@ -256,7 +256,7 @@ def _features(
     plan: Plan,
     former: _Level | None,
 ) -> tuple[Features, ...]:
-    """Features of linear, additive and hidden-layer models; those of the previous level remain."""
+    """Features of linear, additive and hidden-layer models; unchanged ones are reused."""
     kinds = ((sizes.additive, 1), (sizes.additive, sizes.modes), (sizes.first, sizes.modes // 2))
     made = []
     for kind, (intervals, most) in enumerate(kinds):
@@ -268,7 +268,7 @@ def _features(
 
 
 def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
-    """A model of the previous level on these knots; itself if the knots are the same."""
+    """A model of the previous level on new knots; the same object if the knots are the same."""
     own = former.model
     same = own.features is model.features and own.size == model.size
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
@@ -287,7 +287,7 @@ def _on_rows(
     begin: Fitted | None,
     stops: Callable[[], bool],
 ) -> Fitted:
-    """A model trained on these rows, first on a part of them if there are many."""
+    """A model trained on these rows; if there are many, it is first trained on some of them."""
     hidden = isinstance(model, Hidden)
     steps, few = plan.steps(hidden, begin is not None), EXAMPLES * model.size
     rows = _some(len(B), plan.rows, seed)
@@ -301,7 +301,7 @@ def _on_rows(
 
 
 def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:
-    """The same stopping function, but not in its first `steps` calls."""
+    """The same stopping function, except that its first `steps` calls never stop."""
     asked = iter(range(steps))
     return lambda: next(asked, None) is None and stops()
 
@@ -313,9 +313,9 @@ def _some(rows: int, most: int, seed: int) -> np.ndarray:
 
 
 def _wanted(level: _Level) -> tuple[Sizes, Sizes]:
-    """Sizes twice as large if the data determine the roughest mode, or most parameters.
+    """The next sizes, doubled where the data determine the roughest mode or most parameters.
 
-    The second choice keeps the number of units.
+    The second result is the same, except that the number of units does not change.
     """
     told = np.zeros(4)
     for _, additive, hidden in level.fitted:

@@ -1,4 +1,4 @@
-"""The columns of a table as modes, as many for each as its distinct values allow."""
+"""Features of the inputs of a table: as many modes of each input as its distinct values allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Features:
     Attributes
     ----------
     modes : Modes
-        Modes of one input.
+        Modes of a single input.
     counts : array of int of shape (inputs,)
         Number of columns of each input.
     centre : array of shape (columns,)
@@ -43,7 +43,7 @@ class Features:
 
     @property
     def inputs(self) -> np.ndarray:
-        """The input of each column."""
+        """The input to which each column belongs."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @property
@@ -53,13 +53,13 @@ class Features:
 
     @property
     def bent(self) -> np.ndarray:
-        """Numbers of the columns with the roughest mode of an input that has all modes."""
+        """For each input that has all modes, the number of the column with the roughest one."""
         whole = self.counts == len(self.modes.roughness)
         return (np.cumsum(self.counts) - 1)[whole]
 
     @property
     def linear(self) -> np.ndarray:
-        """Numbers of the columns that are the input itself, centered."""
+        """Numbers of the columns that contain an input itself, centered."""
         return np.concatenate([[0], np.cumsum(self.counts)[:-1]])
 
     def matrix(self, x: np.ndarray) -> np.ndarray:
@@ -88,9 +88,9 @@ class Features:
 
 
 def finer(coarse: Features, fine: Features, x: np.ndarray) -> list[np.ndarray]:
-    """For each input the matrix that maps weights of coarse features to those of fine ones.
+    """For each input, the matrix that maps weights of coarse features to weights of fine features.
 
-    Functions are preserved; those of an input with few distinct values only at these values.
+    The functions do not change; those of an input with few distinct values agree only there.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def finer(coarse: Features, fine: Features, x: np.ndarray) -> list[np.ndarray]:
 def features_of(
     x: np.ndarray, modes: Modes, weights: np.ndarray | None = None, most: int | None = None
 ) -> Features:
-    """The features of training rows.
+    """Compute the features of training rows.
 
     An input with d distinct values has at most d - 1 columns.
 
@@ -127,9 +127,9 @@ def features_of(
     x : array of shape (rows, inputs)
         Training rows within [-1, 1].
     modes : Modes
-        Modes of one input.
+        Modes of a single input.
     weights : array of shape (rows,), optional
-        Weights for the means.
+        Weights of the rows in the means.
     most : int, optional
         Largest number of columns of each input.
     """
@@ -142,7 +142,7 @@ def features_of(
 
 
 def different_values(x: np.ndarray) -> np.ndarray:
-    """Number of distinct values in each column; for very long columns, in their first rows.
+    """Number of distinct values in each column; only the first rows of very long columns count.
 
     Examples
     --------

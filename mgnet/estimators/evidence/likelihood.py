@@ -1,4 +1,4 @@
-"""Likelihoods of the rows of a table for given outputs of a network: normal errors, or classes."""
+"""Likelihoods of the targets, given the outputs of a network: normal errors, or classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LEAST_VARIANCE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """Second derivatives of a loss in the outputs of each row: diag(own) - cross cross^T.
+    """The Hessian of a loss in the outputs, for each row: diag(own) - cross cross^T.
 
     Attributes
     ----------
     own, cross : array of shape (rows, outputs)
-        Diagonal and vector of the formula.
+        The diagonal `own` and the vector `cross` of each row.
 
     Examples
     --------
@@ -33,11 +33,11 @@ class Curvature:
     cross: np.ndarray
 
     def times(self, f: np.ndarray) -> np.ndarray:
-        """Product with an array of shape (rows, outputs)."""
+        """The product with an array of shape (rows, outputs), row by row."""
         return self.own * f - self.cross * (self.cross * f).sum(1, keepdims=True)
 
     def along(self, slopes: np.ndarray) -> np.ndarray:
-        """For each row the second derivative along one direction, or along its own direction.
+        """For each row, the second derivative along a common direction or along its own direction.
 
         Parameters
         ----------
@@ -57,7 +57,7 @@ class Normal:
     targets : array of shape (rows,)
         Standardized targets.
     weights : array of shape (rows,)
-        Weights of the squares; their sum is the number of rows that they count for.
+        Weights of the squares; their sum is the effective number of rows.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Normal:
 
     @property
     def rows(self) -> float:
-        """Number of rows that the weights count for."""
+        """Effective number of rows: the sum of the weights."""
         return float(self.weights.sum())
 
     def start(self) -> np.ndarray:
@@ -87,14 +87,14 @@ class Normal:
         return 0.5 * float(self.weights @ (self.targets - f[:, 0]) ** 2)
 
     def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows K and residuals s: K^T K is the Gauss-Newton matrix, and -K^T s the gradient.
+        """Matrix K and residuals s: K^T K is the Gauss-Newton matrix, and -K^T s the gradient.
 
         Parameters
         ----------
         f : array of shape (rows, outputs)
             Outputs of the network.
         J : array of shape (outputs, rows, parameters)
-            Derivatives of f, which are overwritten.
+            Derivatives of f; the array is overwritten.
         """
         roots = np.sqrt(self.weights)
         K = J[0]
@@ -112,7 +112,7 @@ class Normal:
         return Curvature(own, np.zeros_like(own))
 
     def variance(self, f: np.ndarray, used: float) -> float:
-        """Variance of the errors if parameters have used this number of rows."""
+        """Variance of the errors if the parameters use up this many degrees of freedom."""
         free = max(self.rows - used, LEAST_SHARE * self.rows)
         return max(2.0 * self.loss(f) / free, LEAST_VARIANCE)
 
@@ -142,7 +142,7 @@ class Classes:
 
     @property
     def rows(self) -> float:
-        """Number of rows that the weights count for."""
+        """Effective number of rows: the sum of the weights."""
         return float(self.weights.sum())
 
     @property
@@ -166,7 +166,7 @@ class Classes:
         return -float(self.weights @ log_softmax(f)[np.arange(len(f)), self.labels])
 
     def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and residuals as for `Normal`, from the generalized Gauss-Newton matrix."""
+        """Matrix K and residuals s as for `Normal`, from the generalized Gauss-Newton matrix."""
         p = np.exp(log_softmax(f))
         roots = np.sqrt(self.weights)
         if self.count == 2:
@@ -200,7 +200,7 @@ class Classes:
         return Curvature(weights * p, np.sqrt(weights) * p)
 
     def variance(self, f: np.ndarray, used: float) -> float:
-        """Always 1: classes have no other variance."""
+        """Always 1, since the likelihood of classes has no variance to estimate."""
         return 1.0
 
 
@@ -208,7 +208,7 @@ Likelihood: TypeAlias = Normal | Classes
 
 
 def log_softmax(f: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, of shape (rows, classes), from outputs as in `Classes`.
+    """Logarithms of the probabilities, of shape (rows, classes), from the outputs as in `Classes`.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The mode of a posterior by Gauss-Newton steps, while the prior and the noise adapt to the data.
 
-A few damped steps alternate with one update of all weights of the prior, from the covariance of
-Laplace's approximation, until both converge. Sources: Foresee and Hagan, "Gauss-Newton
+A few damped steps alternate with an update of all weights of the prior, which uses the covariance
+of Laplace's approximation, until both converge. Sources: Foresee and Hagan, "Gauss-Newton
 approximation to Bayesian learning" (1997); MacKay, "Bayesian interpolation" (1992).
 """
 
@@ -64,7 +64,7 @@ def maximize(
     stop: Callable[[], bool] = lambda: False,
     blocks: bool = False,
 ) -> Fitted:
-    """Fit the parameters, the weights of the prior and the noise, each from the others.
+    """Fit the parameters, the weights of the prior and the noise in turn, until all agree.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def maximize(
     begin : Fitted, optional
         Initial parameters, prior and noise.
     stop : callable
-        Whether to end before the next step.
+        Function that returns whether to end before the next step.
     blocks : bool
-        Whether to avoid matrices of all parameters, for thousands of them.
+        Whether to avoid matrices over all parameters, of which there may be thousands.
     """
     if begin is None:
         u, prior = model.start(likelihood.start()), model.prior()
@@ -124,7 +124,7 @@ def _step(
     loss: float,
     damping: float,
 ) -> tuple[np.ndarray, float, float] | None:
-    """A step that does not raise the objective: new parameters, gain and next damping; or None."""
+    """A step that does not raise the objective (new parameters, gain, next damping), or None."""
     u, variance, precisions = system.u, system.variance, system.precisions
     value = loss / variance + 0.5 * float(precisions @ (u * u))
     for _ in range(TRIES):

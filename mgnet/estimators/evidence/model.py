@@ -1,6 +1,6 @@
 """Outputs of a small network as functions of its parameters, with derivatives.
 
-`Additive` is a sum of functions of one input each; with one column for each input it is a linear
+`Additive` is a sum of functions of one input each; with one feature for each input, it is a linear
 model. `Hidden` is a network with one hidden layer plus a linear model.
 """
 
@@ -25,9 +25,10 @@ STEEP, SHIFT, OUTPUT = 1.0, 0.5, 0.3  # sizes of initial slopes and shifts of un
 
 @dataclass(frozen=True, eq=False)
 class Additive:
-    """A sum of constants and a function of each input: weights of all features.
+    """For each output, a constant plus the sum of a function of each input.
 
-    Parameters are the weights, of shape (columns, outputs), then the constants.
+    The parameters are the weights of all features, of shape (columns, outputs), followed by the
+    constants.
 
     Attributes
     ----------
@@ -56,11 +57,11 @@ class Additive:
         return (len(self.features.centre) + 1) * self.count
 
     def start(self, constants: np.ndarray) -> np.ndarray:
-        """Parameters with which each output is one of these constants."""
+        """Parameters for which each output is one of these constants."""
         return np.concatenate([np.zeros(self.size - self.count), constants])
 
     def prior(self) -> Prior:
-        """Slopes at typical distances share a weight; bends have one per input and a common one."""
+        """All slopes share one weight; curvatures have a weight for each input and a common one."""
         own, outputs = self.features, np.arange(self.count)
         places = (np.arange(len(own.centre))[:, None] * self.count + outputs).reshape(-1)
         rough, inputs = np.repeat(own.roughness, self.count), np.repeat(own.inputs, self.count)
@@ -76,7 +77,7 @@ class Additive:
         return prior_of(self.size, parts)
 
     def onto(self, fine: Additive, u: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The parameters with which a model on finer knots is the same function."""
+        """The parameters for which the model on finer knots is the same function."""
         weights = u[: -self.count].reshape(-1, self.count)
         moved = _moved(self.features, fine.features, weights, x)
         return np.concatenate([moved.reshape(-1), u[-self.count :]])
@@ -122,7 +123,7 @@ class Hidden:
 
     @cached_property
     def _ends(self) -> tuple[int, int, int, int]:
-        """Ends of first weights, shifts, second weights and linear model in the parameters."""
+        """Where first weights, shifts, second weights and linear model end in the parameters."""
         first = self.units * len(self.features.centre)
         second = first + self.units + self.units * len(self.modes.roughness) * self.count
         return first, first + self.units, second, second + len(self.features.counts) * self.count
@@ -133,7 +134,7 @@ class Hidden:
         return self._ends[3] + self.count
 
     def split(self, u: np.ndarray) -> tuple[np.ndarray, ...]:
-        """First weights, shifts, second weights, linear model and constants, in their shapes."""
+        """First weights, shifts, second weights, linear model and constants, as shaped arrays."""
         first, shifts, second, linear = self._ends
         return (
             u[:first].reshape(self.units, -1),
@@ -144,7 +145,7 @@ class Hidden:
         )
 
     def start(self, constants: np.ndarray) -> np.ndarray:
-        """Random linear edges, with as many steep ones as in a perceptron."""
+        """Random linear edges, with slopes as large as those of a perceptron."""
         generator, u = np.random.default_rng(self.seed), np.zeros(self.size)
         first, shifts, second, _, free = self.split(u)
         own = self.features
@@ -158,7 +159,7 @@ class Hidden:
         return u
 
     def prior(self) -> Prior:
-        """Slopes of the first layer have a weight per input; the others have one for each kind."""
+        """First-layer slopes have a weight for each input; each other kind of parameter has one."""
         own, numbers = self.features, np.arange(self.size)
         first, shifts, second, linear, free = self.split(numbers)
         inputs, rough = own.inputs, own.roughness
@@ -184,7 +185,7 @@ class Hidden:
         return prior_of(self.size, parts)
 
     def onto(self, fine: Hidden, u: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The parameters with which a larger model is the same function."""
+        """The parameters for which a larger model is the same function."""
         first, shifts, second, linear, constants = self.split(u)
         if fine.features is not self.features:
             first = _moved(self.features, fine.features, first.T, x).T
@@ -233,7 +234,7 @@ Model: TypeAlias = Additive | Hidden
 
 
 def _moved(coarse: Features, fine: Features, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Weights of coarse features, (columns, outputs), converted to those of fine ones."""
+    """Convert weights of coarse features, (columns, outputs), to weights of fine features."""
     ends = np.cumsum(coarse.counts)[:-1]
     parts = zip(finer(coarse, fine, x), np.split(weights, ends), strict=True)
     return np.concatenate([matrix @ part for matrix, part in parts])

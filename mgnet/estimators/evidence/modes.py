@@ -24,14 +24,15 @@ DOMAIN = (-1.0, 1.0)
 class Modes:
     """Functions on [-1, 1] that span the splines of mean zero, from smooth to rough.
 
-    Their mean products of slopes are the identity, and those of second derivatives diagonal.
+    The mean products of their slopes form the identity matrix, and those of their second
+    derivatives a diagonal matrix.
 
     Attributes
     ----------
     intervals, degree : int
         Number of intervals and degree of the splines.
     coefficients : array of shape (splines, modes)
-        Coefficients of each mode in the splines. The first mode is x itself.
+        Spline coefficients of each mode. The first mode is x itself.
     roughness : array of shape (modes,)
         Mean squared second derivative of each mode, whose mean squared slope is 1.
 
@@ -51,7 +52,7 @@ class Modes:
 
     @cached_property
     def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
-        """Polynomials of the position in an interval, and slopes: (intervals, powers, modes)."""
+        """Polynomials of the position in each interval, and slopes: (intervals, powers, modes)."""
         number = np.arange(self.intervals)[:, None] + np.arange(self.degree + 1)
         pieces = []
         for order in (0, 1):
@@ -73,7 +74,7 @@ class Modes:
         return values, slopes
 
     def _places(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The interval of each x, and powers of the position within it, (..., powers)."""
+        """The interval of each x, and the powers of its position in it, of shape (..., powers)."""
         places = (x + 1.0) * (0.5 * self.intervals)
         interval = np.clip(places.astype(int), 0, self.intervals - 1)
         powers = np.ones((*x.shape, self.degree + 1))
@@ -90,7 +91,7 @@ def spline_modes(intervals: int, degree: int) -> Modes:
     intervals : int
         Number of intervals.
     degree : int
-        Degree, 1 to 5. With 1, jumps of the slope replace the second derivative.
+        Degree, 1 to 5. With degree 1, jumps of the slope replace the second derivative.
 
     Examples
     --------
@@ -118,7 +119,7 @@ def spline_modes(intervals: int, degree: int) -> Modes:
 
 @cache
 def refined_modes(coarse: Modes, fine: Modes) -> np.ndarray:
-    """The matrix that maps weights of coarse modes to those of modes on twice as many intervals.
+    """The matrix that maps weights of coarse modes to weights of modes on twice as many intervals.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sizes of the models of an ensemble, and their work, which is counted and not timed."""
+"""Sizes of the models of an ensemble, and their work, which is counted rather than timed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Sizes(NamedTuple):
     Attributes
     ----------
     additive, first, second : int
-        Intervals of additive models, and of both layers of the others.
+        Intervals of additive models, and of the first and second layers of hidden-layer models.
     units : int
         Units of the hidden layer.
     modes : int
-        Largest number for each input of an additive model; a hidden-layer model has half of that.
+        Largest number of modes for each input of an additive model; a hidden-layer model has half
+        as many.
     """
 
     additive: int
@@ -45,7 +46,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the models, and bounds.
+    """Sizes of the models, and limits on the work.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class Plan:
     most_steps : int
         Limit on the steps of any model on any level.
     blocks : bool
-        Whether steps avoid a matrix of all parameters, for many classes.
+        Whether steps avoid a matrix over all parameters, as is necessary for many classes.
     """
 
     folds: int
@@ -77,12 +78,12 @@ class Plan:
     blocks: bool = False
 
     def steps(self, hidden: bool, begun: bool) -> int:
-        """Limit on the steps of a model; fewer if it begins at parameters of another one."""
+        """Limit on the steps of a model; it is lower if an earlier model gives its parameters."""
         steps = (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
         return min(steps, self.most_steps)
 
     def allows(self, sizes: Sizes, inputs: np.ndarray, rows: int, outputs: int) -> bool:
-        """Whether the work of finer models is within the limit for these distinct values."""
+        """Whether models of these sizes are within the limits, given numbers of distinct values."""
         if max(sizes[:3]) > MOST_INTERVALS or sizes.units > MOST_UNITS:
             return False
         return _work(self, sizes, 0, inputs, rows, outputs) <= self.work
@@ -107,7 +108,7 @@ class Plan:
 def _counts(
     plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
 ) -> tuple[float, float, float]:
-    """Columns of a hidden-layer model and of an additive one; parameters of the first."""
+    """Columns of a hidden-layer model and of an additive model; parameters of the former."""
     largest = int(inputs.max(initial=0))  # larger limits change nothing and may not fit an int64
     few, wide = (
         np.minimum(inputs - 1, min(most, intervals + plan.degree - 1, largest)).sum()
@@ -120,7 +121,7 @@ def _counts(
 def _work(
     plan: Plan, sizes: Sizes, first: int, inputs: np.ndarray, rows: int, outputs: int
 ) -> float:
-    """Approximate multiplications on a level, with this number of first steps on few rows."""
+    """Approximate number of multiplications on a level, after `first` steps on few rows."""
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
     few, wide, hidden = _counts(plan, sizes, inputs, outputs)
 
@@ -155,7 +156,7 @@ def plan_of(
     levels: int | None = None,
     most_steps: int = STEPS_LINEAR,
 ) -> Plan:
-    """Choose sizes for a table, so that the work stays within bounds.
+    """Choose sizes for a table so that the work stays within limits.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""Gaussian priors whose precisions are sums of known parts, with weights from the data.
+"""Gaussian priors whose precisions are sums of known parts, with weights that follow from data.
 
-Source: Wood and Fasiolo, "A generalized Fellner-Schall method for smoothing parameter
-optimization", Biometrics 73 (2017), whose update of the weights this is; for one part it is
-MacKay's (1992).
+The update of the weights is that of Wood and Fasiolo, "A generalized Fellner-Schall method for
+smoothing parameter optimization", Biometrics 73 (2017); for a single part, it is MacKay's (1992).
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ FIXED = 1e-8  # precision added to all parameters, so that the prior is proper
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the precisions (inverse variances).
+    """One part of the precisions (inverse variances).
 
     Parameters
     ----------
     places : array of int
         Numbers of the parameters in this part.
     sizes : array or float
-        Precision of each of them at weight 1.
+        Precision of each of these parameters if the weight is 1.
     weight : float
         Initial weight.
     name : str
-        Name by which models on other knots find the part.
+        Name by which a model on other knots identifies the part.
     """
 
     places: np.ndarray
@@ -71,14 +70,14 @@ class Prior:
         return self.weights @ self.parts + FIXED
 
     def updated(self, u: np.ndarray, variances: np.ndarray) -> Prior:
-        """The prior with the weights of the next Fellner-Schall step.
+        """The prior with the weights after one Fellner-Schall step.
 
         Parameters
         ----------
         u : array of shape (parameters,)
             Mode of the posterior.
         variances : array of shape (parameters,)
-            Diagonal of its covariance.
+            Diagonal of the covariance of the posterior.
         """
         freed = self.parts @ np.maximum(1.0 / self.precisions - variances, 0.0)
         used = self.parts @ (u * u)
@@ -86,13 +85,13 @@ class Prior:
         return replace(self, weights=np.clip(weights, LEAST, MOST))
 
     def carried(self, former: Prior) -> Prior:
-        """The prior with the weights from coarser knots, which may lack parts."""
+        """The prior with the weights of the prior on coarser knots, which may lack some parts."""
         known = dict(zip(former.names, former.weights, strict=True))
         weights = [known.get(n, w) for n, w in zip(self.names, self.weights, strict=True)]
         return replace(self, weights=np.array(weights))
 
     def change(self, former: Prior) -> float:
-        """The largest relative change of a weight that is not at its limits, as a logarithm."""
+        """The largest change of the logarithm of a weight that is not near its limits."""
         open_ = (self.weights < 0.01 * MOST) & (self.weights > 100.0 * LEAST)
         return float(np.abs(np.log(self.weights / former.weights))[open_].max(initial=0.0))
 
@@ -103,7 +102,7 @@ def prior_of(parameters: int, parts: Sequence[Part]) -> Prior:
     Parameters
     ----------
     parameters : int
-        Number of parameters; those in no part are free.
+        Number of parameters; those that are in no part are unconstrained.
     parts : sequence of Part
         Parts of the precisions.
     """

@@ -1,4 +1,4 @@
-"""Folds of rows, and the mixture of models that best predicts the rows that each left out.
+"""Folds of rows, and the mixture of models that best predicts rows not used to train them.
 
 Sources: Wolpert, "Stacked generalization" (1992); Breiman, "Stacked regressions" (1996).
 """
@@ -22,16 +22,16 @@ MOST_SCALE = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """The rows that each member leaves out, with all of their weight or a part for every fold.
+    """The rows that each member leaves out, with their whole weight or an equal part for each fold.
 
     Attributes
     ----------
     count : int
         Number of folds.
     rows, members : array of int of shape (entries,)
-        Row that is left out, and member that leaves it out, for each entry.
+        For each entry, the row that is left out and the member that leaves it out.
     weights : array of shape (entries,)
-        Weight that is left out.
+        Weight that is left out, for each entry.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class Folds:
         return rows, left[rows]
 
     def only(self, members: int) -> Folds:
-        """The entries of the first members."""
+        """The folds of only the first members."""
         own = self.members < members
         return Folds(members, self.rows[own], self.members[own], self.weights[own])
 
@@ -66,10 +66,10 @@ def folds_of(
     seed: int,
     times: np.ndarray | None = None,
 ) -> Folds:
-    """Draw folds at random, all of about the same size in each stratum.
+    """Draw folds at random, with about the same number of rows of each stratum in all folds.
 
-    A row that counts for as many rows of a table as there are folds, or more, is in each fold with
-    a part of its weight; so is a row that is more than half of the table.
+    A row that counts for as many rows of a table as there are folds, or more, is in every fold with
+    an equal part of its weight; so is a row with more than half of the total weight.
 
     Parameters
     ----------
@@ -99,18 +99,19 @@ def folds_of(
 
 
 def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
-    """Weights with which a sum of models fits best: not negative, with sum 1.
+    """The weights with which a sum of models fits best; none is negative, and their sum is 1.
 
-    A few pseudo-rows in favor of equal weights keep small tables from choosing by chance. For
-    classes, all weights are multiplied by a scale, since priors make members too cautious if
-    classes are far apart (Guo et al., "On calibration of modern neural networks", 2017).
+    A few pseudo-rows in favor of equal weights keep chance from determining the weights of small
+    tables. For classes, all weights are multiplied by a scale, since priors make members too
+    cautious if classes are far apart (Guo et al., "On calibration of modern neural networks",
+    2017).
 
     Parameters
     ----------
     likelihood : Likelihood
         Likelihood of rows that were left out.
     outputs : array of shape (models, rows, outputs)
-        Outputs of each model that was trained without the row.
+        Outputs of the models for each row; each model was trained without that row.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Equations of a Gauss-Newton step with a matrix of all parameters, of all rows, or by blocks.
+"""Equations of a Gauss-Newton step, solved with a matrix over parameters or rows, or by blocks.
 
-Each is `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s from `Normal.equations`,
-the variance v of the errors and the precisions P of the prior, a diagonal matrix.
+The equations are `(K^T K / v + P) d = K^T s / v - P u`, with rows K and residuals s from
+`Normal.equations`, the variance v of the errors and the precisions P of the prior, a diagonal
+matrix.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ AVERAGE = 10  # typical number of iterations
 
 
 class _Primal:
-    """A Cholesky factorization of a matrix of the parameters.
+    """A Cholesky factorization of a matrix over the parameters.
 
     Parameters
     ----------
@@ -52,12 +53,12 @@ class _Primal:
 
 
 class _Dual:
-    """A matrix of the rows, for more parameters than rows (Woodbury).
+    """A matrix over the rows, for more parameters than rows (Woodbury formula).
 
     Parameters
     ----------
     K : array of shape (rows, parameters)
-        Rows of the equations.
+        The matrix K of the equations.
     """
 
     def __init__(self, K: np.ndarray):
@@ -88,10 +89,10 @@ class _Dual:
 
 
 class _Blocks:
-    """Conjugate gradients, preconditioned by a block for each hidden unit and each output.
+    """Conjugate gradients, preconditioned with a block for each hidden unit and each output.
 
-    Products with the matrix go through the model. Variances are those of the blocks alone, which
-    are lower bounds of the true ones.
+    Products with the matrix are computed from the derivatives of the model, without the matrix.
+    Variances are those of the blocks alone, which are lower bounds of the true ones.
 
     Parameters
     ----------
@@ -211,7 +212,7 @@ def system_of(
     u : array of shape (parameters,)
         Parameters at the start of the step.
     blocks : bool
-        Whether to avoid matrices of all parameters.
+        Whether to avoid matrices over all parameters.
     """
     if blocks:
         f, own = tangent(model, B, u)

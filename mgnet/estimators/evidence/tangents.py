@@ -14,16 +14,16 @@ __all__ = ["Block", "Tangent", "tangent"]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Parameters that affect the outputs through one number for each row.
+    """A group of parameters that affects the outputs through one number for each row.
 
     Attributes
     ----------
     places : array of int of shape (size,)
         Numbers of the parameters.
     columns : array of shape (rows, size)
-        Derivatives of the number with respect to them.
+        Derivatives of this number with respect to the parameters.
     slopes : array of shape (rows, outputs) or (outputs,)
-        Derivatives of the outputs with respect to the number.
+        Derivatives of the outputs with respect to this number.
     """
 
     places: np.ndarray

@@ -10,12 +10,12 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Reports the progress of a training run, and ends it when its time is over.
+    """Reports the progress of a training run, and ends the run when its time is up.
 
     Parameters
     ----------
     seconds : float
-        Time limit, from now on.
+        Time limit, counted from the creation of the watch.
     tell : callable, optional
         Function of `(seconds, level, member, members)`, called before each member is trained.
 
@@ -24,7 +24,7 @@ class Watch:
     ended : bool
         Whether the training had to end before it was finished.
     interrupted : bool
-        Whether Ctrl-C ended it.
+        Whether Ctrl-C ended the training.
     part : (int, int)
         Arguments of the last `begin_part`.
 
@@ -48,12 +48,12 @@ class Watch:
         self._until = seconds
 
     def begin_part(self, number: int, parts: int) -> None:
-        """Give the next of several training runs an equal part of the remaining time.
+        """Give the next training run an equal share of the remaining time.
 
         Parameters
         ----------
         number : int
-            Number of the training, counted from 0.
+            Number of the training run, counted from 0.
         parts : int
             Number of training runs.
         """
@@ -67,12 +67,12 @@ class Watch:
         return time.perf_counter() - self.began
 
     def begins(self, level: int, member: int, members: int) -> bool:
-        """Note that a member is about to be trained; returns whether there is no time for it."""
+        """Note that a member is about to be trained; return whether there is no time for it."""
         if not self.stops() and self.tell is not None:
             self.tell(self.seconds, level, member, members)
         return self.ended
 
     def stops(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time is up."""
         self.ended = self.ended or self.seconds > self._until
         return self.ended
