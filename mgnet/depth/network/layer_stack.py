@@ -224,7 +224,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
 
 
 def share(stacked: torch.nn.Module, weights: str | DepthSpline, layers: int) -> None:
-    """Keep only the parameters of the first layers: one, or as many as there are control points.
+    """Keep the parameters of layer 0 only, or of as many layers as there are control points.
 
     Examples
     --------
@@ -342,7 +342,7 @@ class LayerSlots:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Allow `put` inside; restore the module's own tensors afterwards."""
+        """Provide a context in which `put` is allowed; it restores the module's own tensors."""
         with lending():
             kept = self.tensors()
             try:
@@ -369,7 +369,7 @@ class LayerSlots:
 
 
 def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """Return the tensors of each of `count` layers by one `unbind`, whose gradient is one stack.
+    """Return each layer's tensors, `count` layers in all; their gradients need only one `stack`.
 
     Examples
     --------

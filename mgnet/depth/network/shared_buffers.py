@@ -98,7 +98,7 @@ def _first_other(value: torch.Tensor) -> int | None:
 def convert_state(
     state: Any, prefix: str, block: torch.nn.Module, shared: Sequence[str], layers: int
 ) -> None:
-    """Convert a state in place so that shared buffers have one row and others one per layer.
+    """Convert a state in place: one row for shared buffers, one row per layer for the others.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ would leave it out; use a Linear inside a module of your own instead of deriving
 
 
 def check_own_tensors(owner: str, module: Any, rows: int, known: Iterable[str]) -> None:
-    """Raise an error if a module itself has tensors with a row per layer of unknown meaning.
+    """Raise an error if a module has tensors of its own that may have one row per layer.
 
     Parameters
     ----------

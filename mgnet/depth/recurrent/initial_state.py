@@ -1,4 +1,4 @@
-"""The user's first state of a recurrence, and the last state in the same form."""
+"""The initial state of a recurrence as the user gives it, and the last state in the same form."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def recurrence_of(
     widths : tuple of int
         Widths of the parts of a state.
     kept : KeptCell, optional
-        The dependencies of the cell besides its weights.
+        What the cell depends on besides its weights.
 
     Examples
     --------

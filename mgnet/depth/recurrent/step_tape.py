@@ -44,7 +44,7 @@ class Steps(Protocol):
     """
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """Compute the states after the steps, each of which may represent several."""
+        """Compute the states after the steps, each of which may represent several fine steps."""
         ...
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> StepTape:
