@@ -38,7 +38,7 @@ def is_gone() -> bool:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let a rank continue without a launcher inside; its caller checks `is_gone` and saves."""
+    """Provide a context without end if the launcher ends; the caller checks `is_gone` and saves."""
     _finishing.append("")
     try:
         yield

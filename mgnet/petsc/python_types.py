@@ -65,7 +65,7 @@ def separate_smoothers(snes: PETSc.SNES) -> None:
 
 
 class Sweeps:
-    """mgnet's smoother as a python-type SNES or PC: the smoother of the level, or set by an option.
+    """mgnet's smoother as a python-type SNES or PC: that of the level, or one set by an option.
 
     A SNES does `-snes_max_it` sweeps; a PC does `-mgnet_sweeps` sweeps from zero, 1 by default. The
     options have the prefix of the solver: `-mg_levels_mgnet_smoother "Jacobi(0.8)"` for all levels,

@@ -169,7 +169,7 @@ class ODENet(torch.nn.Module):
         self.seed = 0
 
     def _where(self) -> torch.device | str:
-        """Where to make per-layer numbers: on the GPU of the net, as the host waits for copies."""
+        """Where to make per-layer numbers: on the net's GPU, which avoids waiting for copies."""
         given = next((p.device for p in self.block.parameters() if p.is_floating_point()), None)
         return given if given is not None and given.type == "cuda" else "cpu"
 

@@ -19,7 +19,7 @@ __all__ = ["CellCall", "KeptCell", "alone"]
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Provide a context for replacing tensors: in one thread at a time, and without a cache.
+    """Provide a context in which only this thread replaces tensors of cells, without caching.
 
     Otherwise `parametrize.cached` would store values that were computed from replacements or
     without a graph.

@@ -258,7 +258,7 @@ class _Cycles:
         return bool(self.changes) and self.changes[-1] <= self.rounding
 
     def _made(self, size: float) -> PassReport:
-        """A report whose estimate is at least the residual: changes may be small in divergence."""
+        """A report whose estimate is at least the residual: diverging cycles may change little."""
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
 

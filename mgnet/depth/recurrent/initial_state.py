@@ -1,4 +1,4 @@
-"""The initial state of a recurrence as the user gives it, and the last state in the same form."""
+"""A recurrence's initial state as given by the user, and its last state in the same form."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
 
 
 def widened(weight: Tensor | None, given: Any) -> Any:
-    """Convert to the precision of the weights, which autocast may reduce in a preceding layer.
+    """Convert an input that autocast has reduced in precision to the precision of the weights.
 
     Examples
     --------

@@ -125,7 +125,7 @@ class TimeSequence:
         return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
 
     def dropout(self, x: Tensor, p: float) -> Tensor:
-        """Apply dropout to x (T, batch, features) like PyTorch: only packed rows have a mask."""
+        """Apply dropout to x (T, batch, features) like PyTorch: only to packed rows, if any."""
         if self.packed is None:
             return F.dropout(x, p)
         rows = x.flatten(0, 1)[_places(self.packed, x.shape[1])]
@@ -167,7 +167,7 @@ def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
-    """What identifies a kind of call: sizes up to a factor of two, types, and which gradients.
+    """A key for similar calls: sizes up to a factor of two, types, and which gradients it needs.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ class Steps(Protocol):
 
     Examples
     --------
-    `GRUSteps`, `LSTMSteps` and `CellSteps` are.
+    `GRUSteps`, `LSTMSteps` and `CellSteps` implement this protocol.
     """
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:

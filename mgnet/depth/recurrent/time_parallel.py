@@ -57,10 +57,9 @@ class TimeParallel(nn.Module):
 
     It is called like `torch.nn.GRU` or `torch.nn.LSTM`, with the same results up to a tolerance.
     Weights are shared over time, so steps computed together are one call of the cell, with time in
-    the batch. For autograd, the whole network is one function, whose backward pass solves the
-    adjoint recurrence by the same cycles. If cycles do not reach the tolerance, the steps are
-    computed one after another, and a warning is issued once. Chaotic recurrences, for which cycles
-    would fail, are refused in the first call.
+    the batch. For autograd, it is one function, whose backward pass solves the adjoint recurrence
+    by the same cycles. If cycles do not reach the tolerance, steps are computed one by one, with a
+    single warning. Chaotic recurrences, for which cycles would fail, are refused in the first call.
 
     Parameters
     ----------
@@ -74,12 +73,11 @@ class TimeParallel(nn.Module):
     relaxation : str or sequence of str
         A word such as `F` or `FCF` for all levels, or one word per level, finest first.
     control : CyclesToTolerance or FixedCycles, optional
-        Number of cycles; by default as many as needed for an error of 1e-6, or of the size of
-        rounding errors.
+        Number of cycles; by default as many as needed for an error of 1e-6, or rounding if larger.
     mode : {"mgrit", "serial", "auto"}
         "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
-        with numba, else PyTorch's own loop over time, if available. "auto" measures both modes in
-        the first call of each size (within a factor of two) and then uses the faster one.
+        with numba, else PyTorch's own loop over time, if available. "auto" measures both in the
+        first call of each size (within a factor of two) and then uses the faster mode.
     coarse : callable, optional
         A coarse step `(x, h, k) -> h` over k steps, with k of shape (rows, 1) and x the mean of the
         inputs. By default, a GRU or LSTM keeps its gates, and another cell uses its method
@@ -314,7 +312,7 @@ class TimeParallel(nn.Module):
         return TimeCall(*given)
 
     def _points(self, call: TimeCall, *given: Any) -> Tensor:
-        """States by cycles; by exact steps if the recurrence is chaotic but accepted."""
+        """The states from cycles, or from exact steps if a chaotic recurrence is accepted."""
         try:
             return solve_shared(call, self.shares, *given)
         except ChaoticRecurrenceError as found:
