@@ -72,5 +72,5 @@ class EndlessBatches:
         self.kept = []
 
     def rewind(self) -> None:
-        """Return to the mark, so that the stored batches come again."""
+        """Return to the mark: the stored batches are returned again, in order."""
         self.ahead, self.kept = [*(self.kept or ()), *self.ahead], None

@@ -27,7 +27,7 @@ class Spread(NamedTuple):
     module : torch.nn.Module
         The module that `wrap` returned.
     optimizer : torch.optim.Optimizer
-        The optimizer of those of its parameters that this process holds.
+        The optimizer for the parameters that this process holds.
     communicator : Communicator, or None
         The ranks that share the module; None if this process has all layers.
 

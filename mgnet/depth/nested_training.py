@@ -1,4 +1,4 @@
-"""Nested iteration in depth for minibatches: start with few layers, add more if they pay off."""
+"""Nested iteration in depth for minibatches: few layers at first, and more if they pay off."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ def train_in_depth(
         (`refine_optimizer`). An optimizer that evaluates the loss itself, such as L-BFGS, is
         refused.
     validate : callable
-        The function `validate(module)`, which returns a number; lower is better. It is called in
-        evaluation mode and without gradients; its time counts toward `seconds`.
+        The function `validate(module)`, which returns a number; lower is better. The module is in
+        evaluation mode and computes no gradients; the time counts toward `seconds`.
     depth : int
         Largest number of layers, `net.depth` times a power of `factor`.
     work, seconds : float

@@ -37,8 +37,8 @@ def end_all_ranks_on_error(comm: Any = None) -> None:
     Without this, the other ranks wait for the one that left. The first rank that fails prints its
     traceback once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by `sys.exit` while
     another waits for it in a call of mgnet also ends the job, with that exit code, or 1. Ranks that
-    do not wait for another rank are not interrupted: they may finish any time later. All ranks must
-    call this function together.
+    do not wait for another rank are not interrupted: they may finish at any later time. All ranks
+    must call this function together.
 
     Parameters
     ----------

@@ -41,7 +41,8 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Set options in PETSc's database unless the command line sets them; remove them afterwards.
 
     The body must set up a solver completely, because the options of its parts (blocks, levels) are
-    read late. A warning lists names that PETSc has not read by then and that it does not have.
+    read late. A warning lists option names that PETSc has not read by then and that do not exist in
+    PETSc.
 
     Examples
     --------

@@ -46,8 +46,8 @@ class Ranks:
     Attributes
     ----------
     rank : int
-        Number of this rank among all ranks, including those of the other copies of the network,
-        which are numbered copy after copy.
+        Number of this rank among all ranks, including those of the other copies of the network;
+        ranks are numbered copy by copy.
 
     Examples
     --------

@@ -133,7 +133,7 @@ class Watch:
 
 
 def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
-    """The watch of a communicator, perhaps a part of `whole`; all its ranks call this together.
+    """The watch of a communicator, possibly part of `whole`; all its ranks call this together.
 
     Examples
     --------

@@ -185,7 +185,7 @@ def _left_alone(template: torch.nn.Module, names: Mapping[str, Any]) -> list[str
 
 
 def stack(modules: Sequence[torch.nn.Module]) -> Any:
-    """Stack modules: the result has the parameters and buffers of all of them on axis 0.
+    """Stack modules: the result has their parameters and buffers stacked along axis 0.
 
     Parameters
     ----------

@@ -62,8 +62,8 @@ class ODENet(torch.nn.Module):
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
-        The function F(u), or F(t, u) if its first argument is named t or time, which preserves the
-        shape (batch, ...) of the state. It may also return a tuple (F, None, ...). A module is a
+        The function F(u), or F(t, u) if its first argument is named t or time. It must preserve the
+        shape (batch, ...) of the state, and may also return a tuple (F, None, ...). A module is a
         template: each layer draws its own parameters with the submodules' `reset_parameters` (or
         `_reset_parameters`); a warning lists submodules with neither, whose layers start as copies.
         A function is called for every layer, including `boundary_layers`, in the order of depth.
@@ -633,7 +633,7 @@ class ODENet(torch.nn.Module):
         Parameters
         ----------
         factor : int
-            Number by which the number of layers ("knots": of intervals of the spline) is divided.
+            Factor by which the number of layers ("knots": of intervals of the spline) is divided.
         how : str, optional
             The kind of refinement to invert, as in `refine`.
 

@@ -1,7 +1,8 @@
 """Buffers that are the same in all layers and stored once: masks, rotary embedding caches.
 
-The user names them, because equal values at construction do not imply equal values later: running
-statistics also start equal. Shared buffers have the shape (1, ...), like shared weights.
+The user must name these buffers, because equal values at construction do not imply equal values
+later: running statistics also start equal. Shared buffers have the shape (1, ...), like shared
+weights.
 """
 
 from __future__ import annotations

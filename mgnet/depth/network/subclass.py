@@ -22,7 +22,7 @@ def check_calls(owner: str, module: torch.nn.Module, known: type, names: Iterabl
     known : type
         The class from which the class of the module is derived.
     names : iterable of str
-        Names of the methods.
+        Names of the methods that would be bypassed.
 
     Raises
     ------

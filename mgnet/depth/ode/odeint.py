@@ -62,8 +62,8 @@ def odeint(
         By default, one step leads from each time to the next. With a step size, every interval of t
         is divided into equal steps of at most this length.
     interp : "linear", optional
-        With a step size, use torchdiffeq's grid instead, whose points need not include t and
-        between which states are interpolated linearly.
+        Use torchdiffeq's grid instead, which requires a step size. Its points need not include t;
+        states between its points are interpolated linearly.
     rtol, atol : float, optional
         Tolerances from which the steps are chosen: the grid is refined until the error of each of
         its intervals, estimated by step doubling as a root mean square over y, is at most 1 in

@@ -108,7 +108,7 @@ class KeptCell:
     """What a cell depends on besides its arguments and weights, as needed to evaluate it again.
 
     Buffers are stored. Plain values that the code of the cell reads, and tensors from outside the
-    cell, are not stored; a change of them is detected.
+    cell, are not stored, but a change in them is detected.
 
     Parameters
     ----------

@@ -96,7 +96,7 @@ def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
             return
         exponent = float(found.mean())
         error = float(found.std()) / math.sqrt(independent)
-        # This is also the case if states are not finite.
+        # If states are not finite, this also returns.
         if not (exponent > 2.0 * error and exponent * steps > HARMLESS):
             return
     raise ChaoticRecurrenceError(Lyapunov((exponent,), steps))

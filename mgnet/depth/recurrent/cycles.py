@@ -151,7 +151,8 @@ class TimeCycles:
         -------
         (Tensor of shape (T + 1, batch, S), PassReport, bool)
             The solution; the report, whose estimate is that of the relative error at all C-points;
-            and False if cycles did not reach the tolerance and steps were computed one by one.
+            and whether the cycles reached the tolerance. If they did not, the steps were computed
+            one by one.
 
         Raises
         ------

@@ -28,8 +28,8 @@ class _Gates(NamedTuple):
 class GRUSteps:
     """Steps `h' = n + p (h - n)` with the gates of `torch.nn.GRUCell`, `p = z` for one step.
 
-    A coarse step over k steps keeps the gates and the candidate n of its start: `p = z^k`, or `p =
-    1 / (1 + k (1 - z))` if the steps are implicit.
+    A coarse step over k steps keeps the gates and the candidate n of its start: `p = z^k`, or, for
+    implicit steps, `p = 1 / (1 + k (1 - z))`.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class GRUSteps:
         of_candidate = (1.0 - kept) * (1.0 - candidate * candidate)
         through_reset = of_candidate * reset
         of_reset = through_reset * inner * (1.0 - reset)
-        of_update = (states - candidate) * slope  # slope of p, by the sigmoid's argument
+        of_update = (states - candidate) * slope  # dp / d(argument of the sigmoid)
         factors = torch.stack([of_reset, of_update, through_reset], -2)
         return GRUTape(self.weight, states, kept, factors, of_candidate, self.bias is not None)
 

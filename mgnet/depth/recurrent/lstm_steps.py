@@ -88,7 +88,7 @@ class LSTMSteps:
         if lengths is None:
             of_forget = cells * forget * (1.0 - forget)
         else:
-            slope = forget * added - lengths * kept  # of the sum of powers, by f's argument
+            slope = forget * added - lengths * kept  # d(sum of powers) / d(argument of f)
             of_forget = cells * lengths * kept * (1.0 - forget) + enter * proposal * slope
         of_enter = added * proposal * enter * (1.0 - enter)
         of_proposal = added * enter * (1.0 - proposal * proposal)

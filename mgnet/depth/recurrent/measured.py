@@ -39,7 +39,7 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
     Raises
     ------
     RuntimeError
-        If the number of cycles is fixed, which function transforms do not support.
+        If the call is made under a function transform and the number of cycles is fixed.
     TypeError
         If the input does not have float32 or float64 numbers.
 
@@ -106,7 +106,7 @@ def seconds_of_modes(
     start: InitialState,
     parameters: Sequence[Tensor],
 ) -> dict[str, float]:
-    """Measure "serial" and "mgrit": forward, and backward in training.
+    """Measure the modes "serial" and "mgrit": the forward pass, and the backward pass in training.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ def settings_from_state(state: Tensor | Mapping[str, Any], batch_first: bool) ->
     Raises
     ------
     RuntimeError
-        If the saved module has a different `batch_first`, so it computes a different function.
+        If the saved module has a different `batch_first` and thus computes another function.
     ValueError
         If the state does not have the expected form.
     """

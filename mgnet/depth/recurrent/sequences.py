@@ -167,7 +167,7 @@ def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
-    """A key for similar calls: sizes up to a factor of two, types, and which gradients it needs.
+    """A key for similar calls: sizes up to a factor of two, type, and which gradients they need.
 
     Parameters
     ----------

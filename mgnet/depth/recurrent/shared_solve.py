@@ -1,9 +1,9 @@
 """The interface between autograd and a recurrence whose steps several processes share.
 
 Every process gets the whole input and returns the whole trajectory, and the same holds for
-gradients; all other data, on all levels, belong only to its own steps. Contributions of the steps
-to the gradients of weights are added piece by piece, in the order of the steps: each process passes
-the sum to the next.
+gradients; each process holds all other data, on all levels, only for its own steps. Contributions
+of the steps to the gradients of weights are added piece by piece, in the order of the steps: each
+process passes the sum to the next.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class TimeParallel(nn.Module):
     batch_first : bool
         Whether the batch is on axis 0, as in `torch.nn.GRU`; a module keeps its own setting.
     warm_start : bool
-        Whether cycles start from the states (backward, the adjoints) of the last call with the same
-        numbers of steps and rows, if there is one, instead of a coarse solution.
+        Whether cycles start from the states (in the backward pass, the adjoints) of the last call
+        with the same numbers of steps and rows, if there is one, instead of a coarse solution.
 
     Attributes
     ----------

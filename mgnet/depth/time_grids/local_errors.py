@@ -175,8 +175,9 @@ def local_errors(problem: OneStep, u: np.ndarray, order: int, factor: int = 2) -
 def observed_order(problem: OneStep, u: np.ndarray) -> float:
     """Observe the order of a method on a trajectory, from steps of three lengths.
 
-    Starting from every fourth point, two steps are compared with one of the same total length, and
-    two of that length with one twice as long. The differences grow by a factor of 2^(p + 1).
+    Starting from every fourth point, two steps are compared with one step of the same total length,
+    and two steps of that length with one step twice as long. The differences grow by a factor of
+    2^(p + 1).
 
     Parameters
     ----------
@@ -188,8 +189,8 @@ def observed_order(problem: OneStep, u: np.ndarray) -> float:
     Returns
     -------
     float
-        The order from the sums of the differences that are above rounding; about p if the steps
-        resolve the solution.
+        The order, computed from the sums of those differences that exceed rounding errors; it is
+        about p if the steps resolve the solution.
 
     Raises
     ------

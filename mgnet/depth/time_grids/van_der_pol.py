@@ -30,7 +30,7 @@ def van_der_pol(
     final_time : float
         Final time.
     method : str
-        A method of `ImplicitStep`. With other methods than the default, Newton's method for large
+        A method of `ImplicitStep`. With methods other than the default, Newton's method for large
         steps fails at the jumps.
 
     Returns
