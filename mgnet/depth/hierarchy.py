@@ -122,7 +122,7 @@ def depth_hierarchy(
 def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> PackedTransfer:
     """The transfer between the trained parameters of `net` and of `net.refine(factor, how)`.
 
-    Residuals are restricted by the transpose of P, solutions as in `net.coarsen`. Parameters of
+    Residuals are restricted by the transpose of P, and solutions as in `net.coarsen`. Parameters of
     `before`, `after` and the boundary layers do not change.
 
     Parameters

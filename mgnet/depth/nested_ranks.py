@@ -56,7 +56,7 @@ def spread(
     Parameters
     ----------
     wrap : callable
-        The function of `train_in_depth` that makes a module from a net.
+        The argument `wrap` of `train_in_depth`, which makes a module from a net.
     net : ODENet
         The net; before and after the context, each process has all of its layers.
     optimizer : torch.optim.Optimizer

@@ -116,7 +116,7 @@ def warm_up_and_decay(
     part : float
         Fraction of the training that has been completed, from 0 to 1.
     warm_up, decay : float
-        Fractions of the training during which the factor rises and decays.
+        Fraction of the training during which the factor rises, and fraction during which it decays.
     least : float
         The factor at the end.
 
@@ -194,11 +194,11 @@ def train_in_depth(
     clip : float, optional
         Upper bound for the norm of the whole gradient; a larger gradient is scaled down to it.
     wrap : callable, optional
-        A function that makes the module to be trained and validated from each net, such as
+        A function that turns each net into the module to be trained and validated, such as
         `lambda net: LayerParallel(net, coarsening=4)`. For MPI ranks, use
         `lambda net: mgnet.petsc.distribute(LayerParallel(net), batches=2)`: all ranks call
-        `train_in_depth` with the same batches, and between the parts of the training, each has the
-        whole net for refinement.
+        `train_in_depth` with the same batches, and between the parts of the training, each rank
+        has the whole net for refinement.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def train_in_depth(
     -----
     Source of nested iteration in depth: Cyr, Gunther, Schroder, "Multilevel initialization for
     layer-parallel deep neural network training", arXiv 1912.08974, where weights are interpolated
-    and every refinement is taken.
+    and every refinement is accepted.
 
     Examples
     --------

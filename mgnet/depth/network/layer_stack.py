@@ -135,9 +135,9 @@ def _reset(module: torch.nn.Module, done: set[torch.nn.Module]) -> None:
 
 
 def warn_of_copies(template: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> None:
-    """Warn about parameters that start with the same values in all layers because none draws them.
+    """Warn about parameters that start with equal values in all layers, as no method draws them.
 
-    Parameters with equal entries, such as scales of 1 and biases of 0, are considered intended.
+    Parameters with equal entries, such as scales of 1 and biases of 0, are assumed to be intended.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
     Raises
     ------
     ValueError
-        If a module differs from number 0; the message names the first one.
+        If a module differs from module 0; the message names the first module that does.
 
     Examples
     --------
@@ -262,7 +262,7 @@ def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) ->
 
 
 def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
-    """Return the state if its precision, device and, before a Linear, its width match the block.
+    """Return the state if its precision, device and width (for a first `Linear`) fit the block.
 
     Parameters
     ----------

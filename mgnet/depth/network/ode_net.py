@@ -517,7 +517,7 @@ class ODENet(torch.nn.Module):
         learnable_steps : bool
             Whether the steps become parameters; steps that are parameters already remain so.
         shared_buffers, layer_inputs : sequence of str
-            The arguments of the constructor, with the names used in a module.
+            The arguments of the constructor; the names are those used in a single block.
 
         Returns
         -------
@@ -547,7 +547,7 @@ class ODENet(torch.nn.Module):
         return from_sequential(cls, sequential, blocks, learnable_steps, names)
 
     def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
-        """Copy weights and buffers of other layers into this net; nothing is changed on an error.
+        """Copy weights and buffers of other layers into this net; after an error, it is unchanged.
 
         Parameters
         ----------
