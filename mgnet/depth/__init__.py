@@ -1,9 +1,9 @@
-"""Multigrid methods whose grid is the layers of an ODE net.
+"""Multigrid methods whose grid consists of the layers of an ODE net.
 
 This package contains one equation for the trajectory through all layers, relaxation over F- and
 C-layers, MGRIT for the forward and the adjoint solve, a layer-parallel module for ordinary training
-loops, and refinement in depth that leaves the network's function unchanged. It needs the core and
-PyTorch.
+loops, and refinement in depth that leaves the network's function unchanged. It requires the core of
+mgnet and PyTorch.
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
 layers in one call), `parallel` (propagation by MGRIT), `recurrent` (networks over time by MGRIT),

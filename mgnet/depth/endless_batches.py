@@ -68,9 +68,9 @@ class EndlessBatches:
         return batch
 
     def mark(self) -> None:
-        """Store batches from here on."""
+        """Set the mark here, and store the batches that follow."""
         self.kept = []
 
     def rewind(self) -> None:
-        """Go back to the mark."""
+        """Return to the mark: the stored batches are returned again, in order."""
         self.ahead, self.kept = [*(self.kept or ()), *self.ahead], None

@@ -32,28 +32,27 @@ def depth_hierarchy(
 ) -> Hierarchy:
     """Build levels of ODE nets, each with `factor` times as many layers as the next coarser one.
 
-    Going up, as in a cascade, refinement by learnable steps is exact. Going down, trained weights
-    are of little use on coarser levels, so a line search safeguards every correction: none raises
-    the objective.
+    From coarse to fine levels, as in a cascade, refinement by learnable steps is exact. From fine
+    to coarse levels, trained weights are of little use, so a line search safeguards every
+    correction: no correction raises the objective.
 
     Parameters
     ----------
     net : ODENet
         The coarsest network.
     objective : Objective
-        The objective for any network; `objective.with_network(network)` binds it to that of a
-        level.
+        The objective; `objective.with_network(network)` returns it for the network of a level.
     levels : int
         Number of levels.
     smoother : Smoother
-        The smoother of all levels, including the coarsest.
+        The smoother for all levels, including the coarsest.
     factor : int
         Refinement factor, at least 2.
     how : str, optional
         The kind of refinement, as in `ODENet.refine`.
     form : "subspace" or "injected"
-        The coarse problem below a fine state u. "subspace": minimize the fine objective over
-        u + P w, at the cost of the fine level. "injected": the objective of the coarse network from
+        The coarse problem for a fine state u. "subspace": minimize the fine objective over u + P w,
+        at the cost of the fine level. "injected": the objective of the coarse network from
         `coarsen`, with a linear term that makes the gradients agree (MG/OPT: Nash, Optim. Methods
         Softw. 14 (2000) 99-116).
 
@@ -62,7 +61,7 @@ def depth_hierarchy(
     Hierarchy
         The levels. `hierarchy.network(level, u)` returns the network of a level with the parameters
         u; `hierarchy.with_data(batch)` returns the same levels with `objective.with_data(batch)`.
-        The cost of a level is its number of layers.
+        The cost assigned to a level is its number of layers.
 
     Raises
     ------
@@ -123,7 +122,7 @@ def depth_hierarchy(
 def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> PackedTransfer:
     """The transfer between the trained parameters of `net` and of `net.refine(factor, how)`.
 
-    Residuals are restricted by the transpose of P, solutions as in `net.coarsen`. Parameters of
+    Residuals are restricted by the transpose of P, and solutions as in `net.coarsen`. Parameters of
     `before`, `after` and the boundary layers do not change.
 
     Parameters
@@ -136,7 +135,7 @@ def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> Pack
     Returns
     -------
     PackedTransfer
-        The transfer of flat vectors.
+        The transfer between flat vectors of parameters.
 
     Examples
     --------

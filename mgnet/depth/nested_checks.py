@@ -24,7 +24,7 @@ __all__ = [
 
 
 def parts_of(net: Any, depth: Any, factor: int, how: str | None) -> int:
-    """The number of depths from that of the net to the deepest one.
+    """The number of depths in the training, from `net.depth` to `depth`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def parts_of(net: Any, depth: Any, factor: int, how: str | None) -> int:
 
 
 def check_budget(work: Any, seconds: Any, trial: Any, clip: Any) -> None:
-    """Raise an error unless the budget is finite and the numbers are in their ranges.
+    """Raise an error unless the budget is finite and all numbers are within their ranges.
 
     Raises
     ------
@@ -91,14 +91,14 @@ or None
 
 
 def check_optimizer(net: ODENet, given: Any, made: Any) -> None:
-    """Raise an error unless an optimizer of this net was made that uses only gradients.
+    """Raise an error unless `made` is an optimizer of this net that needs only gradients.
 
     Raises
     ------
     TypeError
         If `made` is not an optimizer, or evaluates the loss itself.
     ValueError
-        If the optimizer has no parameter of the net.
+        If the optimizer contains no parameter of the net.
 
     Examples
     --------

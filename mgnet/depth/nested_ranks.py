@@ -27,7 +27,7 @@ class Spread(NamedTuple):
     module : torch.nn.Module
         The module that `wrap` returned.
     optimizer : torch.optim.Optimizer
-        Its optimizer, for the layers of this process.
+        The optimizer for the parameters that this process holds.
     communicator : Communicator, or None
         The ranks that share the module; None if this process has all layers.
 
@@ -46,18 +46,19 @@ class Spread(NamedTuple):
 def spread(
     wrap: Callable[[ODENet], torch.nn.Module], net: ODENet, optimizer: torch.optim.Optimizer
 ) -> Iterator[Spread]:
-    """Wrap a net and provide an optimizer of its parameters; afterwards `net` is whole again.
+    """Provide a context with the wrapped net and its optimizer; afterwards, `net` is whole again.
 
-    If `wrap` distributes the layers, each process has an optimizer of its own layers inside this
-    context, and the whole net and optimizer, with the trained values, after it. After an exception,
-    layers and optimizer are as before.
+    If `wrap` distributes the layers, each process has an optimizer for its own layers inside this
+    context. After the context, each process again has the whole net and the whole optimizer, with
+    the trained values. After an exception, the layers and the optimizer are as they were before the
+    context.
 
     Parameters
     ----------
     wrap : callable
-        The function of `train_in_depth` that makes a module from a net.
+        The argument `wrap` of `train_in_depth`, which makes a module from a net.
     net : ODENet
-        The net, whole on each process before and after.
+        The net; before and after the context, each process has all of its layers.
     optimizer : torch.optim.Optimizer
         The optimizer of the parameters of the whole net.
 

@@ -1,4 +1,4 @@
-"""Nested iteration in depth for minibatches: few layers learn first, more are added if they pay."""
+"""Nested iteration in depth for minibatches: few layers at first, and more if they pay off."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stage(NamedTuple):
     held_out : float
         Value of `validate` at the end of the stage.
     kept : bool
-        True if training continued from this stage; False for the loser of a trial.
+        True if training continued from this stage; False for the net that lost a trial.
 
     Examples
     --------
@@ -75,11 +75,11 @@ class NestedTraining:
     net : ODENet
         The trained net.
     optimizer : torch.optim.Optimizer
-        The optimizer of its parameters.
+        The optimizer of the net's parameters.
     stages : list of Stage
-        The stages in order, including the losers of trials.
+        The stages in order, including those of the nets that lost a trial.
     decisions : list of str
-        One sentence for every trial, and one for the end.
+        One sentence about every trial, and one about the end of the training.
 
     Examples
     --------
@@ -114,9 +114,9 @@ def warm_up_and_decay(
     Parameters
     ----------
     part : float
-        Fraction of the training that is done, from 0 to 1.
+        Fraction of the training that has been completed, from 0 to 1.
     warm_up, decay : float
-        Fractions of the training during which the factor rises and decays.
+        Fraction of the training during which the factor rises, and fraction during which it decays.
     least : float
         The factor at the end.
 
@@ -152,14 +152,14 @@ def train_in_depth(
     clip: float | None = None,
     wrap: Callable[[ODENet], torch.nn.Module] = lambda net: net,
 ) -> NestedTraining:
-    """Train an ODE net with minibatches, and add layers when they are worth their time.
+    """Train an ODE net with minibatches, and add layers when they are worth their cost.
 
-    Every number of layers from `net.depth` to `depth` has an equal part of the budget. At the end
-    of a part, a trial decides: the net and its refinement each train for a piece of the next part,
-    from the same state, moments and learning rate, and the one with the lower held-out value is
-    kept. A refined net takes fewer steps in its piece, because its steps cost more. If the
-    shallower net wins, it also gets the next part, after which more layers are tried again. There
-    are no more trials once the budget is used up.
+    The budget is divided into equal parts, one for every number of layers from `net.depth` to
+    `depth`. At the end of a part, a trial decides whether to add layers: the net and its refinement
+    each train for a fraction `trial` of the next part, from the same state, moments and learning
+    rate, and the net with the lower held-out value is kept. The refined net takes fewer steps in
+    the trial, because its steps cost more. If the shallower net wins, it also gets the next part,
+    after which more layers are tried again. There are no more trials once the budget is used up.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def train_in_depth(
         refused.
     validate : callable
         The function `validate(module)`, which returns a number; lower is better. The module is in
-        evaluation mode and without gradients; the time counts.
+        evaluation mode and computes no gradients; the time counts toward `seconds`.
     depth : int
         Largest number of layers, `net.depth` times a power of `factor`.
     work, seconds : float
@@ -186,19 +186,19 @@ def train_in_depth(
     factor, how
         The arguments of `ODENet.refine`.
     schedule : callable
-        A function from the used part of the budget to the factor of all learning rates, at least 0.
-        Both nets in a trial get the same factors.
+        A function that maps the fraction of the budget that has been used to a factor, at least 0,
+        by which all learning rates are multiplied. Both nets in a trial get the same factors.
     trial : float, optional
-        The piece of a part that each of the two nets gets in a trial; None means that the net is
-        always refined, without trials.
+        The fraction of a part of the budget that each of the two nets gets in a trial; None means
+        that the net is always refined, without trials.
     clip : float, optional
-        Largest norm of all gradients together; larger gradients are scaled down.
+        Upper bound for the norm of the whole gradient; a larger gradient is scaled down to it.
     wrap : callable, optional
-        A function that makes the module to be trained and validated from each net, such as
+        A function that turns each net into the module to be trained and validated, such as
         `lambda net: LayerParallel(net, coarsening=4)`. For MPI ranks, use
         `lambda net: mgnet.petsc.distribute(LayerParallel(net), batches=2)`: all ranks call
-        `train_in_depth` with the same batches, and between the parts of the training, each has the
-        whole net for refinement.
+        `train_in_depth` with the same batches, and between the parts of the training, each rank
+        has the whole net for refinement.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def train_in_depth(
     Raises
     ------
     TypeError, ValueError
-        If the arguments are invalid; nothing has been trained then.
+        If the arguments are invalid; this is checked before training.
     FloatingPointError
         If a loss or a held-out value is not finite; the message names the step.
 
@@ -216,7 +216,7 @@ def train_in_depth(
     -----
     Source of nested iteration in depth: Cyr, Gunther, Schroder, "Multilevel initialization for
     layer-parallel deep neural network training", arXiv 1912.08974, where weights are interpolated
-    and every refinement is taken.
+    and every refinement is accepted.
 
     Examples
     --------
@@ -264,7 +264,7 @@ def train_in_depth(
 
 
 class _Budget:
-    """The used part of the budget: that of the work or of the seconds, whichever is larger."""
+    """The fraction of the budget that has been used: of the work or the seconds, the larger one."""
 
     def __init__(self, work: float, seconds: float, depth: int):
         self.work, self.seconds, self.depth = work, seconds, depth
@@ -272,7 +272,7 @@ class _Budget:
         self.communicator: Communicator | None = None
 
     def used(self) -> float:
-        """The used part, from 0 to 1."""
+        """The fraction that has been used, from 0 to 1."""
         elapsed = time.perf_counter() - self.began
         if self.communicator is not None and self.seconds < math.inf:
             elapsed = of_first(self.communicator, elapsed)  # clocks differ between ranks
@@ -292,9 +292,9 @@ class _Run:
     def train(
         self, net: ODENet, optimizer: torch.optim.Optimizer, end: float, late: float = 0.0
     ) -> Stage:
-        """Train until so much of the budget is used, and compute the held-out value.
+        """Train until the fraction `end` of the budget is used, and compute the held-out value.
 
-        The schedule is set back by the part `late` of the budget.
+        The schedule is delayed by the fraction `late` of the budget.
 
         Raises
         ------

@@ -1,9 +1,9 @@
 """mgnet's hierarchies in PETSc's solvers, and PETSc's solvers in mgnet's cycles.
 
-Views shared by PETSc vectors and tensors, the DM that carries a hierarchy, python types for SNES,
-KSP and PC, PETSc's solvers as smoothers, and layers or samples distributed over MPI ranks. No other
-folder imports petsc4py. `init` and the functions named `..._from_options` come from
-`mgnet.options`, which works without petsc4py.
+This package contains views shared by PETSc vectors and tensors, the DM that carries a hierarchy,
+python types for SNES, KSP and PC, PETSc's solvers as smoothers, and layers or samples distributed
+over MPI ranks. No other folder imports petsc4py. `init` and the functions named `..._from_options`
+come from `mgnet.options`, which works without petsc4py.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """A least-squares problem with its samples distributed over ranks: `distribute_samples`.
 
-Every rank has the rows of the residual vector and of the Jacobian that belong to its samples. Sums
-over all samples, such as `|r|^2`, `J^T y` and `J^T J`, are computed from fixed blocks
+Every rank holds those rows of the residual vector and of the Jacobian that belong to its samples.
+Sums over all samples, such as `|r|^2`, `J^T y` and `J^T J`, are computed from fixed blocks
 (`SampleBlocks`). States, steps and decisions are then the same on all ranks, so the smoothers for
 one process can be used unchanged.
 """
@@ -33,7 +33,7 @@ def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLe
     A script that builds the same problem and initial state on every rank can then run
     `LevenbergMarquardt`, `LastLayer`, `AdaptiveBasis` and the optimizers, also on the levels of a
     `knot_hierarchy`, under `mpiexec -n P`. Results are identical, bit for bit, on any number of
-    ranks (with one thread each: set OMP_NUM_THREADS=1). An exception on any rank ends all of them.
+    ranks (with one thread each: set OMP_NUM_THREADS=1). An exception on any rank ends all ranks.
 
     Parameters
     ----------
@@ -86,9 +86,9 @@ def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLe
 
 
 class DistributedLeastSquares(LeastSquares):
-    """A problem made by `distribute_samples`; `residuals` and `linearize` have this rank's rows.
+    """A problem made by `distribute_samples`; `residuals` and `linearize` give this rank's rows.
 
-    The rows of a penalty come last. Every rank has them, and they count once.
+    The rows of a penalty come last. Every rank has them, but sums over the ranks count them once.
 
     Parameters
     ----------
@@ -230,10 +230,10 @@ class DistributedLeastSquares(LeastSquares):
         )
 
     def _range_basis(self, rows: list[Tensor], rcond: float | None) -> list[Tensor]:
-        """Rows of orthonormal columns with the same range; the last rows count once.
+        """This rank's rows of an orthonormal basis of the range; the last rows count once in sums.
 
-        Two steps are needed: with small singular values, the columns of the first are not
-        orthonormal.
+        Two steps are needed: if there are small singular values, the columns from the first step
+        are not orthonormal.
         """
         for _ in range(2):
             T = triangle(tsqr(self.blocks, rows[:-1]), rows[-1])
@@ -265,9 +265,9 @@ class DistributedJacobian(Jacobian):
     parts : tuple of Jacobian
         The Jacobian of each block of this rank.
     penalty : Jacobian or None
-        Rows that every rank has and that count once, after the others.
+        The last rows, which every rank has; sums over the ranks count them once.
     rows, columns : int
-        Number of rows and of columns of all ranks together.
+        Number of rows of all ranks together, and number of columns.
     """
 
     blocks: SampleBlocks
@@ -278,7 +278,7 @@ class DistributedJacobian(Jacobian):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows of all ranks, columns)."""
+        """The shape: (number of rows of all ranks together, number of columns)."""
         return self.rows, self.columns
 
     def matvec(self, d: Tensor) -> Tensor:

@@ -34,9 +34,9 @@ def distribute(
     batches: int | None = None,
     comm: PETSc.Comm | None = None,
 ) -> LayerParallel:
-    """Distribute layers and batches over a grid of MPI ranks: layer-parallel and data-parallel.
+    """Distribute both layers and batches over a grid of MPI ranks.
 
-    The ranks hold `batches` copies of the network, one after another, each with its layers
+    Consecutive groups of ranks hold `batches` copies of the network, each with its layers
     distributed over `layers` ranks. Call `mgnet.depth.accumulate_gradients(parallel, loss, batch)`
     instead of `loss.backward()`: every rank passes the same batch, each copy processes its part of
     the batch, and all copies get the gradient of the whole batch. If the number of microbatches is
@@ -160,7 +160,7 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
 def distribute_time(
     parallel: TimeParallel, pieces: int = 8, comm: PETSc.Comm | None = None
 ) -> TimeParallel:
-    """Distribute the time steps of a recurrent network over MPI ranks; each calls it as before.
+    """Distribute a recurrent network's time steps over MPI ranks; each rank calls it as before.
 
     A script that builds the same module on every rank (with the same seed) and trains it in a plain
     loop then runs under `mpiexec -n P`. All ranks must make the same calls with the same batches.

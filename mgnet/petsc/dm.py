@@ -6,8 +6,8 @@ through a closure, because PETSc copies them from the finest DM to the others. P
 from the coarsest, mgnet from the finest; only `petsc_level` converts.
 
 Levels whose transfer can `replace` (those of MGRIT) recognize their states, which saves work and
-avoids rounding. PETSc transports numbers, not objects, so the DMs store the latest state of each
-level; code that reads a Vec with the same numbers gets that object (`Place.found`).
+avoids rounding. PETSc passes numbers, not objects, so the DMs store the latest state of each level;
+code that reads a Vec with the same numbers gets that object (`Place.found`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
 
 
 def _end() -> None:
-    """Destroy solvers to which a script, a module or a callback still holds references at exit.
+    """At exit, destroy solvers to which a script, a module or a callback still holds references.
 
     PETSc would destroy them after Python has ended, and the Python objects inside would then cause
     a segmentation fault (seen with 3.18 and 3.26). Solvers interrupted by an error cannot be
@@ -248,7 +248,7 @@ def _refine(dm: PETSc.DM, comm: Any) -> PETSc.DM:
 
 
 def _pair(first: PETSc.DM, second: PETSc.DM) -> tuple[Place, Place]:
-    """The fine and the coarse level; PETSc's versions differ in the order of the arguments."""
+    """The fine and the coarse level; versions of PETSc differ in the order of the arguments."""
     a, b = place_of(first), place_of(second)
     return (a, b) if a.number < b.number else (b, a)
 
@@ -316,8 +316,8 @@ def _carry_down(fine: Place, coarse: Place, u: State) -> State:
 class _Replacement:
     """Interpolation for levels on which a correction replaces the corrected points.
 
-    PETSc adds P (w - v) to u, and both operations round. If w is the state that mgnet's smoother
-    left on the coarse level, its points are copied without rounding, as in `run`.
+    PETSc computes w - v and adds P (w - v) to u, and both operations round. If w is the state that
+    mgnet's smoother left on the coarse level, its points are copied without rounding, as in `run`.
     """
 
     def __init__(self, fine: Place, coarse: Place):

@@ -1,4 +1,4 @@
-"""Lets one rank end a job of several ranks and print a text only once: `Job`."""
+"""A job of several ranks, which one rank can end with a message printed only once: `Job`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ FREE, TAKEN = b"0", b"1"
 class Job:
     """The ranks of a communicator as a job that one of them can end.
 
-    All ranks create this object together. The ranks of one machine share an unnamed file, in which
-    the first rank that ends the job sets a mark; the others then neither print nor abort.
+    All ranks must create this object together. The ranks of one machine share an unnamed file, in
+    which the first rank that ends the job sets a mark; the other ranks then neither print nor
+    abort.
 
     Parameters
     ----------

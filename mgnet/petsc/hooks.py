@@ -37,7 +37,7 @@ def end_all_ranks_on_error(comm: Any = None) -> None:
     Without this, the other ranks wait for the one that left. The first rank that fails prints its
     traceback once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by `sys.exit` while
     another waits for it in a call of mgnet also ends the job, with that exit code, or 1. Ranks that
-    wait for no other rank are not disturbed: one rank may end any time after the others. All ranks
+    do not wait for another rank are not interrupted: they may finish at any later time. All ranks
     must call this function together.
 
     Parameters
@@ -81,7 +81,7 @@ class _Ending:
 
 
 class _Noting:
-    """A replacement for `sys.exit` that stores the code, which Python does not pass on at exit."""
+    """A replacement for `sys.exit` that stores the exit code, which `atexit` does not provide."""
 
     def __init__(self, exits: Callable[[Any], NoReturn]):
         self.exits = exits

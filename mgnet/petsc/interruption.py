@@ -1,4 +1,4 @@
-"""Training that survives Ctrl-C, SIGTERM or a fault: the same command resumes it."""
+"""Training that can be resumed by the same command after Ctrl-C, SIGTERM or a crash."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def resumable_steps(
 ) -> Iterator[int]:
     """Yield the numbers of training steps, and save a checkpoint at regular intervals.
 
-    If the file `path` exists, the numbers start after its last step, and training continues with
-    identical bits on any number of ranks, or without MPI. After Ctrl-C or SIGTERM on any rank, the
-    current step is finished and saved, and all ranks exit with 130 or 143; the same happens if the
-    launcher was killed. A file is replaced only by a complete one with finite numbers.
+    If the file `path` exists, the numbers start after the last step that it contains, and training
+    continues with identical bits on any number of ranks, or without MPI. After Ctrl-C or SIGTERM on
+    any rank, the current step is finished and saved, and all ranks exit with 130 or 143; if the
+    launcher was killed, they do the same as after SIGTERM. The file is replaced only by a complete
+    file with finite numbers.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def resumable_steps(
         If weights are NaN or infinite when a checkpoint is due; raised on all ranks, with the
         number of the layer.
     OSError
-        If the file cannot be read or written; raised on all ranks. An earlier file stays complete.
+        If the file cannot be read or written; raised on all ranks. An earlier file remains intact.
     TypeError
         If the optimizer or the scheduler has a state that cannot be stored, such as a function, or
         if `parallel` is not a `LayerParallel` module.

@@ -120,7 +120,7 @@ class DistributedSystem:
 
     @property
     def scale(self) -> float:
-        """The mean of the diagonal."""
+        """The mean of the matrix's diagonal."""
         return self.gram.getDiagonal().sum() / self.gram.getSize()[0]
 
     def shifted(self, shift: float) -> tuple[Product, Product]:

@@ -41,7 +41,8 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Set options in PETSc's database unless the command line sets them; remove them afterwards.
 
     The body must set up a solver completely, because the options of its parts (blocks, levels) are
-    read late. A warning lists names that PETSc has not read by then and that it does not have.
+    read late. A warning lists option names that PETSc has not read by then and that do not exist in
+    PETSc.
 
     Examples
     --------
@@ -90,10 +91,10 @@ def _warn_of_unread(prefix: str, names: Iterable[str]) -> None:
 
 @contextmanager
 def _in_range(ksp: PETSc.KSP, b: PETSc.Vec, d: PETSc.Vec) -> Iterator[None]:
-    """Scale a right-hand side whose square PETSc cannot represent, and scale the solution back.
+    """Scale a right-hand side whose squared norm would overflow or underflow, and scale back.
 
     The factor is a power of two, so scaling is exact. PETSc's absolute tolerance of 1e-50 is meant
-    for numbers of magnitude one; with another tolerance, the tolerance is scaled, too.
+    for numbers of magnitude one; any other absolute tolerance is scaled, too.
     """
     size = norm(b)
     if size == 0.0 or 1e-30 <= size <= 1e140 or not math.isfinite(size):

@@ -38,7 +38,7 @@ def is_gone() -> bool:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let a rank continue without a launcher inside; its caller checks `is_gone` and saves."""
+    """Provide a context in which a rank outlives its launcher; the caller must check `is_gone`."""
     _finishing.append("")
     try:
         yield

@@ -58,7 +58,7 @@ class LayerLayout:
 
     @property
     def occupied(self) -> int:
-        """Number of ranks that have layers; these are the first ones."""
+        """Number of ranks that have layers; these are the first ranks."""
         return min(-(-self.intervals // self.together), self.ranks)
 
     def of(self, rank: int) -> range:

@@ -1,4 +1,4 @@
-"""Matrices for PETSc: assembled, multiplied blockwise, or any linear operator on states."""
+"""Matrices for PETSc: assembled ones, Kronecker products, or any linear operator on states."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ __all__ = ["original_errors"]
 
 @contextmanager
 def original_errors(*solvers: Any) -> Iterator[None]:
-    """Raise the error of a callback, which newer versions of petsc4py hide behind their own.
+    """Raise the error of a callback, which newer versions of petsc4py hide behind another error.
 
     Parameters
     ----------
     solvers : KSP, TAO, ...
-        The solvers in use. PETSc 3.18 cannot destroy a solver that an error has interrupted (the
-        process would end with a segmentation fault), so references to them are kept.
+        The solvers that were running. PETSc 3.18 cannot destroy a solver that an error has
+        interrupted (the process would end with a segmentation fault), so references to them are
+        kept.
 
     Examples
     --------

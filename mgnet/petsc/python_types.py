@@ -65,13 +65,13 @@ def separate_smoothers(snes: PETSc.SNES) -> None:
 
 
 class Sweeps:
-    """mgnet's smoother as a python-type SNES or PC: the smoother of the level, or set by an option.
+    """mgnet's smoother as a python-type SNES or PC: that of the level, or one set by an option.
 
-    A SNES does `-snes_max_it` sweeps; a PC does `-mgnet_sweeps` sweeps from zero, 1 by default. The
-    options have the prefix of the solver: `-mg_levels_mgnet_smoother "Jacobi(0.8)"` for all levels,
-    `-mg_levels_2_mgnet_smoother` for one level (in PETSc's numbering, from the coarsest). The
-    level's post-smoother is used after the correction if PETSc has a separate solver for it: with
-    `-pc_mg_distinct_smoothup`, or after `separate_smoothers`.
+    A SNES performs `-snes_max_it` sweeps; a PC performs `-mgnet_sweeps` sweeps from zero, 1 by
+    default. The options have the prefix of the solver: `-mg_levels_mgnet_smoother "Jacobi(0.8)"`
+    for all levels, `-mg_levels_2_mgnet_smoother` for one level (in PETSc's numbering, from the
+    coarsest). The level's post-smoother is used after the correction if PETSc has a separate solver
+    for it: with `-pc_mg_distinct_smoothup`, or after `separate_smoothers`.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ class Cycle:
 
     A SNES repeats the cycle until PETSc's convergence test stops it, with PETSc's monitors and
     reasons; a PC applies one cycle from zero, on a linear hierarchy. The option `-mgnet_cycle`,
-    with the prefix of the solver, sets the cycle, such as `-npc_mgnet_cycle` for `-npc_snes_type
-    python`.
+    with the prefix of the solver, sets the cycle; with `-npc_snes_type python`, it is
+    `-npc_mgnet_cycle`.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 """The ranks that hold the layers before and after those of this rank: `Ranks`.
 
 This file contains the communication of the cycles of `LayerParallel`. C-relaxation sends one point
-to the next rank, and numbers that determine decisions are gathered. The march over the coarsest
-level is passed from rank to rank: P - 1 messages in sequence. On `FEWEST` ranks or more, a level of
-at most `SMALL` bytes per rank is gathered: its parameters once per call, its right-hand side once
-per solution. Every rank then marches over the whole level, after log2(P) messages in sequence.
-States are sent as bytes, in their own precision. Each wait ends when another rank has left the
-script (`Watch`).
+to the next rank, and the numbers on which decisions depend are gathered. The march over the
+coarsest level is passed from rank to rank: P - 1 messages in sequence. On `FEWEST` ranks or more, a
+level of at most `SMALL` bytes per rank is gathered: its parameters once per call, and its
+right-hand side once per solve. Every rank then marches over the whole level, after log2(P) messages
+in sequence. States are sent as bytes, in their own precision. Each wait ends when another rank has
+left the script (`Watch`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Ranks:
     Attributes
     ----------
     rank : int
-        Number of this rank among all ranks, including `batches`, network after network.
+        Number of this rank among all ranks, including those of the other copies of the network;
+        ranks are numbered copy by copy.
 
     Examples
     --------
@@ -64,7 +65,7 @@ class Ranks:
         self.watch = watch_of(self.comm)
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """This rank's place in the coarsest level if that is small; the same on all ranks."""
+        """This rank's place in the coarsest level if that level is gathered, else None."""
         ranks, layers = self.layout.occupied, self.layout.intervals
         if ranks < FEWEST or layer_bytes * layers > SMALL * ranks:
             return None

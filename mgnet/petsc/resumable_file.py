@@ -1,4 +1,4 @@
-"""The file of `resumable_steps`: the state of a training run between two steps, for any ranks.
+"""The file of `resumable_steps`: the state of a training run, for any number of ranks.
 
 "Files of checkpoints" in `docs/training.md` describes its entries.
 """
@@ -156,7 +156,7 @@ class ResumableFile:
         return {**told, **read}
 
     def _check_training(self, read: dict[str, Any]) -> None:
-        """Refuse entries that do not belong to this training."""
+        """Refuse entries that do not belong to this training run."""
         for part in ("optimizer", "scheduler"):
             saved, given = read[f"{part}_class"], _name_of(getattr(self, part))
             if saved != given:

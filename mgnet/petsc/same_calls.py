@@ -24,7 +24,7 @@ def check_same_calls(watch: Watch, owner: str, told: Mapping[str, Any]) -> None:
     Parameters
     ----------
     watch : Watch
-        The watch of the communicator.
+        The `Watch` of the communicator.
     owner : str
         Name of the caller, for the message.
     told : mapping

@@ -104,14 +104,14 @@ class SampleBlocks:
         return self.joined(values, torch.add)
 
     def joined(self, values: Iterable[Tensor], join: Join) -> Tensor:
-        """Reduce over the blocks like `total`, with another operation on two neighbors.
+        """Reduce over the blocks as `total` does, with `join` instead of addition.
 
         Parameters
         ----------
         values : iterable of tensor
             One tensor for each block in `own`.
         join : callable
-            A function of two values, that of the earlier samples first.
+            A function of two values, the first of which is that of the earlier samples.
         """
         leaves = ((0, number, value) for number, value in zip(self.numbers, values, strict=True))
         nodes = _joined_pairs(leaves, join)
@@ -124,7 +124,7 @@ class SampleBlocks:
 
 
 def _joined_pairs(nodes: Iterable[Node], join: Join) -> list[Node]:
-    """Join those neighbors in a list of nodes that are both in the list."""
+    """Join all pairs of sibling nodes in a list, repeatedly."""
     left: list[Node] = []
     for height, number, value in nodes:
         while number % 2 and left and left[-1][:2] == (height, number - 1):

@@ -203,7 +203,7 @@ def first_difference(saved: Any, now: Any, path: str = "") -> str:
 
 
 def _decoded(value: Any) -> dict[str, Any]:
-    """The state of a network besides its weights; empty if mgnet did not write it."""
+    """The entries of a network's state besides weights; empty if mgnet did not write it."""
     try:
         return decode(value)
     except ValueError:

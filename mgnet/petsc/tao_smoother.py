@@ -26,7 +26,7 @@ State = Any
 
 @dataclass(frozen=True, eq=False)
 class TAOSmoother(Smoother):
-    """Minimizes `J(u) - <f, u>` with TAO; a sweep is one TAO iteration, restarted at each visit.
+    """Minimizes `J(u) - <f, u>` with TAO; a sweep is a TAO iteration, and each visit restarts TAO.
 
     TAO works in double precision: parameters of another precision are converted both ways.
 

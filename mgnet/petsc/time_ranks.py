@@ -27,7 +27,7 @@ class TimeRanks:
     comm : PETSc.Comm
         The communicator of the ranks.
     pieces : int
-        Maximal number of pieces of a sequence; each rank has whole pieces, and the last ranks have
+        Largest number of pieces of a sequence; each rank has whole pieces, and the last ranks have
         none if there are too few.
 
     Examples
@@ -53,7 +53,7 @@ class TimeRanks:
         return TimeShare(ranks.layout.of(ranks.place), piece, ranks)
 
     def communicator(self, steps: int, interval: int) -> Ranks:
-        """The communicator of the ranks for intervals of a level that stay together."""
+        """The communicator for this number of steps, with whole pieces on each rank."""
         together = intervals_together(steps, interval, self.pieces)
         return Ranks(self.comm, LayerLayout(steps, interval, self.comm.getSize(), together))
 

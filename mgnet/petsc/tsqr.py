@@ -1,8 +1,8 @@
-"""QR of tall matrices whose rows are distributed over ranks; the exact last layer computed by it.
+"""QR of tall matrices whose rows are distributed over ranks, and the exact last layer by QR.
 
-Each block of samples is factored, then pairs of stacked triangular factors, up a fixed tree, so the
-result has the same bits on any number of ranks.
-Source: Demmel et al., arXiv 0808.2664.
+Each block of samples is factored; then pairs of triangular factors are stacked and factored, up a
+fixed tree. The result has the same bits on any number of ranks. Source: Demmel et al., arXiv
+0808.2664.
 """
 
 from __future__ import annotations

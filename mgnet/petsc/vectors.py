@@ -2,8 +2,8 @@
 
 PETSc caches the norm of a vector and does not detect writes through an array or a tensor that
 shares its memory, so `norm` would then be wrong. All writes therefore go through `assign` or
-`editing`, which notify PETSc. PETSc's numbers are double precision: float32 states are copied, and
-only in this file.
+`editing`, which notify PETSc. PETSc works in double precision, so float32 states are copied; only
+this file makes copies.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class Watch:
     comm : mpi4py.MPI.Comm
         The communicator of the ranks.
     whole : Watch, optional
-        The watch of a communicator that contains this one: its job is ended, and its rank numbers
-        are reported.
+        The watch of a communicator that contains this one: messages use its rank numbers, and its
+        job is the one that is ended.
 
     Examples
     --------
@@ -120,7 +120,7 @@ class Watch:
         self.left[source] = int(word[0]), int(word[1])
 
     def tell(self, codes: list[int]) -> list[MPI.Request]:
-        """Notify the other ranks that this one has left, with an exit code if it is known."""
+        """Notify the other ranks that this rank has left, with its exit code if that is known."""
         word = np.array([self.calls, *codes, UNKNOWN][:2], np.int64)
         others = set(range(self.comm.Get_size())) - {self.comm.Get_rank()}
         return [self.exits.Isend(word.copy(), other, LEFT) for other in sorted(others)]
@@ -133,7 +133,7 @@ class Watch:
 
 
 def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
-    """The watch of a communicator, which may be part of another; all its ranks call this together.
+    """The watch of a communicator, possibly part of `whole`; all its ranks call this together.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
 
 
 def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI.Intracomm]:
-    """The ranks in rows, one row after another: communicators of this rank's row and column.
+    """The communicators of this rank's row and column, if the ranks are numbered row by row.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI
 
 
 def portable(error: Exception) -> Exception:
-    """Return the error, or one with its text if it cannot be sent to other ranks.
+    """Return the error, or another one with its text if it cannot be sent to other ranks.
 
     An error cannot be pickled if it contains a lock, for example, or if its class is local to a
     function; an error with its own arguments may be restored as another error.

@@ -1,7 +1,7 @@
 """Dropout whose masks are functions of a key, so all evaluations of a layer use the same mask.
 
 PyTorch's dropout draws a new mask each time a layer is evaluated, so an iteration over the layers
-would have no solution. Here the mask is a hash of the key and the number of the entry. It is the
+would have no solution. Here the mask is a hash of the key and the index of the entry. It is the
 same in serial and batched evaluation, in the adjoint and on every device, at the cost of a few
 integer operations.
 
@@ -48,8 +48,8 @@ class KeyedDropout(torch.nn.Module):
     channels : bool
         Whether all entries of a channel (axes 2 and higher) are dropped together.
     layers : int
-        Number of layers. The buffer `key` has one number per layer, and an evaluation uses that
-        of its layer.
+        Number of layers. The buffer `key` has one number per layer; each layer is evaluated with
+        its own.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
 
 
 def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> bool:
-    """Draw new masks: keys from the seed, the number of the call, the layer and the module.
+    """Draw new masks, with keys made from seed, call number, layer number and module number.
 
     New tensors replace the old keys, which a backward pass may still need. `first` is the number of
     the first layer of this process, because other processes may hold earlier layers. The result is
@@ -176,7 +176,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
 
 
 def _outside_of_transforms() -> AbstractContextManager[Any]:
-    """Leave transforms of `torch.func`: keys outlive the transform in which they are drawn."""
+    """Return a context outside `torch.func` transforms, because keys outlive the transform."""
     disable: Any = torch._C._DisableFuncTorch  # type: ignore[attr-defined]
     return nullcontext() if torch.compiler.is_compiling() else disable()
 
@@ -196,7 +196,7 @@ def drops(block: torch.nn.Module) -> bool:
 def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) -> None:
     """Begin a training pass: draw new masks if the block uses random numbers, and count the pass.
 
-    A block that has not yet drawn random numbers keeps its keys, for a first draw in this pass.
+    A block that has not yet drawn random numbers keeps its keys until the pass with its first draw.
 
     Examples
     --------
@@ -218,7 +218,8 @@ def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) 
 def refuse_in_backward(block: torch.nn.Module, draws: Draws) -> None:
     """Raise a RuntimeError if a backward pass is in progress, as new masks would be different.
 
-    `torch.utils.checkpoint` repeats a forward call there, and it is unknown which one.
+    In a backward pass, `torch.utils.checkpoint` repeats a forward call without telling which call
+    it repeats.
 
     Raises
     ------

@@ -20,7 +20,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
-    """Implement `ODENet.load_layers`, which describes the errors; `layers` are those of the net.
+    """Implement `ODENet.load_layers`, which documents the errors; `layers` are the net's own.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
 
 
 def to_layers(net: StackedNetwork, layers: Layers, into: Any = None) -> Any:
-    """Implement `ODENet.to_layers`, which describes the errors; `layers` are those of the net.
+    """Implement `ODENet.to_layers`, which documents the errors; `layers` are the net's own.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def _check_alike(owner: str, n: int, theirs: Tensors, ours: Tensors) -> None:
 
 
 def _kind(tensor: torch.Tensor) -> Any:
-    """The kind of number: numbers of the same kind are converted, as by `load_state_dict`."""
+    """The kind of a tensor's numbers; like `load_state_dict`, mgnet converts within a kind."""
     if tensor.is_floating_point():
         return "floating"
     return "complex" if tensor.is_complex() else tensor.dtype

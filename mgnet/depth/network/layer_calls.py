@@ -1,4 +1,4 @@
-"""Calls of the block of an `ODENet` for one layer after another in plain PyTorch."""
+"""Calls to the block of an `ODENet`, one layer after another, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ Slope = Callable[[Any, Tensor], Tensor]
 
 
 class LayerCalls:
-    """Calls of a block in which the tensors of one layer have been placed.
+    """Calls to a block whose tensors are, at each call, those of one layer.
 
     In training, masks are functions of the key of the layer. Detecting random numbers and
     `torch.utils.checkpoint` means intercepting every operation, which takes time, so it is done
     only in the first layer of each pass, and not at all in blocks that can use neither. Under
-    `torch.compile`, nothing is detected, and calls known to use them are left unchanged.
+    `torch.compile`, nothing is detected, and calls already known to use either of them are not
+    compiled.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class LayerCalls:
     layered : sequence of str
         Names of the side inputs that have one row per layer.
     first : int
-        Row of layer 0 in these side inputs.
+        Index of the row that these side inputs have for layer 0.
 
     Examples
     --------

@@ -20,7 +20,7 @@ Rates = Mapping[str, tuple[str, Sequence[Any]]]
 
 
 def but_for_rates(modules: Sequence[torch.nn.Module]) -> tuple[list[Any], Rates]:
-    """Return the modules with equal rates, and the original rates by name of the submodule.
+    """Return the modules with equal rates, and the original rates by submodule name.
 
     An `Identity` in place of dropout has rate 0. If no rates differ, the given modules are
     returned; otherwise, the result consists of copies that share their tensors.
@@ -78,7 +78,7 @@ def _rate(part: torch.nn.Module | None, typical: torch.nn.Module) -> float | Non
 
 
 def _stands_for(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
-    """Whether a module is missing or an identity where the typical module has rate 0."""
+    """Whether a module is an `Identity` in place of a module without tensors, such as dropout."""
     return type(part) is torch.nn.Identity and not [*named_tensors(typical)]
 
 
@@ -87,7 +87,7 @@ def _is_same(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
 
 
 def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module]) -> Any:
-    """A copy with the same tensors and with the typical submodules at these places."""
+    """A copy that shares the module's tensors and has the typical submodules at these paths."""
     tensors = [x for _, x in (*named_tensors(module), *plain_tensors(module))]
     made = copy.deepcopy(module, {id(x): x for x in tensors})
     for path, part in typical.items():

@@ -135,9 +135,9 @@ def _reset(module: torch.nn.Module, done: set[torch.nn.Module]) -> None:
 
 
 def warn_of_copies(template: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> None:
-    """Warn about parameters that start with the same values in all layers because none draws them.
+    """Warn about parameters that start with equal values in all layers, as no method draws them.
 
-    Parameters with equal entries, such as scales of 1 and biases of 0, are considered intended.
+    Parameters with equal entries, such as scales of 1 and biases of 0, are assumed to be intended.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def _left_alone(template: torch.nn.Module, names: Mapping[str, Any]) -> list[str
 
 
 def stack(modules: Sequence[torch.nn.Module]) -> Any:
-    """Stack modules: the result has the parameters and buffers of all of them on axis 0.
+    """Stack modules: the result has their parameters and buffers stacked along axis 0.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
     Raises
     ------
     ValueError
-        If a module differs from number 0; the message names the first one.
+        If a module differs from module 0; the message names the first module that does.
 
     Examples
     --------
@@ -224,7 +224,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
 
 
 def share(stacked: torch.nn.Module, weights: str | DepthSpline, layers: int) -> None:
-    """Keep only the parameters of the first layers: one, or as many as there are control points.
+    """Keep the parameters of layer 0 only, or of as many layers as there are control points.
 
     Examples
     --------
@@ -262,7 +262,7 @@ def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) ->
 
 
 def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
-    """Return the state if its precision, device and, before a Linear, its width match the block.
+    """Return the state if its precision, device and width (for a first `Linear`) fit the block.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ class LayerSlots:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Allow `put` inside; restore the module's own tensors afterwards."""
+        """Provide a context in which `put` is allowed; it restores the module's own tensors."""
         with lending():
             kept = self.tensors()
             try:
@@ -369,7 +369,7 @@ class LayerSlots:
 
 
 def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
-    """Return the tensors of each of `count` layers by one `unbind`, whose gradient is one stack.
+    """Return each layer's tensors, `count` layers in all; their gradients need only one `stack`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Checks of an ODE net's arguments before anything of that size is built."""
+"""Checks of an ODE net's arguments before anything of the requested size is built."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def check_refined(owner: str, factor: int, rows: int, parameters: int) -> None:
     rows : int
         Number of coarse layers or control points.
     parameters : int
-        Number of parameters of the coarse net in these rows.
+        Total number of parameters in the block of the coarse net.
 
     Raises
     ------

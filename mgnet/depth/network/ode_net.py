@@ -62,9 +62,9 @@ class ODENet(torch.nn.Module):
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
-        F(u), or F(t, u) with a first argument named t or time, for a state of any shape
-        (batch, ...), which F preserves; it may return (F, None, ...). A module is a template: each
-        layer draws its own parameters with the submodules' `reset_parameters` (or
+        The function F(u), or F(t, u) if its first argument is named t or time. It must preserve the
+        shape (batch, ...) of the state, and may also return a tuple (F, None, ...). A module is a
+        template: each layer draws its own parameters with the submodules' `reset_parameters` (or
         `_reset_parameters`); a warning lists submodules with neither, whose layers start as copies.
         A function is called for every layer, including `boundary_layers`, in the order of depth.
     layers : int
@@ -169,7 +169,7 @@ class ODENet(torch.nn.Module):
         self.seed = 0
 
     def _where(self) -> torch.device | str:
-        """Where numbers of the layers are made: on a GPU at once, for the host waits for copies."""
+        """Where to make per-layer numbers: on the net's GPU, which avoids waiting for copies."""
         given = next((p.device for p in self.block.parameters() if p.is_floating_point()), None)
         return given if given is not None and given.type == "cuda" else "cpu"
 
@@ -243,7 +243,7 @@ class ODENet(torch.nn.Module):
         Raises
         ------
         ValueError
-            If the block has other tensors than when the net was made.
+            If the block's tensors are not those that it had when the net was made.
         """
         slots, kernel = LayerSlots(self.block), self.kernel
         now, made = (*slots.parameters, *slots.buffers), (*kernel.names, *kernel.buffer_names)
@@ -257,7 +257,7 @@ class ODENet(torch.nn.Module):
         return slots
 
     def encode(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
-        """Compute the state u[0]: `before`, and the first boundary layers."""
+        """Compute the state u[0] by applying `before` and the first boundary layers."""
         check_side_inputs("ODENet", self.block, side)
         count = len(self.opening) + self.depth + len(self.closing)
         check_layer_inputs("ODENet", self.layer_inputs, side, count)
@@ -267,7 +267,7 @@ class ODENet(torch.nn.Module):
         return in_turn(self.opening, u, side, self.layer_inputs)
 
     def decode(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
-        """Compute the output from the state u[N]: the last boundary layers, and `after`."""
+        """Compute the output from u[N] by applying the last boundary layers and `after`."""
         u = in_turn(self.closing, u, side, self.layer_inputs, len(self.opening) + self.depth)
         return u if self.after is None else self.after(u)
 
@@ -425,23 +425,23 @@ class ODENet(torch.nn.Module):
     def coarser_transfers(
         self, levels: int | None = None
     ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
-        """Transfers from fewer and fewer layers, for the weights and steps of all layers.
+        """Transfers between successively coarser levels, for the weights and steps of all layers.
 
-        Layers, or the intervals of a `DepthSpline`, are halved or divided by three as long as the
-        number is divisible and greater than 4. Weights between coarse layers are interpolated
-        linearly; learnable steps are divided. `mgnet.training.MultilevelGradient` calls this
-        method.
+        The number of layers, or of intervals of a `DepthSpline`, is divided by two or three as long
+        as it is divisible and greater than 4. Weights between coarse layers are interpolated
+        linearly; a learnable step is divided among finer layers.
+        `mgnet.training.MultilevelGradient` calls this method.
 
         Parameters
         ----------
         levels : int, optional
-            Maximal number of levels, including that of the network itself; if it is given, 4 or
-            fewer layers are halved, too.
+            Largest number of levels, including that of the network itself; if it is given, even 4
+            or fewer layers are halved.
 
         Returns
         -------
         list of (torch.nn.Parameter, list of AxisTransfer)
-            For each parameter, the transfers to its level from the coarser ones, finest first.
+            For each parameter, the transfers between its levels, finest first.
         """
         self.check_whole()
         self.check_derived("coarser_transfers")
@@ -517,7 +517,7 @@ class ODENet(torch.nn.Module):
         learnable_steps : bool
             Whether the steps become parameters; steps that are parameters already remain so.
         shared_buffers, layer_inputs : sequence of str
-            The arguments of the constructor, with the names used in a module.
+            The arguments of the constructor; the names are those used in a single block.
 
         Returns
         -------
@@ -547,7 +547,7 @@ class ODENet(torch.nn.Module):
         return from_sequential(cls, sequential, blocks, learnable_steps, names)
 
     def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
-        """Copy weights and buffers of other layers into this net; nothing is changed on an error.
+        """Copy weights and buffers of other layers into this net; after an error, it is unchanged.
 
         Parameters
         ----------
@@ -583,8 +583,8 @@ class ODENet(torch.nn.Module):
         Returns
         -------
         torch.nn.ModuleList, or `into`
-            Blocks u -> block(u) in the form passed to `from_sequential`, but F(u) for layers of the
-            form u + F(u).
+            The blocks u -> block(u), in the form in which they were passed to `from_sequential`, or
+            F(u) for layers of the form u + F(u).
 
         Raises
         ------
@@ -633,7 +633,7 @@ class ODENet(torch.nn.Module):
         Parameters
         ----------
         factor : int
-            Number by which the layers ("knots": the intervals of the spline) are divided.
+            Factor by which the number of layers ("knots": of intervals of the spline) is divided.
         how : str, optional
             The kind of refinement to invert, as in `refine`.
 
@@ -647,10 +647,10 @@ class ODENet(torch.nn.Module):
         return coarsen(self, factor, how)
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:
-        """Compute the largest change of an output by `refine`, relative to the largest output.
+        """Compute the largest change of an output due to `refine`, relative to the largest output.
 
-        It is 0 or rounding error if refinement is exact. The net is evaluated without dropout and
-        with fixed statistics.
+        If refinement is exact, the result is 0 or of the size of rounding errors. The net is
+        evaluated without dropout and with fixed statistics.
 
         Parameters
         ----------

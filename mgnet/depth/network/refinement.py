@@ -49,8 +49,8 @@ def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matric
     factor : int
         Refinement factor, at least 2.
     how : "steps", "constant" or "linear"
-        The kind of refinement, as in `ODENet.refine`. Source of the last two: Guenther et al.,
-        arXiv 1912.08974.
+        The kind of refinement, as in `ODENet.refine`. Source of "constant" and "linear": Guenther
+        et al., arXiv 1912.08974.
 
     Returns
     -------

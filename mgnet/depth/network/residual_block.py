@@ -21,7 +21,7 @@ class ResidualBlock(torch.nn.Module):
     block : torch.nn.Module
         The function F.
     step : float or torch.nn.Parameter
-        The step s; a parameter is trained.
+        The step s; if it is a parameter, it is trained.
     time : float
         The time t.
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"

@@ -160,7 +160,7 @@ def _from_blocks(
     ends: tuple[Any, Any],
     names: Mapping[str, Sequence[str]],
 ) -> Net:
-    """The net with these layers; layers with step 1 around others become boundary layers."""
+    """The net with these layers; leading and trailing layers of step 1 become boundary layers."""
     typical = layers[len(layers) // 2]
     first, last = _leading(layers, typical), _leading(layers[::-1], typical)
     middle = layers[first : len(layers) - last]
@@ -218,7 +218,7 @@ def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
 
 
 def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: int) -> None:
-    """Raise an error unless blocks F(t, u) have the times of the net."""
+    """Raise an error unless the times of blocks F(t, u) agree with those of the net."""
     given = [layer.time for layer in layers]
     first, last = len(net.opening), len(net.closing)
     ours = [0.0] * first + net.times.tolist() + [net.final_time] * last

@@ -1,7 +1,8 @@
 """Buffers that are the same in all layers and stored once: masks, rotary embedding caches.
 
-The user names them, because equal values at construction do not imply equal values later: running
-statistics also start equal. Shared buffers have the shape (1, ...), like shared weights.
+The user must name these buffers, because equal values at construction do not imply equal values
+later: running statistics also start equal. Shared buffers have the shape (1, ...), like shared
+weights.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _first_other(value: torch.Tensor) -> int | None:
 def convert_state(
     state: Any, prefix: str, block: torch.nn.Module, shared: Sequence[str], layers: int
 ) -> None:
-    """Convert a state in place so that shared buffers have one row and others one per layer.
+    """Convert a state in place: one row for shared buffers, one row per layer for the others.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ class DepthSpline:
         return _values(self.control_points, self.degree, layers)
 
     def check_layers(self, layers: int, size: int = 1) -> None:
-        """Raise a ValueError if `matrix(layers)` or points of `size` numbers exceed the memory."""
+        """Raise a ValueError if `matrix(layers)` or control points would not fit into memory."""
         entries = (layers + size) * self.control_points
         check_memory(
             8 * entries,

@@ -22,7 +22,7 @@ def check_calls(owner: str, module: torch.nn.Module, known: type, names: Iterabl
     known : type
         The class from which the class of the module is derived.
     names : iterable of str
-        Names of the methods.
+        Names of the methods that would be bypassed.
 
     Raises
     ------
@@ -55,7 +55,7 @@ would leave it out; use a Linear inside a module of your own instead of deriving
 
 
 def check_own_tensors(owner: str, module: Any, rows: int, known: Iterable[str]) -> None:
-    """Raise an error if a module itself has tensors with a row per layer of unknown meaning.
+    """Raise an error if a module has tensors of its own that may have one row per layer.
 
     Parameters
     ----------

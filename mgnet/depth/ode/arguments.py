@@ -145,7 +145,7 @@ def check_options(
 
 
 def _check_precision(func: Any, u: Tensor) -> None:
-    """Raise a TypeError if slopes would have another precision than the state, or fail."""
+    """Raise a TypeError if the slopes cannot be computed, or not in the precision of the state."""
     if not isinstance(func, nn.Module) or torch.is_autocast_enabled(u.device.type):
         return
     for name, x in func.named_parameters():

@@ -1,4 +1,4 @@
-"""Time grids with a given step size: the ends of the steps, and interpolation to asked times."""
+"""Time grids with a given step size: ends of the steps, and interpolation to requested times."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TimeGrid:
     right : Tensor of int of shape (K,)
         Number of the first point at or after each requested time.
     share : Tensor of shape (K,), optional
-        Position of the requested time between the point before that, 0, and that point, 1; by
-        default the requested times are points.
+        Position of each requested time between the previous point (0) and the point `right` (1); by
+        default, all requested times are points of the grid.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class TimeGrid:
 
     @classmethod
     def at_most(cls, t: Tensor, step_size: float, max_steps: int) -> TimeGrid:
-        """Create steps that end at all times and do not exceed this length, except for rounding."""
+        """Create steps of at most this length (up to rounding) that lead to all requested times."""
         ratio = (t.detach()[1:] - t.detach()[:-1]).abs().double().cpu() / step_size
         parts = (ratio - _slack(t, step_size)).ceil().clamp_min(1.0)
         check_count(float(parts.sum()), max_steps)
@@ -66,7 +66,7 @@ class TimeGrid:
 
     @classmethod
     def interpolated(cls, t: Tensor, step_size: float, max_steps: int) -> TimeGrid:
-        """Create torchdiffeq's grid: steps of this length from t[0], the last one ends at t[-1].
+        """Create torchdiffeq's grid: steps of this length from t[0]; the last one ends at t[-1].
 
         States at other times are linear interpolants. Source: torchdiffeq 0.2.5,
         `FixedGridODESolver`.

@@ -38,7 +38,7 @@ class StepRanks(Protocol):
     """The processes that share the steps of a grid: `mgnet.petsc.steps_over_ranks`."""
 
     def place(self, steps: int, interval: int) -> tuple[range, Communicator]:
-        """The steps of this process, in whole intervals of this length, and the other processes."""
+        """The steps of this process (whole intervals of this length), and the communicator."""
         ...
 
     def check_same(self, tensors: Sequence[Tensor]) -> None:
@@ -55,7 +55,8 @@ class Integration:
     kernel : StackedBlock
         The calls of the right-hand side.
     factors : tuple of int
-        Coarsening factor of each level, as far as a grid has enough steps; empty for serial steps.
+        Coarsening factor of each level; levels for which a grid has too few steps are omitted.
+        Empty for serial steps.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles, optional
         The control of cycles; by default the states agree with serial ones up to 1e-11 (1e-5 in
         float32).
@@ -86,7 +87,7 @@ class Integration:
         control: Control | None = None,
         ranks: StepRanks | None = None,
     ) -> Integration:
-        """Create a solver from levels in the form of the user's arguments."""
+        """Create a solver from the user's arguments `levels` and `coarsening`."""
         return cls(kernel, level_factors(levels, coarsening), control, ranks)
 
     def serial(self) -> Integration:

@@ -62,25 +62,27 @@ def odeint(
         By default, one step leads from each time to the next. With a step size, every interval of t
         is divided into equal steps of at most this length.
     interp : "linear", optional
-        With a step size, use torchdiffeq's grid instead, whose points need not include t and
-        between which states are interpolated linearly.
+        Use torchdiffeq's grid instead, which requires a step size. Its points need not include t;
+        states between its points are interpolated linearly.
     rtol, atol : float, optional
         Tolerances from which the steps are chosen: the grid is refined until the error of each of
         its intervals, estimated by step doubling as a root mean square over y, is at most 1 in
-        units of atol + rtol |y|. An omitted one is 0. As in torchdiffeq, this is the local error.
+        units of atol + rtol |y|. A tolerance that is not given is 0. As in torchdiffeq, this is the
+        local error.
     max_steps : int
         Largest number of steps of a grid.
     mode : "serial", "mgrit" or "auto"
         Compute one step after another, in a compiled loop if the operations of func are supported;
-        all steps at once by multigrid; or use the faster way, measured once per kind of call.
+        compute all steps at once by multigrid; or use the faster of the two, measured once per kind
+        of call.
     levels, coarsening, control
         The arguments of `LayerParallel`, for "mgrit". By default, cycles continue until states and
-        gradients agree with serial ones up to 1e-11 (1e-5 in float32). If they do not reach this,
-        there is a warning, and the steps are computed one after another. Levels with too few steps
-        are left out.
+        gradients agree with serial ones up to 1e-11 (1e-5 in float32). If the cycles do not reach
+        this accuracy, there is a warning, and the steps are computed one after another. Levels with
+        too few steps are left out.
     ranks : StepRanks, optional
-        The value of `mgnet.petsc.steps_over_ranks()`: MPI ranks share the steps. All make the same
-        call, and all get the whole solution and all gradients.
+        The value of `mgnet.petsc.steps_over_ranks()`: MPI ranks share the steps. All ranks make the
+        same call, and all get the whole solution and all gradients.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def _solved(
 
 
 def _faster(cycles: Integration, u: Tensor, points: Tensor, kept: Kept) -> str:
-    """The faster mode for such a call, including gradients if it has them; all ranks agree."""
+    """The faster mode for such a call, with any backward pass included; the same on all ranks."""
     needs = torch.is_grad_enabled() and (u.requires_grad or points.requires_grad)
     shape = tuple(u.shape), u.dtype, u.device, len(points), needs, cycles.factors, cycles.control
     about = cycles.kernel.scheme, cycles.ranks is None, torch.is_grad_enabled()

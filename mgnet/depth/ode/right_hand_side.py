@@ -61,7 +61,7 @@ class RightHandSide(nn.Module):
 
 
 class Kept:
-    """Objects made from a function and stored with it, because tracing costs more than a solution.
+    """Objects made from a function and stored with it, because tracing costs more than solving.
 
     Copies of the function, by `copy` or pickle, start without these.
 

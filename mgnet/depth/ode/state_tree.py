@@ -22,8 +22,9 @@ PRECISIONS = torch.float32, torch.float64
 class StateTree:
     """The layout of the tensors of a state in one tensor.
 
-    A tensor with an axis remains unchanged. Tensors of shape (batch, ..., n) that differ only in n
-    are concatenated on the last axis, so samples remain rows; other tensors form one vector.
+    A single tensor with at least one axis remains unchanged. Tensors of shape (batch, ..., n) that
+    differ only in n are concatenated on the last axis, so samples remain rows; other tensors form
+    one vector.
 
     Attributes
     ----------

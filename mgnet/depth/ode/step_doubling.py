@@ -128,7 +128,7 @@ def fitted_grid(
 
 
 def _behind(cells: DyadicGrid, more: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Refine cells behind the last finite state as much as the cell there.
+    """Refine cells after the last finite state to the size of the cell that starts there.
 
     Otherwise the front of unstable steps would move by only one cell from grid to grid.
     """
@@ -141,7 +141,7 @@ def _behind(cells: DyadicGrid, more: np.ndarray, finite: np.ndarray) -> np.ndarr
 
 
 def _rounding(u: Tensor, t: Tensor) -> float:
-    """The rounding of the times in the precision of the right-hand side."""
+    """The rounding error of the times in the precision of the right-hand side."""
     eps = max(torch.finfo(u.dtype).eps, torch.finfo(t.dtype).eps)
     return eps * float(t.abs().max())
 
@@ -209,9 +209,9 @@ def _unmet(
 
 
 def _fastest_rate(integration: Integration, points: Tensor, states: Tensor) -> float:
-    """Estimate the largest eigenvalue of the Jacobian by power iteration: median of some states.
+    """Estimate the largest eigenvalue of the Jacobian by power iteration, as a median over states.
 
-    Near a blow-up it is large, but only there.
+    The median is not affected by the large eigenvalues near a blow-up.
     """
     side: Any = integration.kernel.template
     finite = states.flatten(1).isfinite().all(1).nonzero().ravel()

@@ -61,7 +61,7 @@ class TimeSteps:
     def of(
         cls, kernel: StackedBlock, points: Tensor, dtype: torch.dtype | None = None
     ) -> TimeSteps:
-        """Create the steps from the points of a grid, for this precision; all in one process."""
+        """Create the steps between the points of a grid, in this precision, all in one process."""
         lengths = (points[1:] - points[:-1]).to(dtype or points.dtype)
         return cls(kernel, points.to(lengths.dtype), lengths, range(len(lengths)))
 
@@ -94,7 +94,7 @@ class TimeSteps:
         return tuple([x.expand(len(self.kept), *x.shape[1:]) for x in tensors])
 
     def state_dict(self, keep_vars: bool) -> dict[str, Any]:
-        """The state of the right-hand side, with the names that messages use."""
+        """The `state_dict` of the right-hand side, with the names that error messages use."""
         found = self.block.state_dict(keep_vars=keep_vars)
         return {f"block.{name}": value for name, value in found.items()}
 
@@ -117,7 +117,7 @@ class TimeSteps:
     def spread(
         self, communicator: Communicator, interval: int
     ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-        """The map from shared weights to this process's steps; None if times have a gradient."""
+        """The map from shared weights to this process's steps; None if times need gradients."""
         if self.points.requires_grad:
             return None
         if isinstance(communicator, SerialCommunicator):

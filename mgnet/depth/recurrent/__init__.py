@@ -1,4 +1,4 @@
-"""Recurrent networks whose time steps are solved for all at once: the module `TimeParallel`.
+"""Recurrent networks that solve for all time steps at once: the module `TimeParallel`.
 
 Reading order: `time_parallel`, `solve`, `cycles`, `chaos`, `propagation`; for steps of cells:
 `step_tape`, `gru_steps`, `lstm_steps`, `implicit_gru`, `cell_steps`, `cell_call`, `extrapolation`,

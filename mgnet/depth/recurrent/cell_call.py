@@ -19,9 +19,10 @@ __all__ = ["CellCall", "KeptCell", "alone"]
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Provide a context in which no other thread lends tensors to a cell, and none are cached.
+    """Provide a context in which only this thread replaces tensors of cells, without caching.
 
-    Otherwise `parametrize.cached` would store values computed from lent tensors or without a graph.
+    Otherwise `parametrize.cached` would store values that were computed from replacements or
+    without a graph.
 
     Examples
     --------
@@ -80,12 +81,12 @@ class CellCall(nn.Module):
         Parameters
         ----------
         weights : sequence of Tensor
-            The parameters of the cell in their order, if it is a module.
+            The parameters of the cell, in order, if it is a module.
         buffers : mapping of str to Tensor
-            Buffers by their names in the cell.
+            Buffers by name in the cell.
         run : callable
-            A function that computes steps and their derivatives: recomputation from checkpoints
-            needs the same tensors.
+            A function that computes steps and also their derivatives, because recomputation from
+            checkpoints needs the same tensors.
         """
         with alone():
             tensors = {f"cell.{name}": value for name, value in buffers.items()}
@@ -104,10 +105,10 @@ class CellCall(nn.Module):
 
 
 class KeptCell:
-    """The dependencies of a cell besides arguments and weights, for another evaluation.
+    """What a cell depends on besides its arguments and weights, as needed to evaluate it again.
 
-    Buffers are stored. For plain values that the code of the cell reads, and for tensors from
-    outside, only a change is detected.
+    Buffers are stored. Plain values that the code of the cell reads, and tensors from outside the
+    cell, are not stored, but a change in them is detected.
 
     Parameters
     ----------
@@ -142,12 +143,12 @@ backward pass, or use mode='serial'
         return about == self.about
 
     def check(self) -> None:
-        """Check that an evaluation would agree with that of the forward pass.
+        """Check that another evaluation would agree with that of the forward pass.
 
         Raises
         ------
         RuntimeError
-            If the cell or tensors have changed.
+            If the cell, or a tensor that it reads, has changed.
         """
         name = f"TimeParallel began a backward pass, but its cell, {type(self._cell).__name__},"
         about, outside = self._look()

@@ -27,8 +27,8 @@ def check_cell(
 ) -> KeptCell:
     """Refuse a cell that mixes rows, varies between calls, edits tensors or hides weights.
 
-    It is tested on copies of its buffers. A poor coarse step only slows convergence, so only the
-    type and shape of its result are checked.
+    The cell is tested on copies of its buffers. A poor coarse step only slows convergence, so only
+    the type and shape of its result are checked.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def check_cell(
     Returns
     -------
     KeptCell
-        The dependencies of the cell besides its arguments and weights.
+        What the cell depends on besides its arguments and weights.
 
     Raises
     ------
@@ -221,7 +221,7 @@ def _check_kind(name: str, new: object, state: CellState) -> None:
 def _refuse_hidden(
     name: str, found: Tensor, known: Iterable[Tensor], weights: Sequence[Tensor]
 ) -> None:
-    """Refuse a result that depends on an unknown leaf."""
+    """Refuse a result that depends on leaf tensors other than the `known` ones."""
     leaves, own = {id(x) for x in known}, {id(w) for w in weights}
     waiting, seen = [found.grad_fn], set()
     while waiting:

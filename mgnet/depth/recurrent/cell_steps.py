@@ -30,7 +30,7 @@ def joined(state: CellState) -> Tensor:
 
 
 def parts_of(state: Tensor, widths: Sequence[int]) -> CellState:
-    """Invert `joined`: a tensor for one width, else a tuple.
+    """Split a joined state: a tensor if there is one width, else a tuple.
 
     Examples
     --------
@@ -48,8 +48,8 @@ class CellSteps:
     cell : callable
         The user's cell; a state may be a tuple of tensors.
     coarse : callable, optional
-        A coarse step `(x, h, k) -> h` over k steps of the cell, with k of shape (rows, 1). By
-        default the cell's own step.
+        A coarse step `(x, h, k) -> h` over k steps of the cell, with k of shape (rows, 1). The
+        default is the cell's own step.
     widths : sequence of int
         Width S of every part of a state.
     weights : Tensor
@@ -92,7 +92,7 @@ class CellSteps:
         inputs : Tensor of shape (k, batch, ...)
             Inputs of the steps.
         lengths : Tensor of shape (k, 1, 1), optional
-            Number of steps that each one represents; one by default.
+            Number of steps of the finest level that each step represents; one by default.
         states : Tensor of shape (k, batch, S)
             States before the steps.
         """
@@ -100,7 +100,7 @@ class CellSteps:
         return joined(self._call.step(*given)).reshape(states.shape)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> CellTape:
-        """The derivatives of `advance`, with its arguments; evaluated on demand."""
+        """The derivatives of `advance` at the same arguments, evaluated on demand."""
         if not self._checked and self._kept is not None:
             self._kept.check()
             self._checked = True
@@ -205,7 +205,7 @@ class CellTape:
 
 
 def _gradients(new: Tensor, of: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
-    """The products of `v` with the derivatives; None if there is no dependence."""
+    """The products of `v` with the derivatives; None for inputs without influence."""
     if not new.requires_grad:
         return [None] * len(of)
     v = v.reshape(new.shape)

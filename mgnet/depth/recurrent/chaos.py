@@ -1,4 +1,4 @@
-"""Detection of recurrences with growing errors after one or two cycles."""
+"""Detection, after a few cycles, of recurrences in which errors grow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLOW = 0.5  # a residual below this fraction of its first value counts as decrea
 
 
 class ChaoticRecurrenceError(RuntimeError):
-    """No method parallel over time converges in few iterations; `growth` has the exponent.
+    """The recurrence is chaotic, so no parallel-in-time method converges quickly; see `growth`.
 
     Examples
     --------
@@ -50,14 +50,14 @@ def falls(norms: list[float]) -> bool:
 
 
 def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
-    """Raise an error if errors grow by a factor of 1000 or more along exact steps near states.
+    """Raise an error if errors grow by a factor of 1000 or more along exact steps near `points`.
 
     The exponent is a mean over segments of exact steps, which start at every s-th state, where s is
-    about the square root of the number of steps, and are computed all at once. If they give a
-    clearly positive exponent over s steps, they continue to 4 s: by then the states depend less on
-    their start, and errors have turned into the growing direction. The exponent counts only if it
-    is again clearly positive, by two standard errors. The cost is two calls for each of the s (4 s)
-    steps.
+    about the square root of the number of steps, and are computed all at once. If the exponent over
+    s steps is clearly positive, the segments are continued to 4 s steps: by then the states depend
+    less on where they started, and the errors have turned toward the direction of growth. The
+    exponent counts only if it is again clearly positive, by two standard errors. The cost is two
+    calls for each of the s (4 s) steps.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
             return
         exponent = float(found.mean())
         error = float(found.std()) / math.sqrt(independent)
-        # This is also the case if states are not finite.
+        # If states are not finite, this also returns.
         if not (exponent > 2.0 * error and exponent * steps > HARMLESS):
             return
     raise ChaoticRecurrenceError(Lyapunov((exponent,), steps))
 
 
 class _Stretches:
-    """Exact steps from every s-th point, and parallel steps from slightly different states."""
+    """Exact steps from every s-th point, and also from slightly different states."""
 
     def __init__(self, equation: LayerEquation, points: Tensor, spacing: int):
         self.equation, self.spacing = equation, spacing

@@ -132,7 +132,7 @@ def march_together(
 
 
 def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:
-    """Whether a function transform of PyTorch needs formulas instead of its loops over time.
+    """Whether a function transform needs cell formulas instead of PyTorch's loops over time.
 
     Parameters
     ----------

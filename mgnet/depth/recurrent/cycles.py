@@ -84,7 +84,7 @@ class TimeCycles:
             mgrit(self.levels, self.cycle)
 
     def are_serial(self, steps: int) -> bool:
-        """Whether there are so few steps that one level suffices, solved step by step."""
+        """Whether there are so few steps that they are solved one after another, on one level."""
         return not self.factors(steps) and (newton_of(self.cycle) is None or steps < 2)
 
     def factors(self, steps: int) -> tuple[int, ...]:
@@ -136,8 +136,8 @@ class TimeCycles:
         f : Tensor of shape (T + 1, batch, S), optional
             The right-hand side.
         limit : CycleLimit
-            The number of cycles and the tolerance. With a tolerance, a solution that cycles do not
-            reach is computed step by step.
+            The number of cycles and the tolerance. If cycles do not reach a given tolerance, the
+            solution is computed step by step.
         communicator : Communicator
             The processes that share the steps.
         reverse : bool
@@ -145,13 +145,14 @@ class TimeCycles:
         guess : Tensor of shape (T + 1, batch, S), optional
             Initial states, instead of a solution on the coarsest level.
         total : int, optional
-            Number of steps of all processes, from which levels are chosen; T by default.
+            Total number of steps of all processes, which determines the levels; T by default.
 
         Returns
         -------
         (Tensor of shape (T + 1, batch, S), PassReport, bool)
             The solution; the report, whose estimate is that of the relative error at all C-points;
-            and False if cycles did not reach the tolerance and steps were computed one by one.
+            and whether the cycles reached the tolerance. If they did not, the steps were computed
+            one by one.
 
         Raises
         ------
@@ -208,7 +209,7 @@ class TimeCycles:
 
 
 class _Cycles:
-    """Cycles, and their history."""
+    """Runs cycles over time and records their history."""
 
     def __init__(
         self, hierarchy: Hierarchy, communicator: Communicator, reverse: bool, dtype: torch.dtype
@@ -222,7 +223,7 @@ class _Cycles:
     def take(
         self, cycle: Schedule, u: Tensor, f: Tensor | None, limit: CycleLimit
     ) -> tuple[Tensor, PassReport]:
-        """Relaxed points after as many cycles as necessary within the limit."""
+        """The relaxed points after as many cycles as needed, but no more than the limit allows."""
         equation, memory = self.hierarchy[0].operator, None
         inject = equation.transfer.inject
         # The next cycle starts with the results of relaxation and residual, at no extra cost.
@@ -251,14 +252,14 @@ class _Cycles:
         return u, made
 
     def _stalled(self) -> bool:
-        """Whether coarse corrections are rounding errors, because coarse values may be much larger.
+        """Whether coarse corrections are only rounding errors, as happens with large coarse values.
 
-        Relaxation over C-points, which uses only fine steps, then continues.
+        If so, C-relaxation, which uses only fine steps, replaces the cycles.
         """
         return bool(self.changes) and self.changes[-1] <= self.rounding
 
     def _made(self, size: float) -> PassReport:
-        """A report whose estimate is at least the residual: changes may be small in divergence."""
+        """A report whose estimate is at least the residual: diverging cycles may change little."""
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
 

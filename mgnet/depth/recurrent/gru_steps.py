@@ -15,7 +15,7 @@ __all__ = ["GRUSteps", "GRUTape"]
 
 
 class _Gates(NamedTuple):
-    """Gates of some steps; `inner` is the state's part of the candidate before the reset."""
+    """Gates of some steps; `inner` is the state's part of the candidate before the reset gate."""
 
     reset: Tensor
     update: Tensor
@@ -28,8 +28,8 @@ class _Gates(NamedTuple):
 class GRUSteps:
     """Steps `h' = n + p (h - n)` with the gates of `torch.nn.GRUCell`, `p = z` for one step.
 
-    A coarse step over k steps keeps the gates and the candidate n of its start: `p = z^k`, or
-    `p = 1 / (1 + k (1 - z))` if it is implicit.
+    A coarse step over k steps keeps the gates and the candidate n of its start: `p = z^k`, or, for
+    implicit steps, `p = 1 / (1 + k (1 - z))`.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class GRUSteps:
     bias : Tensor of shape (3 H,), optional
         The vector `bias_hh`.
     implicit : bool
-        Whether to use the second formula, also for single steps. Source: Moon, Cyr, "Parallel
+        Whether to use the second formula for p, also for single steps. Source: Moon, Cyr, "Parallel
         training of GRU networks with a multi-grid solver for long sequences", ICLR 2022.
 
     Examples
@@ -63,7 +63,7 @@ class GRUSteps:
         inputs : Tensor of shape (k, batch, 3 H)
             Contributions of the inputs to the gates, `weight_ih x + bias_ih`.
         lengths : Tensor of shape (k, 1, 1), optional
-            Number of steps that each one represents; one by default.
+            Number of steps of the finest level that each step represents; one by default.
         states : Tensor of shape (k, batch, H)
             States before the steps.
         """
@@ -71,7 +71,7 @@ class GRUSteps:
         return self._new(gates, self._kept(gates, lengths), states)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> GRUTape:
-        """The derivatives of `advance`, with its arguments."""
+        """The derivatives of `advance` at the same arguments."""
         gates = self._gates(inputs, states)
         return self._tape(gates, self._kept(gates, lengths), lengths, states)
 
@@ -95,7 +95,7 @@ class GRUSteps:
         of_candidate = (1.0 - kept) * (1.0 - candidate * candidate)
         through_reset = of_candidate * reset
         of_reset = through_reset * inner * (1.0 - reset)
-        of_update = (states - candidate) * slope  # slope of p, by the sigmoid's argument
+        of_update = (states - candidate) * slope  # dp / d(argument of the sigmoid)
         factors = torch.stack([of_reset, of_update, through_reset], -2)
         return GRUTape(self.weight, states, kept, factors, of_candidate, self.bias is not None)
 

@@ -39,7 +39,7 @@ class ImplicitGRUCell(nn.GRUCell):
         Raises
         ------
         ValueError
-            If the input has another shape.
+            If the input has neither of these shapes.
         """
         if input.dim() not in (1, 2):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The user's first state of a recurrence, and the last state in the same form."""
+"""A recurrence's initial state as given by the user, and its last state in the same form."""
 
 from __future__ import annotations
 

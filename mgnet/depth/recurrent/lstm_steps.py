@@ -61,7 +61,7 @@ class LSTMSteps:
         inputs : Tensor of shape (k, batch, 4 H)
             Contributions of the inputs to the gates, `weight_ih x + bias_ih`.
         lengths : Tensor of shape (k, 1, 1), optional
-            Number of steps that each one represents; one by default.
+            Number of steps of the finest level that each step represents; one by default.
         states : Tensor of shape (k, batch, 2 H)
             States before the steps.
         """
@@ -69,7 +69,7 @@ class LSTMSteps:
         return torch.cat([gates.out * gates.squashed, cells], -1)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> LSTMTape:
-        """The derivatives of `advance`, with its arguments."""
+        """The derivatives of `advance` at the same arguments."""
         gates, _ = self._gates(inputs, lengths, states)
         return self._tape(gates, lengths, states)
 
@@ -88,7 +88,7 @@ class LSTMSteps:
         if lengths is None:
             of_forget = cells * forget * (1.0 - forget)
         else:
-            slope = forget * added - lengths * kept  # of the sum of powers, by f's argument
+            slope = forget * added - lengths * kept  # d(sum of powers) / d(argument of f)
             of_forget = cells * lengths * kept * (1.0 - forget) + enter * proposal * slope
         of_enter = added * proposal * enter * (1.0 - enter)
         of_proposal = added * enter * (1.0 - proposal * proposal)

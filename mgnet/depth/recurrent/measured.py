@@ -21,7 +21,7 @@ MODES = "serial", "mgrit"
 
 
 def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few: bool) -> str:
-    """Return the requested mode of a call, or "serial" if no other one is possible.
+    """Return the requested mode of a call, or "serial" if no other mode is possible.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
     control : FixedCycles or CyclesToTolerance
         The control of the cycles.
     transform : str, optional
-        Name of the function transform of the call.
+        Name of the function transform under which the call is made.
     few : bool
         Whether there are too few steps for cycles.
 
     Raises
     ------
     RuntimeError
-        If a function transform is not possible with a fixed number of cycles.
+        If the call is made under a function transform and the number of cycles is fixed.
     TypeError
         If the input does not have float32 or float64 numbers.
 
@@ -66,7 +66,7 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
 
 
 def widened(weight: Tensor | None, given: Any) -> Any:
-    """Convert to the precision of the weights; under autocast, a preceding layer may reduce it.
+    """Convert an input that autocast has reduced in precision to the precision of the weights.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def widened(weight: Tensor | None, given: Any) -> Any:
 
 
 def faster(seconds: dict[str, float], made: Sequence[PassReport], control: Control) -> str:
-    """The faster mode, but serial steps if a fixed number of cycles exceeds its tolerance.
+    """The faster mode, or "serial" if the error of a fixed number of cycles is too large.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def seconds_of_modes(
     start: InitialState,
     parameters: Sequence[Tensor],
 ) -> dict[str, float]:
-    """Measure "serial" and "mgrit": forward, and backward in training.
+    """Measure the modes "serial" and "mgrit": the forward pass, and the backward pass in training.
 
     Parameters
     ----------

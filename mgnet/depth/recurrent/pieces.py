@@ -1,4 +1,4 @@
-"""Steps in pieces of a fixed size, so that bits do not depend on their distribution."""
+"""Steps in pieces of a fixed size, so that results do not depend on their distribution."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PiecedSteps:
 
     @cached_property
     def begins(self) -> list[tuple[int, ...]]:
-        """For every level, the first step of each piece, and the number of all steps."""
+        """For every level, the first step of each piece, followed by the total number of steps."""
         strides = accumulate(self.factors, mul, initial=1)
         return [tuple(accumulate((-(-n // k) for n in self.lengths), initial=0)) for k in strides]
 
@@ -91,7 +91,7 @@ class PiecedSteps:
 def _calls(
     begins: tuple[int, ...], start: int, stop: int, step: int
 ) -> tuple[tuple[int, slice, slice], ...]:
-    """The pieces that take part in a call, their own steps in it, and the rows of these.
+    """For each piece that takes part in a call: its number, its steps, and the rows of its steps.
 
     A piece stores data for a slice of its steps, so the same call returns the same objects.
     """

@@ -21,8 +21,8 @@ class TimeSteps:
     """The recurrence `u[t + 1] = step(inputs[t], u[t])` on every level (`Propagator`).
 
     Weights are shared over time, so all requested steps are one call. A coarse step gets the mean
-    of the inputs that it represents, which took as many cycles as the input at the C-point, or
-    fewer.
+    of the inputs of the fine steps that it represents; in tests, this needed no more cycles than
+    the input at the C-point.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class TimeSteps:
     factors : tuple of int
         Coarsening factor of each level except the coarsest.
     running : Tensor of shape (T, batch, 1), optional
-        Which sequences have not ended: after its end, a sequence keeps its state, which norms
+        Which sequences have not ended. After its end, a sequence keeps its state, which norms
         ignore.
 
     Examples
@@ -54,7 +54,7 @@ class TimeSteps:
 
     @cached_property
     def levels(self) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """For every level: inputs, number of steps represented by each, and running sequences."""
+        """For every level: inputs, number of fine steps per step, and sequences still running."""
         found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         found.append((self.inputs, None, self.running))
         for stride in accumulate(self.factors, mul):

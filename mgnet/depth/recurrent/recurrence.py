@@ -120,7 +120,7 @@ a cell such as nn.RNNCell
 
 
 def coarse_of(cell: Cell) -> CoarseStep | None:
-    """The method `coarse` of a cell, if it has one; a module of that name does not count.
+    """The method `coarse` of a cell, if it has one; a submodule of that name does not count.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def recurrence_of(
     widths : tuple of int
         Widths of the parts of a state.
     kept : KeptCell, optional
-        The dependencies of the cell besides its weights.
+        What the cell depends on besides its weights.
 
     Examples
     --------

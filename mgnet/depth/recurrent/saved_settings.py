@@ -56,14 +56,14 @@ def settings_from_state(state: Tensor | Mapping[str, Any], batch_first: bool) ->
     state : Tensor
         The saved settings.
     batch_first : bool
-        The value of the module that loads the settings.
+        The value of `batch_first` in the module that loads the settings.
 
     Raises
     ------
     RuntimeError
-        If the saved module has another `batch_first`, and so is a different function.
+        If the saved module has a different `batch_first` and thus computes another function.
     ValueError
-        If the state has another form.
+        If the state does not have the expected form.
     """
     told = state if isinstance(state, Mapping) else decode(state)
     try:

@@ -15,7 +15,7 @@ __all__ = ["TimeSequence", "rows_of", "size_of"]
 
 @dataclass(frozen=True, eq=False)
 class TimeSequence:
-    """A batch of sequences, time first, and the format for results.
+    """A batch of sequences with time on axis 0, and the format for results.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class TimeSequence:
     unbatched : bool
         Whether the user passed one sequence without a batch axis.
     packed : PackedSequence, optional
-        The user's input; x has its order, longest first.
+        The user's input, if it is packed; x has its order, longest sequence first.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class TimeSequence:
         return cls(x, batch_first, unbatched)
 
     def with_data(self, data: Tensor) -> TimeSequence:
-        """A copy with another x, or with other rows if it is packed."""
+        """A copy with another x, or, if the input is packed, with other rows."""
         if self.packed is None:
             return replace(self, x=data)
         packed = self.packed._replace(data=data)
@@ -111,7 +111,7 @@ class TimeSequence:
         return y.transpose(0, 1) if self.batch_first else y
 
     def last(self, points: Tensor) -> Tensor:
-        """The points (T + 1, batch, ...) after the last step of every sequence."""
+        """Of the points (T + 1, batch, ...), those after the last step of every sequence."""
         if self.lengths is None:
             return points[-1]
         return points[self.lengths, torch.arange(points.shape[1], device=points.device)]
@@ -125,7 +125,7 @@ class TimeSequence:
         return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
 
     def dropout(self, x: Tensor, p: float) -> Tensor:
-        """Apply dropout to x (T, batch, features) like PyTorch: only packed rows have a mask."""
+        """Apply dropout to x (T, batch, features) like PyTorch: only to packed rows, if any."""
         if self.packed is None:
             return F.dropout(x, p)
         rows = x.flatten(0, 1)[_places(self.packed, x.shape[1])]
@@ -167,7 +167,7 @@ def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
-    """Steps and rows of an input up to a factor of two, its type, and which parts get gradients.
+    """A key for similar calls: sizes up to a factor of two, type, and which gradients they need.
 
     Parameters
     ----------

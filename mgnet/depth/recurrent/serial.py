@@ -1,4 +1,4 @@
-"""A recurrence step by step: PyTorch's own loops for its cells, a Python loop for any other."""
+"""A recurrence step by step: PyTorch's own loops for its cells, a Python loop for other cells."""
 
 from __future__ import annotations
 

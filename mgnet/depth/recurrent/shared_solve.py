@@ -1,9 +1,9 @@
 """The interface between autograd and a recurrence whose steps several processes share.
 
 Every process gets the whole input and returns the whole trajectory, and the same holds for
-gradients; all other data, on all levels, belong only to its own steps. Contributions of the steps
-to the gradients of weights are added piece by piece, in the order of the steps: each process passes
-the sum to the next.
+gradients; each process holds all other data, on all levels, only for its own steps. Contributions
+of the steps to the gradients of weights are added piece by piece, in the order of the steps: each
+process passes the sum to the next.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def shared_solve(
     call : TimeCall
         The data of the call.
     share : TimeShare
-        The part of this process in the T steps.
+        The steps of this process among the T steps.
     start : Tensor of shape (batch, S)
         Initial states.
     x : Tensor of shape (T, batch, features)
         Inputs before multiplication by the input weights; every process has all of them.
     recurrence : Recurrence
-        The recurrence. There are gradients with respect to all its weights, `start` and `x`.
+        The recurrence. Gradients are computed with respect to all its weights, `start` and `x`.
     shares : Shares, optional
         Checks that all processes are in the same backward pass.
 
@@ -97,7 +97,7 @@ def solve_shared(
 
 
 class _Given(NamedTuple):
-    """The tensors of a call, without graph; `of_input` is empty for other cells."""
+    """The tensors of a call, without graph; `of_input` is empty without input weights."""
 
     x: Tensor
     of_input: Sequence[Tensor | None]
@@ -166,7 +166,7 @@ def _gradients(
     gradient: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Gradients with respect to u_0, x, input weights and others, from that of all states."""
+    """Gradients with respect to u_0, x and all weights, from the gradient of all states."""
     own, ends = share.own, share.communicator
     (pieced, steps), f = given.steps(call, share), gradient[own.start : own.stop + 1].contiguous()
     rows = [slice(piece.start - own.start, piece.stop - own.start) for piece in share.pieces]
@@ -215,7 +215,7 @@ def _gradients(
 def _through_input(
     given: _Given, piece: range, of_inputs: Any
 ) -> tuple[list[Tensor | None], Tensor]:
-    """Gradients with respect to input weights and x for a piece, from those of the steps' data."""
+    """Gradients with respect to input weights and x for a piece, from those of its inputs."""
     if not given.of_input:
         return [], of_inputs
     weight, bias = given.of_input
@@ -227,7 +227,7 @@ def _through_input(
 def _summed(
     like: Tensor | None, own: Sequence[Tensor | None], communicator: Communicator
 ) -> Tensor | None:
-    """The sum over the pieces of all processes, in their order, on each of them."""
+    """The sum over the pieces of all processes, in their order; every process gets it."""
     if like is None:
         return None
     total = communicator.receive(torch.zeros_like(like), False).clone()

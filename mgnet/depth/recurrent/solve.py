@@ -84,7 +84,8 @@ def solve(
     inputs : Tensor of shape (T, batch, ...)
         Inputs of all steps.
     weights : sequence of (Tensor or None)
-        Weights of the steps. There are gradients with respect to weights, `start` and `inputs`.
+        Weights of the steps. Gradients are computed with respect to `weights`, `start` and
+        `inputs`.
 
     Returns
     -------
@@ -144,7 +145,7 @@ class _Solve(torch.autograd.Function):
 
 
 class Once(torch.autograd.Function):
-    """Gradients without derivatives: to request one is an error instead of zero.
+    """Gradients without derivatives: requesting a derivative raises an error.
 
     Examples
     --------

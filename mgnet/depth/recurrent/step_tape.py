@@ -40,11 +40,11 @@ class Steps(Protocol):
 
     Examples
     --------
-    `GRUSteps`, `LSTMSteps` and `CellSteps` are.
+    `GRUSteps`, `LSTMSteps` and `CellSteps` implement this protocol.
     """
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """Compute the states after the steps, each of which may represent several."""
+        """Compute the states after the steps, each of which may represent several fine steps."""
         ...
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> StepTape:

@@ -24,14 +24,14 @@ def newton_sweeps(
     norm: Callable[[Tensor], float],
     rounding: float,
 ) -> tuple[Tensor, PassReport]:
-    """Compute all points after as many sweeps as necessary within the limit.
+    """Compute all points by as many sweeps as needed, but no more than the limit allows.
 
     Parameters
     ----------
     sweep : NewtonSweep
         The sweep.
     level : Level
-        The level with all steps; its operator is posed.
+        The level with all steps, whose equation already has its propagator and initial value.
     u : Tensor of shape (T + 1, batch, S)
         Initial states.
     f : Tensor of the same shape, optional

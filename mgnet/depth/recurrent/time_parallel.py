@@ -1,4 +1,4 @@
-"""`TimeParallel`: a recurrent network whose time steps are solved for all at once."""
+"""`TimeParallel`: a recurrent network that solves for all time steps at once."""
 
 from __future__ import annotations
 
@@ -53,31 +53,31 @@ Sequences = Tensor | PackedSequence
 
 
 class TimeParallel(nn.Module):
-    """A recurrent network that is solved for all time steps at once by multigrid (MGRIT).
+    """A recurrent network that solves for all time steps at once by multigrid (MGRIT).
 
     It is called like `torch.nn.GRU` or `torch.nn.LSTM`, with the same results up to a tolerance.
     Weights are shared over time, so steps computed together are one call of the cell, with time in
-    the batch. For autograd it is one function, whose backward pass solves the adjoint recurrence by
-    the same cycles. If cycles do not reach the tolerance, steps are computed one by one, with one
-    warning. Chaotic recurrences, for which cycles would fail, are refused in the first call.
+    the batch. For autograd, it is one function, whose backward pass solves the adjoint recurrence
+    by the same cycles. If cycles do not reach the tolerance, steps are computed one by one, with a
+    single warning. Chaotic recurrences, for which cycles would fail, are refused in the first call.
 
     Parameters
     ----------
     cell : GRUCell, LSTMCell, ImplicitGRUCell, GRU, LSTM, or callable
-        A PyTorch cell or module, or any other cell `(x, h) -> h`, with x of shape (rows,
-        features), and h of shape (rows, S) or a tuple of such states; the first one is the output.
+        A PyTorch cell or module, or any other cell `(x, h) -> h`, with x of shape (rows, features),
+        and h of shape (rows, S) or a tuple of such states, the first of which is the output.
     levels : int
         Largest number of levels in time; short sequences have fewer.
     coarsening : int or sequence of int, optional
         Number of steps per step of the next level; by default T^(1 / levels).
     relaxation : str or sequence of str
-        `F`, `FCF`, ... for all levels, or for each level from the finest.
+        A word such as `F` or `FCF` for all levels, or one word per level, finest first.
     control : CyclesToTolerance or FixedCycles, optional
-        Number of cycles; by default as many as needed for an error of 1e-6, or of rounding size.
+        Number of cycles; by default as many as needed for an error of 1e-6, or rounding if larger.
     mode : {"mgrit", "serial", "auto"}
         "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
         with numba, else PyTorch's own loop over time, if available. "auto" measures both in the
-        first call of similar size (within a factor of two) and then uses the faster one.
+        first call of each size (within a factor of two) and then uses the faster mode.
     coarse : callable, optional
         A coarse step `(x, h, k) -> h` over k steps, with k of shape (rows, 1) and x the mean of the
         inputs. By default, a GRU or LSTM keeps its gates, and another cell uses its method
@@ -88,8 +88,8 @@ class TimeParallel(nn.Module):
     batch_first : bool
         Whether the batch is on axis 0, as in `torch.nn.GRU`; a module keeps its own setting.
     warm_start : bool
-        Whether cycles start from the states (backward, the adjoints) of the last call with the same
-        numbers of steps and rows, if there is one, instead of a coarse solution.
+        Whether cycles start from the states (in the backward pass, the adjoints) of the last call
+        with the same numbers of steps and rows, if there is one, instead of a coarse solution.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class TimeParallel(nn.Module):
         shares : callable
             The distribution of the steps.
         communicator : Communicator
-            The processes; the first one is that of rank 0.
+            The processes; the first one is rank 0.
         """
         self.shares, self.communicator = shares, communicator
         self._set(self.cycles, self.control, self.mode, self.warm_start)
@@ -274,7 +274,7 @@ class TimeParallel(nn.Module):
         return [[recurrence_of(self.cell, coarse, widths, kept)]]
 
     def _checked(self, sequence: TimeSequence, start: InitialState) -> KeptCell | None:
-        """The dependencies of a user's cell, if it can be solved in parallel over time."""
+        """What a user's cell depends on, provided that it can be solved in parallel over time."""
         if is_known(self.cell) and self.coarse is None:
             return None
         return check_cell(self.cell, self.coarse, sequence.x, start.states[0], start.widths)
@@ -312,7 +312,7 @@ class TimeParallel(nn.Module):
         return TimeCall(*given)
 
     def _points(self, call: TimeCall, *given: Any) -> Tensor:
-        """States by cycles; by exact steps if the recurrence is chaotic but accepted."""
+        """The states from cycles, or from exact steps if a chaotic recurrence is accepted."""
         try:
             return solve_shared(call, self.shares, *given)
         except ChaoticRecurrenceError as found:

@@ -16,7 +16,7 @@ __all__ = ["Alone", "Shares", "TimeShare", "intervals_together", "told_of_call"]
 
 @dataclass(frozen=True)
 class TimeShare:
-    """The part of this process in the steps of one sequence.
+    """Which steps of one sequence belong to this process.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class TimeShare:
         Steps of this process: whole pieces, possibly none.
     piece : int
         Number of steps that are computed together: whole intervals of the coarsest level; the last
-        piece of all may be short.
+        piece of the sequence may be shorter.
     communicator : Communicator
         The processes that hold the other steps.
 
@@ -48,7 +48,7 @@ class Shares(Protocol):
     """The processes that share the steps of sequences of any length."""
 
     def __call__(self, steps: int, interval: int) -> TimeShare:
-        """The part of this process, if a coarsest-level interval has this number of steps."""
+        """The steps of this process, if coarsest-level intervals have `interval` steps each."""
         ...
 
     def check_same(self, direction: str, told: Mapping[str, Any]) -> None:

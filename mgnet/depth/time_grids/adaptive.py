@@ -52,19 +52,19 @@ def adaptive(
     max_grids: int = 40,
     max_steps: int = 10**6,
 ) -> AdaptiveSolution:
-    """Solve on a time grid that is refined until the error of every interval is small.
+    """Solve on a time grid that is refined until the error of every interval is within tolerance.
 
-    Every interval of a grid has two steps. The error that they add is estimated by comparison with
-    one step of the same total length. Intervals with an estimate above the tolerance are halved,
-    once or repeatedly, and needlessly short intervals are joined again. The solution is transferred
-    to the new grid by a step from the last old point to each new one, and MGRIT continues from
-    there. Coarse grids thus do most of the work, as in full multigrid.
+    Every interval of a grid has two steps. The error that the two steps add is estimated by
+    comparison with one step of the same total length. Intervals with an estimate above the
+    tolerance are halved, once or repeatedly, and needlessly short intervals are joined again. The
+    solution is transferred to the new grid by a step from the last old point to each new one, and
+    MGRIT continues from there. Coarse grids thus do most of the work, as in full multigrid.
 
     Parameters
     ----------
     problem : OneStep
-        The problem. Its steps form the first grid, whose points remain in all others. They need not
-        resolve the solution: a step may even fail and return NaN.
+        The problem. Its steps form the first grid, whose points are points of all later grids. The
+        steps need not resolve the solution: a step may even fail and return NaN.
     rtol, atol : float
         Tolerances for the error that an interval may add: a root mean square over the entries of
         the state, in units of `atol + rtol |u|`, where `atol` has the unit of the state. As with
@@ -73,14 +73,14 @@ def adaptive(
         Order p of the method; by default it is observed on each grid, at the cost of seven more
         steps per four steps.
     levels, coarsening, relaxation
-        The arguments of `OneStep.hierarchy` for MGRIT, as far as a grid has enough steps.
-        `levels=1` marches serially. A grid is also marched if the estimate on the previous grid
-        was above 1000 tolerances.
+        The arguments of `OneStep.hierarchy` for MGRIT; levels for which a grid has too few steps
+        are omitted. `levels=1` marches serially. A grid is also marched if the estimate on the
+        previous grid exceeded 1000 times the tolerance.
     cycle, max_cycles
         The arguments of `mgnet.Solver`. A grid on which MGRIT does not reach a tenth of the
         tolerance is marched serially.
     max_grids, max_steps : int
-        Largest number of grids, and of steps of a grid.
+        Largest number of grids, and largest number of steps of a grid.
 
     Returns
     -------
@@ -150,7 +150,7 @@ class _Rules:
     max_cycles: int
 
     def serial(self) -> _Rules:
-        """The same rules without coarse levels."""
+        """The same rules, but with a serial march instead of MGRIT."""
         return replace(self, factors=())
 
     def scale(self, states: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ class _Grid:
         return cls(new, cells, found.value, found, counter)
 
     def carried(self, new: OneStep, grid: DyadicGrid) -> np.ndarray:
-        """The solution at the points of another grid, by a step from the last point before each."""
+        """The solution at the points of another grid, by a step from the old point before each."""
         positions = self.cells.halved().positions
         before = np.searchsorted(positions, grid.positions, side="right") - 1
         states = self.states[before]
@@ -225,7 +225,7 @@ class _Grid:
 
 
 def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], float]:
-    """The largest residual of a point on any level, measured like the errors of an interval."""
+    """A norm for all levels: the largest residual at a point, measured like an interval's error."""
     scales = {len(scale): scale}
     for level in levels.levels[:-1]:
         transfer: Any = level.transfer
@@ -239,7 +239,7 @@ def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], fl
 
 
 def _root_mean_squares(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The root mean square of each row, in units of the scale; zero is zero in any unit."""
+    """The root mean square of each row, in units of the scale; 0 remains 0 if the scale is 0."""
     with np.errstate(all="ignore"):
         flat = np.where(rows == 0.0, 0.0, abs(rows) / scale).reshape(len(rows), -1)
         return np.sqrt((flat * flat).mean(axis=1))

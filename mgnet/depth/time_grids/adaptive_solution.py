@@ -87,12 +87,12 @@ class AdaptiveSolution:
     errors : array of shape (N / 2, ...)
         Estimated error that each pair of steps adds (fine minus exact), in units of the state.
     order : int
-        Order p, given or observed on the last grid; 1 if it was neither given nor observable, which
-        makes the estimates conservative.
+        Order p, given or observed on the last grid; 1 if it was not given and cannot be observed,
+        which makes the estimates conservative.
     grids : tuple of GridRecord
         A record of each grid.
     ending : Ending
-        The reason for the end.
+        The reason why `adaptive` ended.
 
     Examples
     --------

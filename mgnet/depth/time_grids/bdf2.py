@@ -28,8 +28,8 @@ class BDF2Step:
     Parameters
     ----------
     inner : callable
-        The function `solve(t, weight, known, start) -> u` with `u - weight F(t, u) = known`, as in
-        `bdf2`.
+        The function `solve(t, weight, known, start) -> u`, as in `bdf2`, where u solves the
+        equation `u - weight F(t, u) = known`.
     spacing : float
         Time between the two solutions of a pair.
 

@@ -108,7 +108,7 @@ class DyadicGrid:
 
 
 def _pairs(starts: np.ndarray, halvings: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The left ones of adjacent halves of one cell that are both to be joined."""
+    """The left halves of those pairs of halves of one cell that are to be joined."""
     larger = wanted < halvings
     even = np.ldexp(starts, halvings) % 2.0 == 0.0
     same = (halvings[:-1] == halvings[1:]) & larger[:-1] & larger[1:] & even[:-1]

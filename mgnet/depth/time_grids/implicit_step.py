@@ -22,7 +22,7 @@ _METHODS: dict[str, tuple[int, tuple[tuple[float, ...], ...]]] = {
     "sdirk2": (2, ((_G2,), (1.0 - _G2, _G2))),
     "sdirk3": (3, ((_G3,), (0.5 * (1.0 - _G3), _G3), (*_B3, _G3))),
 }
-# After a relative correction this small, the next one is below rounding: Newton is quadratic.
+# Newton converges quadratically: after a relative correction this small, the next is rounding.
 _SMALL, _MOST = 1e-8, 15
 
 

@@ -62,7 +62,7 @@ def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
     problem : OneStep
         The problem to check.
     estimates : bool
-        Whether errors must depend on the step size, which they do not for the pairs of `bdf2`.
+        Whether errors must depend on the step size, which is not the case for the pairs of `bdf2`.
 
     Raises
     ------
@@ -98,12 +98,12 @@ def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
 
 
 def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.ndarray:
-    """Return the trajectory as an array, if it has one row per time and whole intervals.
+    """Return the trajectory as an array if it has one row per time and consists of whole intervals.
 
     Raises
     ------
     ValueError
-        If it has not, or if `factor` does not divide the number of steps.
+        If the number of rows is wrong, or `factor` does not divide the number of steps.
 
     Examples
     --------
@@ -175,8 +175,9 @@ def local_errors(problem: OneStep, u: np.ndarray, order: int, factor: int = 2) -
 def observed_order(problem: OneStep, u: np.ndarray) -> float:
     """Observe the order of a method on a trajectory, from steps of three lengths.
 
-    Starting from every fourth point, two steps are compared with one of the same total length, and
-    two of that length with one twice as long. The differences grow by a factor of 2^(p + 1).
+    Starting from every fourth point, two steps are compared with one step of the same total length,
+    and two steps of that length with one step twice as long. The differences grow by a factor of
+    2^(p + 1).
 
     Parameters
     ----------
@@ -188,8 +189,8 @@ def observed_order(problem: OneStep, u: np.ndarray) -> float:
     Returns
     -------
     float
-        The order from the sums of the differences that are above rounding; about p if the steps
-        resolve the solution.
+        The order, computed from the sums of those differences that exceed rounding errors; it is
+        about p if the steps resolve the solution.
 
     Raises
     ------
@@ -242,12 +243,12 @@ def _sizes(states: np.ndarray) -> np.ndarray:
 
 
 def found_order(owner: str, problem: OneStep, u: np.ndarray) -> int:
-    """Return the observed order as an integer, or raise an error that asks for it.
+    """Return the observed order as an integer, or raise an error that asks for the order.
 
     Raises
     ------
     ValueError
-        If it is not close to an admissible integer.
+        If the observed order is not close to an admissible integer.
     """
     seen = observed_order(problem, u)
     possible = math.isfinite(seen) and 1 <= round(seen) <= HIGHEST_ORDER

@@ -23,8 +23,8 @@ def observed(
 ) -> np.ndarray:
     """Compute a functional of the state at every time if only the C-points are stored.
 
-    The F-points are computed by marches from the C-points, for all intervals at once and one point
-    of each at a time, so no more states are stored than there are C-points.
+    The F-points are computed by marching from the C-points, in all intervals at once, one point per
+    interval at a time, so no more states are stored than there are C-points.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def observed(
     Raises
     ------
     ValueError
-        If the C-points have another shape, or the functional returns another number of rows.
+        If the C-points have the wrong shape, or the functional returns the wrong number of rows.
     TypeError
         If `functional` is not callable.
 

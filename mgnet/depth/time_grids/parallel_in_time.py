@@ -33,7 +33,7 @@ class CountedStep:
     Attributes
     ----------
     steps, calls : int
-        Number of states that were stepped, and number of the consecutive batched calls.
+        Number of steps computed, and number of consecutive batched calls.
 
     Examples
     --------
@@ -120,10 +120,10 @@ def parallel_in_time(
     """Solve by MGRIT; if it fails, leave out levels, and finally march serially.
 
     Coarse levels take larger steps, for which a method may be unstable. If a solve has not reached
-    its tolerance, all coarse levels are marched to find such a level. The first one whose
-    trajectory is not finite, or far larger than that of the next finer level, is left out together
-    with all coarser ones. The result solves the fine equations up to the tolerance, or by the
-    serial march.
+    its tolerance, all coarse levels are marched to find a level on which the method is unstable.
+    The first level whose trajectory is not finite, or far larger than that of the next finer level,
+    is left out together with all coarser ones. The result solves the fine equations: up to the
+    tolerance from MGRIT, or up to rounding from the serial march.
 
     Parameters
     ----------
@@ -151,8 +151,8 @@ def parallel_in_time(
     Raises
     ------
     ValueError
-        If an argument is invalid, or if the serial march is not finite either, so that the step
-        itself fails; the message contains the time.
+        If an argument is invalid, or if not even the serial march is finite, which means that the
+        step itself fails; the message contains the time.
     TypeError
         If `problem` is not a `OneStep`.
 
@@ -214,7 +214,7 @@ def mgrit_or_march(
     factors : sequence of int
         Coarsening factor of each level except the coarsest.
     relaxation : sequence of str
-        Words of relaxation for at most as many levels.
+        Relaxation words, such as "FCF", for at most as many levels.
     solver : callable
         A function that creates the solver of a hierarchy.
 
@@ -261,7 +261,7 @@ def mgrit_or_march(
 
 
 def _sizes(hierarchy: Hierarchy) -> list[float]:
-    """The largest absolute number in the trajectory of every coarse level, or NaN or Inf."""
+    """The largest absolute value in the trajectory of every coarse level; it may be NaN or inf."""
     with np.errstate(all="ignore"):
         states = [level.operator.march(None) for level in hierarchy.levels[1:]]
     return [float(abs(u).max(initial=0.0)) for u in states]

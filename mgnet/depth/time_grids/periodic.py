@@ -5,7 +5,7 @@ The unknown of a level with n steps is the array of its points 0..n - 1, and
     u[i] - Phi_{i - 1}(u[i - 1]) = f[i],   u[-1] = u[n - 1].
 
 Source: Gander, Jiang, Song, Zhang, "Analysis of two parareal algorithms for time-periodic
-problems", SIAM J. Sci. Comput. 35 (2013): the one with a periodic coarse problem.
+problems", SIAM J. Sci. Comput. 35 (2013): their algorithm with a periodic coarse problem.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class PeriodicEquation:
         return ends
 
     def relax_c(self, u: np.ndarray, f: np.ndarray | None, weight: float) -> np.ndarray:
-        """C-relaxation after F-relaxation of u, with the given weight of the new value."""
+        """C-relaxation after F-relaxation of u; the new value has the given weight."""
         ends, new = self.arrivals(u, f), self.relax(u, f).copy()
         new[:: self.factor] += weight * (ends - new[:: self.factor])
         return new
@@ -186,9 +186,9 @@ def periodic_hierarchy(
 ) -> Hierarchy:
     """Build MGRIT levels for the solution with period T, the sum of the steps: `u(0) = u(T)`.
 
-    The states are the N points before the last one: start with `problem.guess()[:-1]`, whose values
-    are only a guess here. The equation must depend on time with this period, or not at all. If an
-    equation has solutions with every phase, such as a free oscillator, none is found.
+    A state consists of the N points before the last one: start with `problem.guess()[:-1]`, all of
+    whose values are only a guess here. The equation must depend on time with this period, or not at
+    all. If the phase of the solution is arbitrary, as for a free oscillator, no solution is found.
 
     Parameters
     ----------

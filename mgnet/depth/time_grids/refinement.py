@@ -55,18 +55,18 @@ def ending_of(
     max_grids: int,
     max_steps: int,
 ) -> Ending | None:
-    """The reason to end the refinement, or None.
+    """The reason to end the refinement; None if it is to continue.
 
     Parameters
     ----------
     sizes, more : arrays of shape (n,)
-        The estimates as in `halvings`, and its result.
+        The error estimates that `halvings` gets, and its result.
     cells : DyadicGrid
-        The present cells, with two steps each.
+        The current cells, with two steps each.
     grids : int
         Number of grids so far.
     max_grids, max_steps : int
-        Largest number of grids, and of steps of a grid.
+        Largest number of grids, and largest number of steps of a grid.
 
     Examples
     --------

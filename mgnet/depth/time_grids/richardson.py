@@ -133,7 +133,7 @@ def richardson(
     factor : int
         Number m of steps per interval, which divides N.
     levels, coarsening, relaxation, rtol, max_cycles
-        The arguments of `parallel_in_time` for the solves, as far as there are enough steps.
+        The arguments of `parallel_in_time` for the solves; levels with too few steps are omitted.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def _check_resolved(
 ) -> None:
     """Raise an error if the grid resolves the plain solution but not the extrapolated one.
 
-    On a grid that is refined around a jump of the plain solution, the other one may jump elsewhere.
+    On a grid refined around a jump of the plain solution, the extrapolated one may jump elsewhere.
     """
     plain = local_errors(problem, points, step.order, step.factor)
     times, lengths = coarse.times[:-1], np.asarray(coarse.steps)

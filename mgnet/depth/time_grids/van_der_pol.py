@@ -1,4 +1,4 @@
-"""Van der Pol's oscillator, the stiff model problem of adaptive time grids."""
+"""Van der Pol's oscillator, a stiff model problem for adaptive time grids."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def van_der_pol(
     final_time : float
         Final time.
     method : str
-        A method of `ImplicitStep`. With the others, Newton's method for large steps fails at the
-        jumps.
+        A method of `ImplicitStep`. With methods other than the default, Newton's method for large
+        steps fails at the jumps.
 
     Returns
     -------
