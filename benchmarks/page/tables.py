@@ -296,7 +296,7 @@ def guarded_tables(rows: Rows) -> list[str]:
     named = [r | {"method": r["method"].split(",")[0]} for r in rows]
     failed = sum(row["failed"] for row in rows)
     return [
-        "Loss of fine sweeps over loss of the cycles, equal seconds (above 1: cycles pay):\n\n"
+        "Loss of fine sweeps over loss of the cycles, equal seconds (above 1: cycles pay off):\n\n"
         + crossed(cycles, index, "method", spread("gain", ".2f")),
         f"Errors at the end, medians; {failed} runs failed:\n\n"
         + crossed(named, index, "method", "{error_median:.1e}"),
