@@ -44,9 +44,9 @@ def ranks_tables(rows: Rows) -> list[str]:
     index = {"": "{case}", "cycles": "c + {cycles}"}
     return [
         f"Speedup over serial PyTorch with one thread:\n\n{listed(where(rows, part=2), columns)}",
-        "On the critical path, counted (planned):\n\n"
+        "Counts on the critical path (in brackets: as planned):\n\n"
         + listed(where(rows, part=1), {"": "{case}"} | pairs),
-        "Planned speedup with 1024 layers by ranks (layers from which layer-parallel wins):\n\n"
+        "Planned speedup with 1024 layers by ranks (layers from which ranks are faster):\n\n"
         + crossed(told, index, "ranks", "{speedup_1024:.1f} ({first})"),
     ]
 

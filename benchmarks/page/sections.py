@@ -347,8 +347,7 @@ SECTIONS = {
     ),
     "poisson_convergence": Section(
         "Convergence of textbook cycles",
-        "Convergence factors per cycle on finer and finer meshes, and the error of one nested "
-        "cycle.",
+        "Convergence factors per cycle on finer meshes, and the error of one nested cycle.",
         tables.convergence_tables,
         "Factors over the mesh, and the error of a nested cycle over that of the mesh.",
         nothing,
@@ -356,8 +355,7 @@ SECTIONS = {
     ),
     "line_smoothers": Section(
         "Anisotropy and line smoothers",
-        "Convergence factors per V(1,1)-cycle for anisotropies from 1 to 1e-6, with point "
-        "smoothers and with line smoothers.",
+        "Factors per V(1,1)-cycle for anisotropies from 1 to 1e-6, by point and line smoothers.",
         tables.line_tables,
         "Factors over the mesh, for each anisotropy.",
         nothing,
@@ -375,8 +373,7 @@ SECTIONS = {
     "linear_zoo": Section(
         "Fifteen linear problems",
         "Seconds from the matrix to a residual of 1e-8, which is recomputed: the fastest of the "
-        "usual solvers of PyAMG and PETSc, compared with the solver that mgnet's rule selects for "
-        "the class of problem.",
+        "usual solvers of PyAMG and PETSc, and mgnet's choice for the class of problem.",
         zoo_tables.zoo_tables,
         "Seconds, set-up included.",
         zoo_tables.zoo_lines,
@@ -394,8 +391,7 @@ SECTIONS = {
     "gpu": Section(
         "On a GPU",
         "Spline layers, layers in parallel, a Gauss-Newton step, a V-cycle and Burgers' equation "
-        "on one GPU, compared with other libraries and with the least time that the memory traffic "
-        "and the operations allow.",
+        "on one GPU, compared with other libraries and with the limits of memory and arithmetic.",
         gpu_tables.gpu_tables,
         "Milliseconds of a spline layer 64 -> 64, batch 65 536.",
         gpu_tables.gpu_lines,

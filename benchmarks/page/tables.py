@@ -75,7 +75,7 @@ def small_tables(rows: Rows) -> list[str]:
     cell = "{ms_median:.3f} ({ratio_median:.2f})"
     heads = {
         "from_pyamg": "Milliseconds per cycle on one hierarchy, that of `Hierarchy.from_pyamg` "
-        "(times as long as mgnet):",
+        "(multiples of mgnet's time):",
         "gallery": "The same on the hierarchy of `gallery.poisson`:",
     }
     return [
@@ -137,7 +137,7 @@ def speed_tables(rows: Rows) -> list[str]:
     index = {"threads": "{threads}", "grid": "{grid}"}
     cell = "{ms:.3g} ({ratio_fused:.2f})"
     return [
-        f"{case[0].upper()}{case[1:]}, milliseconds (times mgnet's compiled, fused form):\n\n"
+        f"{case[0].upper()}{case[1:]}, milliseconds (multiples of mgnet's fused form):\n\n"
         + crossed(where(rows, case=case), index, "method", cell)
         for case in values(rows, "case")
     ]
