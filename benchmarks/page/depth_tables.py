@@ -46,7 +46,8 @@ def ranks_tables(rows: Rows) -> list[str]:
         f"Speedup over serial PyTorch with one thread:\n\n{listed(where(rows, part=2), columns)}",
         "Counts on the critical path (in brackets: as planned):\n\n"
         + listed(where(rows, part=1), {"": "{case}"} | pairs),
-        "Planned speedup with 1024 layers by ranks (layers from which ranks are faster):\n\n"
+        "Planned speedup with 1024 layers by ranks (in brackets: the number of layers from which "
+        "several ranks are faster than one):\n\n"
         + crossed(told, index, "ranks", "{speedup_1024:.1f} ({first})"),
     ]
 

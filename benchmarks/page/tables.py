@@ -221,7 +221,7 @@ def estimators_lines(rows: Rows, targets: Rows) -> list[Line]:
         rival = max((r for r in own if r is not ours), key=lambda row: row["median"])
         told = f"{ours['median']:.4f}", f"{rival['median']:.4f} ({rival['estimator']})"
         missing = (1.0 - rival["median"]) / (1.0 - ours["median"])
-        what = f"{case}: {ours['measure']} (ratio of what is missing to 1)"
+        what = f"{case}: {ours['measure']} (ratio of the distances to 1)"
         lines.append(Line(what, *told, missing, "not below", target["met"]))
     return lines
 
