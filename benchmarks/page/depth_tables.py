@@ -14,7 +14,7 @@ def depth_tables(rows: Rows) -> list[str]:
     columns = {"": "{case}", "method": "{method}", "ms, least": "{ms_least:.2f}"}
     columns |= {"median": "{ms_median:.2f}", "eager / it": "{gain:.2f}", "work": "{work:.2f}"}
     columns |= {"error of output": "{output_error:.0e}", "of gradients": "{gradient_error:.0e}"}
-    return [f"One thread, smooth weights (the others are below):\n\n{listed(told, columns)}"]
+    return [f"One thread, smooth weights (other cases are below):\n\n{listed(told, columns)}"]
 
 
 def depth_lines(rows: Rows, targets: Rows) -> list[Line]:
@@ -44,9 +44,10 @@ def ranks_tables(rows: Rows) -> list[str]:
     index = {"": "{case}", "cycles": "c + {cycles}"}
     return [
         f"Speedup over serial PyTorch with one thread:\n\n{listed(where(rows, part=2), columns)}",
-        "On the critical path, counted (planned):\n\n"
+        "Counts on the critical path (in brackets: as planned):\n\n"
         + listed(where(rows, part=1), {"": "{case}"} | pairs),
-        "Planned speedup with 1024 layers by ranks (layers from which layer-parallel wins):\n\n"
+        "Planned speedup with 1024 layers by ranks (in brackets: the number of layers from which "
+        "several ranks are faster than one):\n\n"
         + crossed(told, index, "ranks", "{speedup_1024:.1f} ({first})"),
     ]
 
@@ -165,7 +166,7 @@ def recurrent_lines(rows: Rows, targets: Rows) -> list[Line]:
 def recurrent_ranks_tables(rows: Rows) -> list[str]:
     cycles = "{cycles_forward_median:g}, {cycles_backward_median:g}"
     told, measured = [], where(rows, part=1)
-    for kind, title in (("processor", "Seconds of the processor"), ("seconds", "Seconds")):
+    for kind, title in (("processor", "Processor seconds"), ("seconds", "Seconds")):
         columns = {"steps": "{steps}", "width": "{width}", "cycles": cycles}
         ways = {"torch": "nn.GRU", "serial": 'mode="serial"', "cycles": "cycles, 1 core"}
         ways |= {"pieces": "in pieces, 1 core", "ranks": f"{measured[0]['ranks']} ranks"}
@@ -176,7 +177,7 @@ def recurrent_ranks_tables(rows: Rows) -> list[str]:
     index = {"steps": "{steps}", "width": "{width}"}
     cell = "{speedup:.1f} ({levels}, {factor})"
     planned = crossed(where(rows, part=2), index, "ranks", cell)
-    title = "Speedup over nn.GRU on one core that the plan says for so many ranks (levels, factor):"
+    title = "Speedup over nn.GRU on one core, planned, by the number of ranks (levels, factor):"
     return [*told, f"{title}\n\n{planned}"]
 
 

@@ -8,8 +8,8 @@ from tables import Line
 SPLINE = "spline layer"
 ABSENT = (
     "No GPU was at hand: there are no figures. `python benchmarks/gpu.py --save` checks and "
-    "measures everything on one in at most eight minutes. Without one, `--dry-run` runs the same "
-    "steps on the CPU in tiny sizes, as the tests do."
+    "measures everything on a GPU in at most eight minutes. Without one, `--dry-run` runs the "
+    "same steps on the CPU in tiny sizes, as the tests do."
 )
 
 

@@ -14,13 +14,16 @@ def score_tables(rows: Rows) -> list[str]:
     index = {"": "{table}", "package": "{package}", "rows": "{rows}"}
     index |= {"columns (one-hot)": "{columns} ({inputs})", "measure": "{measure}"}
     for title, cell in (
-        ("Median on the test rows (times the best of the six)", "{median:.4g} ({ratio:.2f})"),
-        ("Smallest and largest over the splits", "{least:.4g} to {largest:.4g}"),
+        (
+            "Median on the test rows (multiples of the best of the six)",
+            "{median:.4g} ({ratio:.2f})",
+        ),
+        ("Smallest and largest value over the splits", "{least:.4g} to {largest:.4g}"),
     ):
         told.append(f"{title}:\n\n{crossed(scores, index, 'method', cell)}")
     index = {"": "{table}", "rows": "{rows}"}
     cell = "{seconds:.3g} ({to_boosting:.1f})"
-    title = "Processor seconds of a fit (times those of boosting)"
+    title = "Processor seconds of a fit (multiples of those of boosting)"
     told.append(f"{title}:\n\n{crossed(scores, index, 'method', cell)}")
     ranks = []
     for name in values(scores, "method"):

@@ -76,8 +76,8 @@ SECTIONS = {
     ),
     "fit_co2": Section(
         "Fit of the density of carbon dioxide",
-        "`mgnet fit --compare`: a KAN by multigrid and five other methods, each trained for the "
-        "same time.",
+        "`mgnet fit --compare`: a KAN trained by multigrid and five other methods, each trained "
+        "for the same time.",
         tables.co2_tables,
         "Held-out error.",
         tables.co2_lines,
@@ -123,7 +123,7 @@ SECTIONS = {
     ),
     "step_rules": Section(
         "Step rules",
-        "Objectives that rules for the damping of Levenberg-Marquardt reach, after the same "
+        "Objectives that Levenberg-Marquardt reaches with different damping rules, after the same "
         "number of cycles and after the same processor time.",
         equations.rule_tables,
         "Objectives over cycles, medians.",
@@ -160,7 +160,7 @@ SECTIONS = {
     "adaptive_basis": Section(
         "The adaptive basis",
         "An exact last layer and steps on the hidden layers, from box initialization, compared "
-        "with the best of nine trainings by Adam for the same time.",
+        "with the best of nine training runs by Adam, each for the same time.",
         tables.basis_tables,
         "Gain over the best Adam.",
         tables.basis_lines,
@@ -186,7 +186,7 @@ SECTIONS = {
     ),
     "layer_parallel_calls": Section(
         "Calls of LayerParallel",
-        "Narrow networks, for which a call costs more than its tensor operations: the present "
+        "Narrow networks, for which calls cost more than tensor operations: the present "
         "version compared with commit cb918c4 and with an eager loop.",
         depth_tables.calls_tables,
         "Time of cb918c4 over that of a call, with its quartiles.",
@@ -234,7 +234,7 @@ SECTIONS = {
         "A GRU trained by cycles over time and step by step, from the same weights and batches, "
         "and evaluated both ways.",
         recurrent_tables.classification_tables,
-        "Accuracy on other people, over the seeds.",
+        "Accuracy on people who are not in the training data, over the seeds.",
         recurrent_tables.target_lines,
         recurrent_tables.classification_figure,
     ),
@@ -319,8 +319,8 @@ SECTIONS = {
     ),
     "nested_carry": Section(
         "A task that needs depth",
-        "The same rows for a task in which a layer sees one token back and the relevant token is "
-        "up to 32 tokens back.",
+        "The same comparison for a task in which a layer sees one token back and the relevant "
+        "token is up to 32 tokens back.",
         transformer_tables.nested_tables,
         "Held-out loss over time; dashed: fixed numbers of layers.",
         transformer_tables.nested_lines,
@@ -328,8 +328,8 @@ SECTIONS = {
     ),
     "character_model": Section(
         "A character model at published settings",
-        "64 layers of a GPT solved by the cycles of a published training that failed, with "
-        "several kinds of coarse layers and controls, compared with serial training.",
+        "The 64 layers of a GPT, solved by the cycles of a published training run that failed, "
+        "with several kinds of coarse layers and controls, compared with serial training.",
         transformer_tables.character_tables,
         "Held-out loss, evaluated serially, and errors of gradients.",
         transformer_tables.character_lines,
@@ -347,7 +347,7 @@ SECTIONS = {
     ),
     "poisson_convergence": Section(
         "Convergence of textbook cycles",
-        "Factors per cycle on finer and finer meshes, and the error of one nested cycle.",
+        "Convergence factors per cycle on finer meshes, and the error of one nested cycle.",
         tables.convergence_tables,
         "Factors over the mesh, and the error of a nested cycle over that of the mesh.",
         nothing,
@@ -355,7 +355,7 @@ SECTIONS = {
     ),
     "line_smoothers": Section(
         "Anisotropy and line smoothers",
-        "Factors per V(1,1)-cycle for anisotropy 1 to 1e-6, by points and by lines.",
+        "Factors per V(1,1)-cycle for anisotropies from 1 to 1e-6, by point and line smoothers.",
         tables.line_tables,
         "Factors over the mesh, for each anisotropy.",
         nothing,
@@ -373,7 +373,7 @@ SECTIONS = {
     "linear_zoo": Section(
         "Fifteen linear problems",
         "Seconds from the matrix to a residual of 1e-8, which is recomputed: the fastest of the "
-        "usual solvers of PyAMG and PETSc, and mgnet's rule for the class of problem.",
+        "usual solvers of PyAMG and PETSc, and mgnet's choice for the class of problem.",
         zoo_tables.zoo_tables,
         "Seconds, set-up included.",
         zoo_tables.zoo_lines,
@@ -391,7 +391,7 @@ SECTIONS = {
     "gpu": Section(
         "On a GPU",
         "Spline layers, layers in parallel, a Gauss-Newton step, a V-cycle and Burgers' equation "
-        "on one GPU, compared with others and with the least time for the bytes and operations.",
+        "on one GPU, compared with other libraries and with the limits of memory and arithmetic.",
         gpu_tables.gpu_tables,
         "Milliseconds of a spline layer 64 -> 64, batch 65 536.",
         gpu_tables.gpu_lines,

@@ -42,9 +42,9 @@ def standard_tables(rows: Rows) -> list[str]:
     return [
         markdown(heads, told),
         "A letter for each start: (G)lobal or (L)ocal minimum, value at (I)nfinity, (F)lat, missed "
-        "(-), wrongly converged (!). Lower case: the solver did not say that it converged.",
+        "(-), wrongly converged (!). Lower case: the solver did not report convergence.",
         listed(where(rows, collection="MGH"), columns),
-        "Digits are those of the worst parameter:",
+        "The numbers of correct digits are those of the worst parameter:",
         listed(where(rows, collection="NIST"), columns | digits),
     ]
 

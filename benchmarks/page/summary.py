@@ -61,7 +61,7 @@ def reliability(rows: Rows) -> Headline:
 
 def correctness(rows: Rows) -> Headline:
     worst = max(max(row["error_forward"], row["error_gradients"]) for row in rows)
-    what = "**Correct layer-parallel solves**: recurrent networks at the tolerance 1e-11, largest "
+    what = "**Correct layer-parallel solves**: recurrent networks at a tolerance of 1e-11, largest "
     what += "relative error of output and gradients"
     return Headline(
         "recurrent_iterations", what, f"{worst:.1e}", "PyTorch's `nn.GRU`, `nn.LSTM`", None
@@ -95,7 +95,7 @@ def linear(rows: Rows) -> Headline:
         others = [r["total_median"] for r in same if r["library"] in ("PyAMG", "PETSc")]
         ratios.append(min(others) / row["total_median"])
     ahead = f"faster on {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"
-    what = "**Linear problems**: fifteen systems to a residual of 1e-8, set-up included"
+    what = "**Linear problems**: fifteen systems solved to a residual of 1e-8, set-up included"
     peer = "the fastest of PyAMG, `gamg` and hypre with their own hierarchies (ratio: median)"
     return Headline("linear_zoo", what, ahead, peer, sorted(ratios)[len(ratios) // 2])
 

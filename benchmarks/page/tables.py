@@ -75,7 +75,7 @@ def small_tables(rows: Rows) -> list[str]:
     cell = "{ms_median:.3f} ({ratio_median:.2f})"
     heads = {
         "from_pyamg": "Milliseconds per cycle on one hierarchy, that of `Hierarchy.from_pyamg` "
-        "(times as long as mgnet):",
+        "(multiples of mgnet's time):",
         "gallery": "The same on the hierarchy of `gallery.poisson`:",
     }
     return [
@@ -137,7 +137,7 @@ def speed_tables(rows: Rows) -> list[str]:
     index = {"threads": "{threads}", "grid": "{grid}"}
     cell = "{ms:.3g} ({ratio_fused:.2f})"
     return [
-        f"{case[0].upper()}{case[1:]}, milliseconds (times mgnet's compiled, fused form):\n\n"
+        f"{case[0].upper()}{case[1:]}, milliseconds (multiples of mgnet's fused form):\n\n"
         + crossed(where(rows, case=case), index, "method", cell)
         for case in values(rows, "case")
     ]
@@ -221,7 +221,7 @@ def estimators_lines(rows: Rows, targets: Rows) -> list[Line]:
         rival = max((r for r in own if r is not ours), key=lambda row: row["median"])
         told = f"{ours['median']:.4f}", f"{rival['median']:.4f} ({rival['estimator']})"
         missing = (1.0 - rival["median"]) / (1.0 - ours["median"])
-        what = f"{case}: {ours['measure']} (ratio of what is missing to 1)"
+        what = f"{case}: {ours['measure']} (ratio of the distances to 1)"
         lines.append(Line(what, *told, missing, "not below", target["met"]))
     return lines
 
@@ -296,7 +296,7 @@ def guarded_tables(rows: Rows) -> list[str]:
     named = [r | {"method": r["method"].split(",")[0]} for r in rows]
     failed = sum(row["failed"] for row in rows)
     return [
-        "Loss of fine sweeps over loss of the cycles, equal seconds (above 1: cycles pay):\n\n"
+        "Loss of fine sweeps over loss of the cycles, equal seconds (above 1: cycles pay off):\n\n"
         + crossed(cycles, index, "method", spread("gain", ".2f")),
         f"Errors at the end, medians; {failed} runs failed:\n\n"
         + crossed(named, index, "method", "{error_median:.1e}"),
