@@ -1,8 +1,8 @@
-"""Pointwise activations with their derivatives up to the third.
+"""Pointwise activations with their derivatives up to the third order.
 
-Activations in the table have formulas, each in terms of lower derivatives. Any other module is
-differentiated if its entries depend on their own inputs only. It may have parameters that are
-single numbers, such as a frequency.
+The activations in the table have formulas that express each derivative by lower ones. Any other
+module is differentiated automatically if each entry of its output depends only on the same entry of
+its input. It may have parameters that are single numbers, such as a frequency.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
 
 
 def _logistic(x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
-    """The next element after s: the logistic function and its derivatives."""
+    """The next of the logistic function and its derivatives, given those in s."""
     if not s:
         return torch.sigmoid(x)
     if len(s) == 1:

@@ -1,4 +1,4 @@
-"""Adapt the weights of the terms to their losses, until these are equal."""
+"""Adapt the weights of the terms until their weighted losses are equal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BalancedWeights:
         Largest ratio of two weights, at least 1; larger initial ratios are reduced to it; math.inf
         means no limit.
     every : int
-        Number of cycles between changes.
+        Number of cycles between changes of the weights.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class BalancedWeights:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem with new weights, or itself if a loss is zero or not finite.
+        """The problem with new weights; the same problem if a loss is zero or not finite.
 
         Raises
         ------

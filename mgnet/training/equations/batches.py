@@ -1,4 +1,4 @@
-"""Batches for `Solver(batches=...)`: one per cycle, with the same samples on every level."""
+"""Batches for `Solver(batches=...)`: one per cycle, the same on every level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Data = tuple[torch.Tensor, torch.Tensor]
 
 
 def minibatches(data: Data, size: int, seed: int = 0) -> Iterator[Data]:
-    """Endless batches of `size` samples; each epoch has every sample once, in a new order.
+    """Endless batches of `size` samples; each epoch visits the samples once, in a new order.
 
     If fewer than `size` samples remain at the end of an epoch, they are not used.
 

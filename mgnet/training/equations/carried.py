@@ -1,7 +1,7 @@
 """Arguments of a residual function for a plain network or a KAN, alone or in an `Ansatz`.
 
-Features of the points have no parameters. Their derivatives therefore do not change while a network
-is trained on fixed points, and they are computed once.
+The features of the points have no parameters, so their derivatives do not change while a network is
+trained on fixed points, and they are computed only once.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FixedInputs:
         return self._made[axes]
 
     def hold(self, points: torch.Tensor, features: Function | None) -> bool:
-        """Whether these are still the features at these points; the function is called to check.
+        """Whether the stored features are still those of the points; calls the function to check.
 
         Raises
         ------
@@ -168,7 +168,8 @@ def carried_derivatives(
     points : tensor of shape (samples, inputs)
         Points of evaluation.
     known : dict
-        Results for points that others hold references to, by the id of the points.
+        Features of points that were used before, by the `id` of the points; the caller must keep
+        the points alive.
 
     Raises
     ------
@@ -212,8 +213,8 @@ def check_only_carried(
 ) -> None:
     """Raise an error if residuals depend on parameters other than through their arguments.
 
-    Examples are a call of the network itself, or differentiation with respect to `u.points`. The
-    Jacobian of carried derivatives would lack these parts.
+    A residual may, for example, call the network itself or differentiate with respect to
+    `u.points`. The Jacobian of carried derivatives would lack the contribution of this dependence.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ class Collocation(LeastSquares):
         return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
-        """The same problem on a part of the points of every term."""
+        """The same problem on a subset of the points of every term."""
         return self.with_data([term.subsampled(fraction) for term in self.terms])
 
     @property
@@ -108,7 +108,7 @@ class Collocation(LeastSquares):
         return sum(term.samples for term in self.terms)
 
     def split(self, count: int) -> tuple[Collocation, Collocation]:
-        """The same problem at `count` points, and at all others.
+        """The same problem at `count` of its points, and at the remaining points.
 
         Terms with few points, such as measurements and corners, keep all points in both problems;
         the other terms have equal numbers of points.
@@ -168,7 +168,8 @@ class Collocation(LeastSquares):
 
         Noise e in the residuals moves the minimum by `-J^+ e`, J^+ being the pseudoinverse of the
         Jacobian, `(J^T J)^-1 J^T` where it has full rank. Source: Bates and Watts, Nonlinear
-        Regression Analysis and Its Applications (Wiley, 1988), chapter 2, for one deviation.
+        Regression Analysis and Its Applications (Wiley, 1988), chapter 2, for residuals of equal
+        standard deviation.
 
         Parameters
         ----------
@@ -191,7 +192,7 @@ class Collocation(LeastSquares):
 
         Examples
         --------
-        The mean of 100 measurements, with deviation 0.5:
+        The mean of 100 measurements with standard deviation 0.5:
 
         >>> network = Ansatz(torch.nn.Linear(1, 1), coefficients={"mean": 0.0})
         >>> measured = Term(lambda u: u.coefficients["mean"] - 0.0 * u.points, torch.rand(100, 1))
@@ -249,9 +250,9 @@ class Collocation(LeastSquares):
     ) -> Any:
         """Apply a function of the network to carried derivatives; None if that is not possible.
 
-        An error ends the attempt: it may come from the function, and then occurs again with
-        automatic differentiation, or a residual may need derivatives that are not carried. A
-        network with its own derivatives raises a descriptive error for those that it does not have.
+        An error ends the attempt. Either it comes from the function and occurs again with automatic
+        differentiation, or a residual needs derivatives that are not carried. A network with its
+        own derivatives raises a descriptive error for those that it does not have.
         """
         if not self._plain:
             return None

@@ -75,7 +75,7 @@ def sine_network(
     dtype: torch.dtype = torch.float64,
     generator: torch.Generator | None = None,
 ) -> torch.nn.Sequential:
-    """Linear layers and sines, initialized so that the size of values does not depend on depth.
+    """Linear layers and sines, initialized so that values have the same scale at any depth.
 
     Weights are uniform in `[-1, 1] / inputs` for the first layer and in `[-1, 1] sqrt(6 / inputs) /
     frequency` for the others; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the authors'

@@ -1,4 +1,4 @@
-"""The errors of the parameters at a minimum that follow from noise in the data, to first order.
+"""Errors of the parameters at a minimum that noise in the data causes, to first order.
 
 Source: Bates and Watts, Nonlinear Regression Analysis and Its Applications (Wiley, 1988), chapter
 2; the conventions are those of `scipy.optimize.curve_fit`.
@@ -56,7 +56,8 @@ def covariance(
         Parameters at the minimum, such as `solution.value`; by default the current parameters of
         the network.
     absolute_sigma : bool
-        Whether residuals have variance 1, or samples the variance 1 / weight, so that `s^2` is 1.
+        Whether every residual has variance 1 (with weights: every sample has variance 1 / weight),
+        so that `s^2` is 1.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def covariance(
     Warns
     -----
     UserWarning
-        If the residuals do not determine all parameters, or are not more than the parameters.
+        If the residuals do not determine all parameters, or do not outnumber the parameters.
 
     Raises
     ------

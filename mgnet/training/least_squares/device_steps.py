@@ -4,9 +4,9 @@ The Jacobian, `J^T J`, its factor and all vectors stay where the parameters are.
 whether a step is accepted and how long the next one is, based on some twenty numbers that it reads
 together after the first trial; each further trial needs one more read. The numbers that
 `levenberg_marquardt` needs at a state (the objective, the norm of the gradient, the cosine for its
-tests) are read together with those of the first trial from that state. The arithmetic is that of
-`levenberg_marquardt`, except that all corrections are computed, and those after the last good one
-are discarded.
+tests) are read together with the numbers of the first trial from that state. The arithmetic is that
+of `levenberg_marquardt`, except that all corrections are computed, and those after the last good
+one are discarded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def leads_itself(
     f: torch.Tensor | None,
     memory: Damping,
 ) -> bool:
-    """Whether a step on a device can work with one read; otherwise the host makes many.
+    """Whether a step on a device needs only one read by the host; otherwise it needs many.
 
     This requires steps by Cholesky or QR without bounds, a problem whose residuals are all on this
     process, and a step after the first one, which determines the proportions of the layers.
@@ -104,7 +104,7 @@ class DeviceTold:
     value : float
         `1/2 |r|^2 - <f, u>`.
     moves : bool
-        Whether the slope of the value and J are not zero.
+        Whether both the slope of the value and J are nonzero.
     """
 
     level: Level
@@ -195,8 +195,8 @@ def begun_on_device(
 ) -> DeviceTold | None:
     """The linearization at u and the first trial from there, with one read.
 
-    The result is None if the host must control the step: if squares overflow or vanish, or if
-    residuals are not finite or mix samples.
+    The result is None if the host must control the step, because squares overflow or vanish, or
+    because residuals are not finite or mix samples.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Dense least squares with triangular factors; singular values for nearly dependent columns."""
+"""Dense least squares with triangular factors, and singular values for nearly dependent columns."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def singular_values(
 
 
 def written_rcond(network: torch.nn.Module) -> float | None:
-    """Tolerance for a last layer that is stored in half precision, which has few digits."""
+    """Tolerance for a last layer that is stored in half precision and thus has few digits."""
     kind = list(network.parameters())[-1].dtype
     return torch.finfo(kind).eps if kind in HALF else None
 

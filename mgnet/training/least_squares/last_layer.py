@@ -41,7 +41,7 @@ __all__ = ["LastLayer", "LinearPart", "DistributedSamples", "solve_last_layer_"]
 
 @runtime_checkable
 class DistributedSamples(Protocol):
-    """Methods, called by all ranks, of a `LeastSquares` whose samples are distributed."""
+    """Methods of a `LeastSquares` whose samples are distributed; all ranks must call them."""
 
     def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
         """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
@@ -257,9 +257,10 @@ class LastLayer(Smoother):
     Parameters
     ----------
     ridge : float
-        Weight of the squared norm, not negative. A penalty of the `LeastSquares` is an alternative.
+        Weight of the squared norm, not negative. The penalty of a `LeastSquares` is an alternative.
     rcond : float, optional
-        Singular values below `rcond` times the largest count as zero; rounding by default.
+        Singular values below `rcond` times the largest count as zero; by default those at the
+        rounding level.
 
     Examples
     --------
@@ -338,7 +339,7 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A and b of the objective `1/2 |A W - b|^2`.
 
-        W has one column per output, or just one if a penalty couples them; its order is returned.
+        W has one column per output, or a single column if a penalty couples the outputs.
         """
         x, y = problem.data
         if basis is None:
