@@ -265,7 +265,7 @@ def _keep(problem: Collocation, result: Any) -> None:
 
 
 class _Slab:
-    """Builds the terms of a slab: residual functions receive the solution, not the network."""
+    """Builds the terms of a slab; the residual functions receive the solution, not the network."""
 
     def __init__(self, solution: TimeSlabs, former: tuple[torch.nn.Module, ...]):
         self.solution = solution

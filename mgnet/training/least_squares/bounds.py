@@ -42,7 +42,7 @@ class Box:
     Attributes
     ----------
     lower, upper : tensor of shape (parameters,)
-        Bounds in float64; minus and plus infinity if there is none.
+        Bounds in float64; minus or plus infinity where there is no bound.
 
     Examples
     --------

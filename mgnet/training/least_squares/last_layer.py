@@ -44,7 +44,7 @@ class DistributedSamples(Protocol):
     """Methods of a `LeastSquares` whose samples are distributed; all ranks must call them."""
 
     def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
-        """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
+        """The triangle of `rows(inputs, targets)` for all samples; each call has some of them."""
 
     def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
         """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
@@ -339,7 +339,8 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A and b of the objective `1/2 |A W - b|^2`.
 
-        W has one column per output, or a single column if a penalty couples the outputs.
+        W has one column per output, or a single column if a penalty couples the outputs; the order
+        of its entries is then returned too.
         """
         x, y = problem.data
         if basis is None:

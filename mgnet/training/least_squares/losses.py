@@ -1,4 +1,4 @@
-"""Losses other than squares, written as squares: each residual becomes the root of twice its loss.
+"""Losses other than squares, written as squares: a residual becomes the root of twice its loss.
 
 `1/2 F^2` is then exactly the loss, and methods for sums of squares apply to it: F has the
 Jacobian `diag(dF/dr) J`. Sources: Engels, Stewenius and Nister, "Bundle adjustment rules" (2006),
@@ -134,7 +134,7 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
 
     Use it inside a residual function, with one loss per sample, such as cross entropy or a
     deviance. If a loss is 0, its root has a kink; the derivative there is set to 0, its limit for a
-    loss that only approaches 0, such as cross entropy. If samples can be matched exactly, as by a
+    loss that only approaches 0, such as cross entropy. If samples can be fitted exactly, as with a
     deviance at `outputs = targets`, give the sign of the difference, which makes the root smooth.
 
     The Gauss-Newton matrix of F is not the generalized Gauss-Newton matrix of the loss (Schraudolph
@@ -145,7 +145,7 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
     Parameters
     ----------
     losses : tensor
-        Losses that are not negative, of any shape, and not their mean.
+        Nonnegative losses of any shape, not their mean.
     signs : tensor, optional
         Tensor of the same shape with the signs of F.
 

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt for any module: the loop, its end, and its result."""
+"""Levenberg-Marquardt for any module: the loop, its stopping tests, and its result."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ def levenberg_marquardt(
     Jacobian, or at the rounding level.
 
     The unknowns are the parameters that require a gradient. Linear algebra is in float64 whatever
-    the precision of the module. Cost and memory grow with residuals times parameters, so the method
-    suits up to a few thousand parameters, where it reaches errors that first-order methods do not.
+    the precision of the module. Cost and memory grow with the number of residuals times the number
+    of parameters, so the method suits up to a few thousand parameters, where it reaches errors
+    smaller than those of first-order methods.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def levenberg_marquardt(
         column of the Jacobian exceeds `gtol`. Tolerances below the module's precision are raised.
     max_cycles : int, optional
         Limit on the number of cycles: one cycle is one sweep of `LevenbergMarquardt` with one
-        Jacobian. The default is 200 for networks, and as in MINPACK 100 times the number of
+        Jacobian. The default is 200 for networks, and, as in MINPACK, 100 times the number of
         parameters plus one if no parameter is a weight of a network.
     seconds : float
         Limit on the wall time; a cycle that has begun is finished.
@@ -123,10 +124,10 @@ def levenberg_marquardt(
         Number of rows or columns of the Jacobian per pass; a smaller number needs less memory.
     refresh : callable, or sequence of such, optional
         `(cycle, problem, u) -> problem`, called before every cycle from 1 on: it returns the next
-        problem, with other points (`NewPoints`) or weights (`BalancedWeights`), or the same one.
-        The objective is then that of the problem of the cycle, and may rise when it changes. A test
-        of convergence counts in the first cycle with a changed problem, so that it is met by data
-        not used for training, or after 30 cycles without a change.
+        problem, with other points (`NewPoints`) or weights (`BalancedWeights`), or the same
+        problem. The objective is always that of the current problem, and may rise when the problem
+        changes. A convergence test counts only in the first cycle with a changed problem, so that
+        it is met on data not used for training, or after 30 cycles without a change.
     memory : dict, optional
         Memory of an earlier `Solution` for the same module; its damping replaces `mu`.
 
@@ -134,9 +135,9 @@ def levenberg_marquardt(
     -------
     Solution
         Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`. The objective never
-        rises, except if a formula that did not end at a minimum is fitted again from its start; the
-        last entry then belongs to the better result. `value` is the flat vector of the parameters
-        in float64.
+        rises, unless a fit of a formula that did not end at a minimum is repeated from the initial
+        state; the last entry then belongs to the better result. `value` is the flat vector of the
+        parameters in float64.
 
     Raises
     ------
@@ -218,7 +219,7 @@ def levenberg_marquardt(
 
 
 def _most_cycles(problem: LeastSquares, u: torch.Tensor) -> int:
-    """Default of `max_cycles`: for a formula, as in MINPACK."""
+    """Default of `max_cycles`; for a formula it is that of MINPACK."""
     return max(200, 100 * (len(u) + 1)) if Unknowns(problem, len(u)).formula else 200
 
 
@@ -246,7 +247,7 @@ class _Run:
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # the result of the first attempt
 
     def better(self) -> Reason | None:
-        """Return to the end of the first attempt if its objective is lower."""
+        """Return to the final state of the earlier attempt if its objective is lower."""
         unseen = len(self.history) == self.restarted  # the new start has not been evaluated
         if self.earlier is None or not (
             unseen or self.earlier[1] < (self.history[-1].value or 0.0)
@@ -299,7 +300,7 @@ class _Run:
         self.changed, self.attempts, self.asked, self.crawled = cycle, 0, math.inf, 0
 
     def _question(self, met: Reason, sweep: Sweep) -> None:
-        """Test whether the state that meets a test is a minimum, and continue if it is not."""
+        """Check whether the state that meets a test is a minimum, and continue if it is not."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
             lower = lower_nearby(self.level, sweep)
@@ -333,10 +334,11 @@ class _Run:
         self.damping = self.smoother.start(self.level, self.u)
 
     def _afresh(self) -> None:
-        """Continue with a new radius and other units.
+        """Continue from the current state with a new radius and other units.
 
         Large column norms from early steps make steps in some unknowns far too short. Therefore
-        separate units are replaced by one for all, and a single unit by the current column norms.
+        separate units are replaced by a single unit for all unknowns, and a single unit by separate
+        units from the current column norms.
         """
         self.crawled = 0
         scale = self.smoother.x_scale

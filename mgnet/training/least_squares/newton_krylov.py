@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt without a matrix, with preconditioned conjugate gradients."""
+"""Matrix-free Levenberg-Marquardt with preconditioned conjugate gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OwnSolver(Protocol):
     """A `Prepared` that runs conjugate gradients itself, in order to change the preconditioner."""
 
     def solver(self, shift: float) -> Solve:
-        """Solves with `J^T J + shift I` as `conjugate_gradients` does."""
+        """A solver for systems with `J^T J + shift I`, called like `conjugate_gradients`."""
         ...
 
 
@@ -124,8 +124,8 @@ def conjugate_gradients(
     Parameters
     ----------
     product, precondition : callable
-        Functions for A x, and for B r with B symmetric positive definite, close to the inverse of
-        A.
+        Functions that return A x and B r, where B is symmetric positive definite and approximates
+        the inverse of A.
     b : tensor of shape (unknowns,)
         Right-hand side.
     rtol : float
@@ -192,7 +192,7 @@ class NewtonKrylov:
     """The linear systems of Levenberg-Marquardt by preconditioned conjugate gradients.
 
     The tolerance of each solve follows the history of the gradient norms (`forcing_term`). After a
-    breakdown the last valid iterate is used; if it does not lower the objective, the damping is
+    breakdown, the last valid iterate is used; if it does not lower the objective, the damping is
     raised as usual.
 
     Parameters
@@ -204,7 +204,7 @@ class NewtonKrylov:
     loosest : float
         Largest relative residual of a linear system, dimensionless.
     max_iterations : int
-        Limit on the iterations per system; the last iterate is used.
+        Limit on the iterations per system; the iterate at the limit is used.
 
     Raises
     ------
@@ -249,7 +249,7 @@ class NewtonKrylov:
         Raises
         ------
         TypeError
-            If the residuals are on a device and the preconditioner computes on the CPU alone.
+            If the residuals are on a device and the preconditioner runs only on the CPU.
         """
         if columns_in(J) <= self.direct:
             return NormalEquations(J, r, f)

@@ -19,10 +19,10 @@ __all__ = ["NormalEquations"]
 class NormalEquations:
     """`(J^T J + mu s D^2) d = f - J^T r`, where s is the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    It is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal form
-    has a matrix with one row per parameter; the dual form has one row per residual, if there are
-    fewer: `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both use Cholesky factors, or QR factors
-    of the stacked matrix `[J; sqrt(c) I]` if Cholesky would lose too many digits.
+    The system is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal
+    form has a matrix with one row per parameter; the dual form has one row per residual, if there
+    are fewer: `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both use Cholesky factors, or QR
+    factors of the stacked matrix `[J; sqrt(c) I]` if Cholesky would lose too many digits.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class NormalEquations:
     unit: torch.Tensor | None = None
 
     def measured(self, unit: torch.Tensor | None) -> NormalEquations:
-        """The same system in other units; computed products are kept."""
+        """The same system in other units; products computed so far are kept."""
         other = replace(self, unit=unit)
         if not self.dual and "gram" in vars(self):
             vars(other)["gram"] = self.gram
@@ -56,7 +56,7 @@ class NormalEquations:
 
     @cached_property
     def gram(self) -> torch.Tensor:
-        """`J^T J`, or in the dual form `J J^T`, which is in the units."""
+        """`J^T J` without the units or, in the dual form, `J J^T` with them."""
         rows, columns = self.J.shape[0], columns_in(self.J)
         entries = rows * columns + rows**2 if self.dual else columns**2
         check_memory(
@@ -71,7 +71,7 @@ class NormalEquations:
 
     @cached_property
     def matrix(self) -> torch.Tensor:
-        """The same matrix in the units."""
+        """The same matrix, always with the units."""
         if self.dual or self.unit is None:
             return self.gram
         return self.gram * self.unit * self.unit.unsqueeze(1)
@@ -88,7 +88,7 @@ class NormalEquations:
         return squared(self.J.dense()[:, held])
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""
+        """Rows of the Jacobian, or vectors of parameters in the dual space, with the units."""
         return rows if self.unit is None else rows * self.unit
 
     def _pulled(self, y: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class NormalEquations:
 
     @cached_property
     def scale(self) -> float:
-        """The mean of the diagonal of `J^T J`, which has the trace of `J J^T`."""
+        """The mean of the diagonal of `J^T J`, whose trace equals that of `J J^T`."""
         return float(self.matrix.trace()) / self.J.shape[1]
 
     @cached_property
