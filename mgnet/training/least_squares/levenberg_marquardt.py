@@ -308,7 +308,7 @@ class LevenbergMarquardt(Smoother):
 
 
 def _keeps(told: Linearized, system: Equations) -> bool:
-    """Whether the Jacobian is used for corrections: not if a solution costs as much as a step."""
+    """Whether steps are corrected with the same Jacobian: not if a solve is as costly as a step."""
     return told.box is None and told.f is None and not isinstance(system, KrylovEquations)
 
 

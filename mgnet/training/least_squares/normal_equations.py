@@ -82,7 +82,7 @@ class NormalEquations:
         return self.J.squares() if self.dual else self.gram.diagonal()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, given by their numbers, without the units."""
+        """The block of `J^T J` for the unknowns with these indices, without the units."""
         if not self.dual:
             return self.gram[held][:, held]
         return squared(self.J.dense()[:, held])
@@ -122,7 +122,7 @@ class NormalEquations:
     def damped_unseen(
         self, mu: float, rows: bool
     ) -> tuple[Callable[[torch.Tensor | None], torch.Tensor], torch.Tensor]:
-        """Like `damped`, for a device: the host reads no number.
+        """Like `damped`, for a device: the host does not read any number from it.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class NormalEquations:
     def _cholesky(
         self, shift: Any
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
-        """That inverse, the factor for unit row norms, and LAPACK's return code."""
+        """The same inverse, the Cholesky factor for unit row norms, and LAPACK's return code."""
         matrix = self.matrix.clone()
         matrix.diagonal().add_(shift)
         # Scaled to a unit diagonal, so that the factor's diagonal shows the conditioning.
@@ -175,7 +175,7 @@ class NormalEquations:
 
     @cached_property
     def triangle(self) -> torch.Tensor:
-        """R of a QR factorization of J in the units; J itself if it is not taller than wide."""
+        """R of a QR factorization of J with the units; J itself if it is not taller than wide."""
         root = self._scaled(self.J.root())
         if root.shape[0] <= root.shape[1]:
             return root

@@ -225,7 +225,7 @@ class LeastSquares(Objective):
 
     @property
     def weight(self) -> float:
-        """Weight of all residuals: 1 / sqrt(samples, or the sum of their weights); else 1."""
+        """Factor of all residuals: 1 / sqrt(samples, or the sum of weights); 1 without data."""
         if self._total is not None:
             return self._total**-0.5
         return 1.0 if self.data is None else len(self.data[0]) ** -0.5

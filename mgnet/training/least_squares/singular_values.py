@@ -59,7 +59,7 @@ class SingularEquations:
         return self.J.squares()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, given by their numbers, without the units."""
+        """The block of `J^T J` for the unknowns with these indices, without the units."""
         return squared(self.J.dense()[:, held])
 
     @cached_property
@@ -106,7 +106,7 @@ class SingularEquations:
         return size, slope
 
     def damping_at(self, radius: float, guess: float) -> float:
-        """The mu for which `|D d|` equals the radius, to a tenth; 0 if no step is longer.
+        """The mu for which `|D d|` equals the radius to within a tenth; 0 if no step is that long.
 
         Newton's method is applied to `1 / |D d|`, which is nearly linear in mu. Source: Moré
         (1978), section 5.
@@ -144,7 +144,7 @@ class SingularEquations:
         count : int
             Number of directions.
         free : tensor of bool, optional
-            Unknowns that change; all by default.
+            Unknowns that may change; all by default.
         """
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
         every = torch.arange(matrix.shape[1], device=matrix.device)
