@@ -182,7 +182,7 @@ class NormalEquations:
         return torch.linalg.qr(root, mode="r").R
 
     def _by_qr(self, shift: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The same inverse from R^T R = J^T J + shift I, computed from J with twice the digits."""
+        """The same inverse from R^T R = J^T J + shift I; R comes from J, with twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
         R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
 

@@ -106,7 +106,7 @@ class SingularEquations:
         return size, slope
 
     def damping_at(self, radius: float, guess: float) -> float:
-        """The mu for which `|D d|` equals the radius to within a tenth; 0 if no step is that long.
+        """The mu for which `|D d|` equals the radius to within a tenth; 0 if no step exceeds it.
 
         Newton's method is applied to `1 / |D d|`, which is nearly linear in mu. Source: Moré
         (1978), section 5.

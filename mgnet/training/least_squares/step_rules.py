@@ -117,7 +117,7 @@ class StepRule(ABC):
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """After an accepted step, the memory for a longer one to try; None if there is none."""
+        """The memory for trying a longer step after an accepted one; None if that is enough."""
         return None
 
     def accelerates(self, memory: Damping) -> bool:
@@ -216,5 +216,5 @@ class TrustRegion(StepRule):
         return memory._replace(radius=10.0 * trial.size)
 
     def accelerates(self, memory: Damping) -> bool:
-        """False: on standard problems it took twice the evaluations and found no more minima."""
+        """False: on standard problems it doubled the evaluations and found no more minima."""
         return False
