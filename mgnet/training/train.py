@@ -85,10 +85,10 @@ def train(
         A level is left when its last `patience` cycles together lowered its objective by less than
         the fraction `gain`. This test applies to level 0 only if there is no limit `seconds`.
     share : float
-        A level is also left when the `gradient_share` was at most this value in `patience` tests.
-        With 0, the test, which costs a gradient on the finer level each time, is not made.
-        Gradients of second-order smoothers rotate from sweep to sweep: in a trial with a PINN, 0.1
-        left the coarse levels too early for one of two seeds.
+        A level is also left when the `gradient_share` was at most this value in each of the last
+        `patience` tests. With 0, the test, which costs a gradient on the finer level each time, is
+        not made. Gradients of second-order smoothers rotate from sweep to sweep: in a trial with a
+        PINN, 0.1 left the coarse levels too early for one of two seeds.
     max_cycles : int
         Limit on the number of cycles on every level. Without `cycle`, a cycle is `sweeps` sweeps.
     seconds : float

@@ -113,7 +113,7 @@ class StepRule(ABC):
     def look(
         self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
     ) -> Damping:
-        """Like `propose`, for a rule that tries steps first: `attempt` tries a damping."""
+        """Like `propose`, for a rule that tries steps first; `attempt` tries one with a damping."""
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:

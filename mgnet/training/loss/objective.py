@@ -101,7 +101,7 @@ class Objective:
         return 0 if self.data is None else len(self.data[0])
 
     def split(self, count: int) -> tuple[Objective, Objective]:
-        """The same objective on `count` samples, the first of `sample_order`, and on all others.
+        """The same objective on the first `count` samples of `sample_order`, and on all the rest.
 
         The samples for a smaller count are thus a subset of those for a larger count, however the
         data are sorted. If `count` is at least `samples`, both results are the objective itself.

@@ -23,15 +23,15 @@ DENSE = 2**20  # entries; on an accelerator a dense product of this size is fast
 
 
 def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
-    """The number of intervals or layers on a level and on its coarser levels.
+    """The numbers of intervals or layers on a level and on its coarser levels.
 
-    They are halved, or divided by three if they are odd, down to 4 or fewer or to the requested
-    number of levels.
+    From level to level the number is halved, or divided by three if it is odd, until it is at most
+    4 or the requested number of levels is reached.
 
     Parameters
     ----------
     size : int
-        Number on the finest level.
+        Number of intervals or layers on the finest level.
     levels : int, optional
         Largest number of levels, including the finest.
 
@@ -53,19 +53,19 @@ def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
 class GeneratingSystem:
     """The levels of a parameter, concatenated along an axis that comes first.
 
-    The gradient of v_l is that of u, restricted by the transpose of P_l. The matrices of all levels
-    form one matrix, `W = [P_1, P_2, ...]` with products of the transfers: for splines it has degree
-    + 1 entries per row and level. One sparse product restricts and another one prolongs; a chain of
-    products would not be faster below thousands of intervals. Source: M. Griebel, Multilevel
-    algorithms considered as iterative methods on semidefinite systems, SIAM J. Sci. Comput. 15
-    (1994) 547-565.
+    The gradient with respect to v_l is the gradient with respect to u, restricted by the transpose
+    of P_l. The matrices of all levels form one matrix, `W = [P_1, P_2, ...]` with products of the
+    transfers: for splines it has degree + 1 entries per row and level. One sparse product restricts
+    and another prolongs; with fewer than thousands of intervals, a chain of products would not be
+    faster. Source: M. Griebel, Multilevel algorithms considered as iterative methods on
+    semidefinite systems, SIAM J. Sci. Comput. 15 (1994) 547-565.
 
     Parameters
     ----------
     shape : sequence of int
         Shape of the parameter.
     transfers : sequence of AxisTransfer
-        At least one transfer; all on the same axis.
+        At least one transfer; all must act on the same axis.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class PackedLevels:
         return u.dtype == self.gradient.dtype and u.device == self.gradient.device
 
     def restrict(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Compute the gradients of all levels from that of the parameter."""
+        """Compute the gradients of all levels from the gradient of the parameter."""
         whole, fine, coarse = self._down
         whole.copy_(gradient)
         exact = lift(fine)

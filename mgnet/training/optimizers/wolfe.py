@@ -1,4 +1,4 @@
-"""A line search for the strong Wolfe conditions, on values and slopes along a ray."""
+"""A line search for the strong Wolfe conditions, from values and slopes along a ray."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def strong_wolfe(
     Returns
     -------
     Trial or None
-        The point; if the trials are used up, the lowest one with sufficient decrease, or None.
+        The point; if the trials are used up, the lowest trial with sufficient decrease, or None.
 
     Examples
     --------
