@@ -1,4 +1,4 @@
-"""Coarse levels with fewer samples: as many as their parameters need."""
+"""Coarse levels with fewer samples: only as many as their parameters need."""
 
 from __future__ import annotations
 

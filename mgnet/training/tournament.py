@@ -84,7 +84,7 @@ def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> lis
     Raises
     ------
     TypeError, ValueError
-        If starts cannot be drawn, or the seed is out of its range.
+        If starts cannot be drawn, or the seed is out of range.
 
     Examples
     --------

@@ -103,7 +103,7 @@ def train(
         Samples per parameter on coarse levels, at least 1; see `coarse_rows`. "auto" means 10 and
         at least 2000 in all, if the objectives have samples. None or inf means all samples.
     starts : int
-        Number of starts. The first is u; the others are drawn on the coarsest level by
+        Number of starts. The first start is u; the other starts are drawn on the coarsest level by
         `reset_parameters` of the submodules of its network, independently of u.
     keep : sequence of int, optional
         Number of starts that continue on each level after the coarsest, coarser levels first. The

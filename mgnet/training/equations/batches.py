@@ -32,7 +32,7 @@ def minibatches(data: Data, size: int, seed: int = 0) -> Iterator[Data]:
     Raises
     ------
     ValueError
-        If the size is out of its range.
+        If the size is out of range.
 
     Examples
     --------
@@ -124,9 +124,9 @@ def by_residual(
     generator : torch.Generator
         Source of random numbers.
     power : float
-        Exponent of the residual in the probability.
+        Exponent of the residual in the probability of a point.
     share : float
-        Share of the points that are drawn this way, 0 to 1; the others are drawn uniformly.
+        Fraction of the points drawn this way, from 0 to 1; the other points are drawn uniformly.
 
     Returns
     -------

@@ -91,7 +91,7 @@ class FixedInputs:
 class CutDerivatives:
     """Derivatives from a network, detached from its parameters for automatic differentiation.
 
-    This reveals whether a residual depends on parameters or on other samples in another way; see
+    Any other dependence of a residual on parameters or on other samples is thus revealed; see
     `check_only_carried`.
 
     Parameters
@@ -174,7 +174,7 @@ def carried_derivatives(
     Raises
     ------
     NotCarriedError
-        If the network is of another kind, or its features depend on its parameters.
+        If the network is of an unsupported kind, or its features depend on its parameters.
 
     Examples
     --------
@@ -228,7 +228,7 @@ def check_only_carried(
     Raises
     ------
     NotCarriedError
-        If residuals depend on the network in another way.
+        If residuals depend on the parameters in any other way.
 
     Examples
     --------

@@ -52,7 +52,7 @@ class Collocation(LeastSquares):
     terms : sequence of Term
         Residuals and their points.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once, as for `LeastSquares`.
+        Number of rows of the Jacobian to hold in memory at once, as for `LeastSquares`.
 
     Raises
     ------
@@ -147,7 +147,7 @@ class Collocation(LeastSquares):
         Raises
         ------
         ValueError
-            If the rate is out of its range.
+            If the rate is out of range.
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"attended got rate {rate}; it must be above 0 and at most 1")
@@ -252,7 +252,7 @@ class Collocation(LeastSquares):
 
         An error ends the attempt. Either it comes from the function and occurs again with automatic
         differentiation, or a residual needs derivatives that are not carried. A network with its
-        own derivatives raises a descriptive error for those that it does not have.
+        own derivatives raises a descriptive error for derivatives that it lacks.
         """
         if not self._plain:
             return None
@@ -284,8 +284,8 @@ class Collocation(LeastSquares):
     def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
         """The residual vectors of several parameter vectors, such as trial points of one step.
 
-        They are evaluated one after another: with thousands of points, a batched evaluation takes
-        as long, because the matrix products dominate.
+        The vectors are evaluated one after another: with thousands of points, a batched evaluation
+        would take as long, because the matrix products dominate.
 
         Parameters
         ----------

@@ -121,7 +121,7 @@ class Points:
 
 
 class Composed:
-    """A function of the points and of another function of them: `outer(points, inner)`.
+    """The composition `outer(points, inner)`, where `inner` is a function of the points.
 
     Its derivatives are those of `outer` along the curves `points + s e_i + t e_j`.
 

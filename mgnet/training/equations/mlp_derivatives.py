@@ -165,7 +165,7 @@ class MLPDerivatives:
     Raises
     ------
     NotCarriedError
-        If the network is of another kind, or the inputs have another precision.
+        If the network is of an unsupported kind, or the inputs have a different precision.
 
     Examples
     --------

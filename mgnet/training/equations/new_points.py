@@ -41,8 +41,8 @@ class NewPoints:
     every : int
         Number of cycles between new points; new points are also drawn when their number changes.
     share : float
-        Share of the points, from 0 to below 1, drawn with a probability proportional to the
-        residual; the others are evenly distributed (Sobol').
+        Fraction of the points, from 0 to below 1, drawn with a probability proportional to the
+        residual; the other points are evenly distributed (Sobol').
     term : int
         Index of the term, from 0.
     seed : int

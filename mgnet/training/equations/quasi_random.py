@@ -1,4 +1,4 @@
-"""Points that fill a box more evenly than random ones, so that fewer points suffice."""
+"""Points that fill a box more evenly than random points, so that fewer of them suffice."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def quasi_random(
     """Draw evenly distributed points in a box, with `scipy.stats.qmc`.
 
     If the integral of a smooth function is approximated with n such points, the error decreases
-    about like 1/n, instead of n^-1/2 for random points. All kinds are randomized, so no point lies
-    in a corner, and the same seed gives the same points.
+    about like 1/n, instead of n^-1/2 for random points. All kinds of points are randomized, so no
+    point lies in a corner; the same seed gives the same points.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def quasi_random(
         Number of points. Powers of two are best for "sobol"; any other number gives the first
         points of the next power of two.
     domain : sequence of (low, high)
-        Interval for each input, in its units. If low = high, the input has this value: a side of a
-        box, such as `[(-1, -1), (0, 2)]` for x = -1.
+        Interval for each input, in its units. If low = high, the input is fixed at this value,
+        which gives a side of a box, such as `[(-1, -1), (0, 2)]` for x = -1.
     kind : "sobol", "halton" or "latin"
         Sobol' or Halton sequence, or a Latin hypercube, in which every single input is evenly
         distributed.
@@ -61,7 +61,7 @@ def quasi_random(
         If the domain, the count or the seed is invalid, or "sobol" is used for more than 2^30
         points.
     TypeError
-        If the seed or the dtype has another type.
+        If the seed or the dtype has the wrong type.
 
     Examples
     --------

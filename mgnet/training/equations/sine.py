@@ -33,7 +33,7 @@ class Sine(torch.nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -78,8 +78,8 @@ def sine_network(
     """Linear layers and sines, initialized so that values have the same scale at any depth.
 
     Weights are uniform in `[-1, 1] / inputs` for the first layer and in `[-1, 1] sqrt(6 / inputs) /
-    frequency` for the others; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the authors'
-    code. Inputs should lie in [-1, 1].
+    frequency` for all other layers; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the
+    authors' code. Inputs should lie in [-1, 1].
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def sine_network(
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------

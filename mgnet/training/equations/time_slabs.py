@@ -169,7 +169,7 @@ def time_slabs(
     Raises
     ------
     ValueError, TypeError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------

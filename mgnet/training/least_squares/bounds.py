@@ -270,7 +270,7 @@ def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
     Raises
     ------
     TypeError, ValueError
-        If the bounds have another form, or a lower bound is not below its upper bound.
+        If the bounds have the wrong form, or a lower bound is not below its upper bound.
 
     Examples
     --------

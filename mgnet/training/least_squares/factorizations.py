@@ -135,7 +135,7 @@ def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        If a number is out of range.
     """
     if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
         raise ValueError(

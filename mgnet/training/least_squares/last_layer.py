@@ -384,7 +384,7 @@ def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor
 
 
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
-    """Refuse a level whose operator has another class or is not linear in a last layer."""
+    """Refuse a level whose operator has the wrong class or is not linear in a last layer."""
     problem: Any = level.operator
     spread = kind is LeastSquares and isinstance(level.operator, DistributedSamples)
     fits = type(problem) is kind and (not isinstance(problem, LeastSquares) or problem.plain)

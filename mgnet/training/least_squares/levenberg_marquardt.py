@@ -87,7 +87,7 @@ class LevenbergMarquardt(Smoother):
     Raises
     ------
     TypeError, ValueError
-        If a parameter has another type or is out of its range.
+        If a parameter has the wrong type or is out of range.
 
     Examples
     --------

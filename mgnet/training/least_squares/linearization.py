@@ -31,7 +31,7 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
     Raises
     ------
     TypeError
-        If the result has another type.
+        If the result has the wrong type.
     """
     blocks = list(residuals) if isinstance(residuals, tuple | list) else [residuals]
     for block in blocks:

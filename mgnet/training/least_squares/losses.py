@@ -157,7 +157,7 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
     Raises
     ------
     ValueError
-        If a loss is negative, there is only one number, or the signs have another shape.
+        If a loss is negative, there is only one number, or the signs differ in shape.
 
     Examples
     --------

@@ -209,7 +209,7 @@ class NewtonKrylov:
     Raises
     ------
     TypeError, ValueError
-        If the preconditioner has no method `prepare`, or a number is out of its range.
+        If the preconditioner has no method `prepare`, or a number is out of range.
 
     Examples
     --------

@@ -52,7 +52,7 @@ class NewtonLastLayer(Smoother):
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------

@@ -67,7 +67,7 @@ class ProbedRadius(StepRule):
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------

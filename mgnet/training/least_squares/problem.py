@@ -194,7 +194,7 @@ class LeastSquares(Objective):
         Raises
         ------
         ValueError
-            If it has another number of columns, or couples trained and frozen parameters.
+            If it has the wrong number of columns, or couples trained and frozen parameters.
         """
         if self.penalty is None:
             return None

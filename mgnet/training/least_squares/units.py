@@ -31,7 +31,7 @@ def check_scale(owner: str, x_scale: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the scale has another type or value.
+        If the scale has the wrong type or value.
 
     Examples
     --------

@@ -22,7 +22,7 @@ def check_data(owner: str, data: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the data have another form.
+        If the data have the wrong form.
 
     Examples
     --------

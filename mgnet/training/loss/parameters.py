@@ -57,9 +57,9 @@ def lift_inputs(
 class FlatParameters:
     """Reads, replaces and writes the parameters of a module that require a gradient.
 
-    Tied parameters count once. The vector may have another precision than the module, which keeps
-    its own. A module of half precision is evaluated as a copy in float32 (see `full_precision`),
-    and values are rounded when they are written to it.
+    Tied parameters count once. The vector may differ in precision from the module, which keeps its
+    own. A module of half precision is evaluated as a copy in float32 (see `full_precision`), and
+    values are rounded when they are written to it.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Check the user's losses and residuals for unintended broadcasting and edits of parameters.
 
-Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, which is another
-least-squares problem with another solution; PyTorch warns about this only in its own losses.
+Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, which is a different
+least-squares problem with a different solution; PyTorch warns about this only in its own losses.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Broyden(Smoother):
         length: float,
         in_place: bool = False,
     ) -> torch.Tensor | None:
-        """H after the step `s = -length H g` that changed the gradient g by y; None is I."""
+        """H after the step `s = -length H g` that changed the gradient g by y; None means I."""
         z = y if H is None else H @ y
         ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # one read from a device
         if not ys > 0.0:  # only if the line search used up its trials

@@ -59,7 +59,7 @@ class EarlyStop(Smoother):
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------

@@ -115,7 +115,7 @@ class GeneratingSystem:
         self._parts = [self.sizes[0], sum(self.sizes[1:])]
 
     def views(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The finest level in the shape of the parameter; it and the others as columns."""
+        """The finest level in the parameter's shape; the finest and the coarser ones as columns."""
         fine, coarse = packed.view(len(packed), -1).split([self.sizes[0], sum(self.sizes[1:])])
         return self.as_parameter(fine), fine, coarse
 

@@ -35,7 +35,8 @@ class HasLevels(Protocol):
         Parameters
         ----------
         levels : int, optional
-            Largest number of levels of a parameter, including its own; all useful ones by default.
+            Largest number of levels of a parameter, including its own; by default all useful
+            levels.
         """
         ...
 

@@ -216,7 +216,7 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
-    """Give an optimizer the state of another one but keep its own options (lr, max_iter).
+    """Give an optimizer the state of another optimizer, but keep its own options (lr, max_iter).
 
     PyTorch's optimizers change the given tensors in place, so pass a copy.
     """

@@ -25,7 +25,7 @@ def check_refinement(optimizer: Any, coarse: Any, fine: Any, kind: type) -> None
     Raises
     ------
     TypeError
-        If one of the objects has another type.
+        If one of the objects has the wrong type.
 
     Examples
     --------
