@@ -3,14 +3,14 @@
 A neuron `act(k n.(x - p))` bends on the hyperplane through p with the normal n. Cyr et al., arXiv
 1912.04862, section 3, draw p uniformly in the box that contains the outputs of the previous layer,
 and choose k so that the neuron uses its whole range on that box. However, the images of the inputs
-fill less and less of the box with depth: a plain ReLU network of width 32 on one input had 33
-independent features (with the constant) after 1 layer, 13 after 8, 6 after 16, and a constant
-output after 50. Therefore only the first layer follows the paper here. From the second layer on, p
-is the image of a random point of the box, and all neurons of a layer share one k, the largest for
-which no neuron leaves its range at the images of 512 random points. The same network then keeps 33
-independent features after 100 layers. (A separate k for each neuron keeps them too, but makes deep
-networks too rough to train well: after 100 steps of LS + Adam on sin(2 pi x), 8 layers, the MSE is
-5e-6 instead of 4e-7, and the recipe of the paper gives 4e-6.)
+fill less and less of the box with depth. For example, a plain ReLU network of width 32 on one input
+had 33 independent features (with the constant) after 1 layer, 13 after 8, 6 after 16, and a
+constant output after 50. Therefore only the first layer follows the paper here. From the second
+layer on, p is the image of a random point of the box, and all neurons of a layer share one k, the
+largest for which no neuron leaves its range at the images of 512 random points. The same network
+then keeps 33 independent features after 100 layers. (A separate k for each neuron keeps them too,
+but makes deep networks too rough to train well. After 100 steps of LS + Adam on sin(2 pi x), 8
+layers, the MSE is 5e-6 instead of 4e-7, and the recipe of the paper gives 4e-6.)
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ class BalancedWeights:
     other terms gets more weight, and its loss decreases further. This is meant for terms that can
     all be satisfied, such as an equation and its initial values. Terms that contradict each other,
     such as noisy data, need weights that depend on their noise. Source: arXiv 2607.02194 (DSGNAR,
-    2026), whose authors use the power 0.05 at each step. The limit of the ratio is an addition of
-    mgnet: without it, a term that can be satisfied exactly, such as a value at one point, takes all
-    the weight.
+    2026), whose authors use the power 0.05 at each step. The limit of the ratio was added in mgnet.
+    Without it, a term that can be satisfied exactly, such as a value at one point, takes all the
+    weight.
 
     Parameters
     ----------

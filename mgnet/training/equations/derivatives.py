@@ -200,7 +200,7 @@ def _differentiable(part: torch.Tensor) -> torch.Tensor:
 
 
 def _check_row_wise(value: torch.Tensor, arguments: Sequence[torch.Tensor]) -> None:
-    """Raise an error if a function of rows mixes them: a slope at a single point does not exist."""
+    """Raise an error if a function mixes rows, so that there is no slope at a single point."""
     for column in value.unbind(1):
         if not column.requires_grad:
             continue

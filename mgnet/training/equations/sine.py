@@ -87,7 +87,8 @@ def sine_network(
         Numbers of inputs, of neurons in the hidden layers, and of outputs.
     frequency : float
         Frequency of all sines. The first layer has waves of up to `frequency / inputs` radians per
-        unit of its inputs: use about 1 for smooth solutions, 30 for pictures (the authors' choice).
+        unit of its inputs. Use about 1 for smooth solutions, and 30 for pictures (the authors'
+        choice).
     learn : bool
         Whether the frequency of each hidden layer is a parameter.
     dtype : torch.dtype

@@ -21,8 +21,8 @@ class Term:
     ----------
     residual : callable
         `u -> tensor` of shape (samples,) or (samples, components). Row i is computed from `u` at
-        point i: `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples,
-        outputs), and `u.coefficients[name]`. See `Derivatives`.
+        point i. A residual may use `u.points`, `u.value`, the derivatives `u.d(0)` and `u.d(0, 0)`,
+        each of shape (samples, outputs), and `u.coefficients[name]`. See `Derivatives`.
     points : tensor of shape (samples, inputs), or a tuple of such
         Points of evaluation. With a tuple of points, the residual is a function `(u, v, ...) ->
         tensor`, where u belongs to the first points, v to the second points, and so on, such as the

@@ -1,8 +1,8 @@
 """Corrections of a step with the same Jacobian: geodesic acceleration and repeated corrections.
 
-Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). Several steps per Jacobian,
-though toward zero: Fan, Math. Comp. 81 (2012) 447-466; Fan, Huang and Pan, J. Sci. Comput. 78
-(2019) 531-548.
+Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). For several steps per
+Jacobian (which reduce the residuals toward zero) see Fan, Math. Comp. 81 (2012) 447-466, and Fan,
+Huang and Pan, J. Sci. Comput. 78 (2019) 531-548.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def corrected(
     In a long curved valley the residuals at the end of a step differ from the prediction of the
     linear model, `goal = r + J d`, because the residuals are curved. The difference lies mainly in
     directions with large singular values, so it can be removed with the Jacobian from the start of
-    the step: the correction `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))` is added
+    the step. The correction `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))` is added
     repeatedly. Each correction costs an evaluation of the residuals and a back substitution.
 
     Parameters

@@ -1,8 +1,8 @@
 """Levenberg-Marquardt on a device, with one read by the host for each step.
 
-The Jacobian, `J^T J`, its factor and all vectors stay where the parameters are. The host decides
-whether a step is accepted and how long the next one is, based on some twenty numbers that it reads
-together after the first trial; each further trial needs one more read. The numbers that
+The Jacobian, `J^T J`, its factor and all vectors stay on the device of the parameters. The host
+decides whether a step is accepted and how long the next one is, based on some twenty numbers that
+it reads together after the first trial; each further trial needs one more read. The numbers that
 `levenberg_marquardt` needs at a state (the objective, the norm of the gradient, the cosine for its
 tests) are read together with the numbers of the first trial from that state. The arithmetic is that
 of `levenberg_marquardt`, except that all corrections are computed, and those after the last good

@@ -1,9 +1,9 @@
 """When Levenberg-Marquardt ends, and whether the final state is a minimum.
 
-MINPACK's three tests cannot distinguish a minimum from other causes: steps also become short, and
-reductions small, in a curved valley or with a bad radius. Therefore a test that is met is verified
-here by a measurement: the cosine between the residuals and the range of the Jacobian or, if the
-residuals vanish, their rounding. The result does not depend on the units of residuals and unknowns.
+MINPACK's three tests cannot distinguish a minimum from other causes, since steps also become short,
+and reductions small, in a curved valley or with a bad radius. Therefore, when a test is met, this
+module measures the cosine between the residuals and the range of the Jacobian or, if the residuals
+vanish, their rounding error. The result does not depend on the units of residuals and unknowns.
 Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 """
 
@@ -99,7 +99,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     The state counts as a minimum if the residuals are orthogonal to the range of J, if they are at
     the rounding level, or if they are orthogonal to each column of J (up to a larger tolerance) and
     steps with a new radius hardly reduced their norm. The last case is for minima at which J is
-    singular: there Gauss-Newton predicts a decrease that the curvature prevents.
+    singular, where Gauss-Newton predicts a decrease that the curvature prevents.
 
     Parameters
     ----------

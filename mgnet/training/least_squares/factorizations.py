@@ -65,7 +65,7 @@ def minimum_norm(
         Weight of the squared norm of W.
     rcond : float, optional
         Singular values below `rcond` times the largest count as zero, and the part of f in their
-        directions is omitted; the default is the machine epsilon times the columns of A.
+        directions is omitted; the default is the machine epsilon times the number of columns of A.
     f : tensor of shape (features, outputs), optional
         Linear term; zero by default.
     """

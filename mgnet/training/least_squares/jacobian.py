@@ -135,7 +135,7 @@ class DenseJacobian(Jacobian):
 
 
 class SparseJacobian(Jacobian):
-    """A constant matrix with few nonzeros, given as dense or sparse: the rows of a penalty."""
+    """A constant matrix with few nonzeros, such as the rows of a penalty; it may be given dense."""
 
     def __init__(self, matrix: torch.Tensor):
         self.matrix = matrix

@@ -1,9 +1,9 @@
 """The last layer of a network, solved exactly: a linear least-squares problem.
 
 Features and targets form one matrix, `[Phi Y] = Q T`. The triangle T suffices for the solution, and
-the triangle of two blocks of rows is that of their stacked triangles: batches are reduced one after
-the other, ranks of a parallel run in a tree. `Phi^T Phi`, which would lose half of the digits, is
-never formed. Network bases are usually nearly dependent, so the singular values of T are used.
+the triangle of two blocks of rows is that of their stacked triangles. Batches can thus be reduced
+one by one, and parallel ranks in a tree. `Phi^T Phi`, which would lose half of the digits, is never
+formed. Network bases are usually nearly dependent, so the singular values of T are used.
 Source: Cyr et al., arXiv 1912.04862; Demmel et al., arXiv 0808.2664 (the triangles).
 """
 

@@ -47,7 +47,7 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
 
 
 def residuals_of(residual: Residual, module: torch.nn.Module) -> Any:
-    """Evaluate the user's function and refuse a result that is a loss.
+    """Evaluate the user's residual function and refuse a loss as its result.
 
     Raises
     ------

@@ -80,8 +80,8 @@ def levenberg_marquardt(
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
     The function trains networks, and also fits formulas with a few parameters, as
-    `scipy.optimize.least_squares` does. A test of convergence that is met is verified before the
-    training ends: "converged" means that the residuals are orthogonal to the range of their
+    `scipy.optimize.least_squares` does. When a convergence test is met, it is verified before the
+    training ends, so "converged" means that the residuals are orthogonal to the range of their
     Jacobian, or at the rounding level.
 
     The unknowns are the parameters that require a gradient. Linear algebra is in float64 whatever

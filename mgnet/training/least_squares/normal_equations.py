@@ -20,9 +20,10 @@ class NormalEquations:
     """`(J^T J + mu s D^2) d = f - J^T r`, where s is the mean of the diagonal of `D^-1 J^T J D^-1`.
 
     The system is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal
-    form has a matrix with one row per parameter; the dual form has one row per residual, if there
-    are fewer: `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both use Cholesky factors, or QR
-    factors of the stacked matrix `[J; sqrt(c) I]` if Cholesky would lose too many digits.
+    form has a matrix with one row per parameter; the dual form, which is used if there are fewer
+    residuals, has one row per residual, because `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both
+    use Cholesky factors, or QR factors of the stacked matrix `[J; sqrt(c) I]` if Cholesky would
+    lose too many digits.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class ProbedRadius(StepRule):
     At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
     outward or inward until the ratio crosses this bound, and then between the last two. Once the
     damping has passed its minimum, `Nielsen` with geodesic acceleration takes over. The rule is
-    meant for networks trained to many digits: it needs fewer cycles, each of which takes one and a
+    meant for networks trained to many digits. It needs fewer cycles, each of which takes one and a
     half to three times as long.
 
     Parameters
@@ -150,9 +150,9 @@ class _Path:
     """Steps of approximately given lengths, with one factorization for each.
 
     An eigendecomposition would give all of them, but takes as long as 13 to 25 Cholesky
-    factorizations. By how much the damping must decrease for a longer step is estimated from one
-    search to the next: the exponent is between 0 (no decrease) and 1 (a decrease proportional to
-    the growth of the length).
+    factorizations. The decrease of the damping that makes a step longer is estimated from one
+    search to the next; it lies between no decrease and one proportional to the growth of the
+    length.
     """
 
     def __init__(self, memory: Damping, attempt: Callable[[Damping], Trial], ratio: float):

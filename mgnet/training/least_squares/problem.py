@@ -136,7 +136,7 @@ class LeastSquares(Objective):
             Module whose parameters are the unknowns.
         residual : callable
             Residual function. It is fastest if entry i of each tensor depends only on sample i of
-            each call of the module: for several kinds of points return a tuple, not one long
+            each call of the module, so for several kinds of points return a tuple, not one long
             tensor.
         chunk_size, loss, f_scale
             The same as for `LeastSquares`.

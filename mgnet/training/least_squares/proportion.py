@@ -3,8 +3,8 @@
 If the targets are far larger or smaller than the initial outputs, the last layer must grow or
 shrink accordingly, but the other layers need not. With one unit for all layers, the other layers
 then saturate or stagnate. Therefore, if the parameters in which the residuals are linear can solve
-most of the problem, the first step changes only these parameters: it is a least-squares solution
-and needs no search. The unit of these parameters is then their size in this solution.
+most of the problem, the first step changes only these parameters, to a least-squares solution that
+needs no search. The unit of these parameters is then their size in this solution.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Recentred(LeastSquares):
     Parameters
     ----------
     fine : LeastSquares
-        Problem of the level above, itself recentered or not.
+        Problem of the level above, which may itself be recentered.
     u : tensor
         The fine state.
     transfer : Transfer

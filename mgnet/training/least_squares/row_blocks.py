@@ -57,7 +57,7 @@ def rows_at_once(rows: int, columns: int, chunk_size: int | None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class RowBlocks(Jacobian):
-    """J as a pass over blocks of its rows; the largest stored matrix is `J^T J`.
+    """J, known only through passes over blocks of its rows; the largest stored matrix is `J^T J`.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
 """The unit of each unknown, which makes steps in different unknowns comparable.
 
 Levenberg-Marquardt limits the length of a step, so it needs a measure of length. The weights of a
-network are of one kind and share a unit: with a separate unit for each, weights that few samples
-affect diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column
-norms of the Jacobian give their sizes, and make the iteration independent of the units.
+network are of one kind and share a unit. If each had its own, weights that affect few samples would
+diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column norms
+of the Jacobian give their sizes, and make the iteration independent of the units.
 Source: Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1978), section 3.
 """
 

@@ -229,7 +229,7 @@ def _step(
     """The direction `-H g`, and the point that the line search found along it; None if none.
 
     `gain` is the decrease of the previous step; the length of the first trial is chosen to predict
-    the same decrease: Nocedal and Wright, equation (3.60).
+    the same decrease (Nocedal and Wright, equation (3.60)).
     """
     g = here.gradient
     d = -g if H is None else -(H @ g)

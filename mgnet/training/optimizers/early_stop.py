@@ -140,7 +140,7 @@ def _new(inner: Any) -> Search:
 
 
 class Patience:
-    """A monitor that ends `Solver` when the held-out loss has not decreased for some cycles.
+    """A monitor that ends a solve when the held-out loss has not decreased for some cycles.
 
     Parameters
     ----------

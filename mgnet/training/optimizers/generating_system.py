@@ -55,10 +55,10 @@ class GeneratingSystem:
 
     The gradient with respect to v_l is the gradient with respect to u, restricted by the transpose
     of P_l. The matrices of all levels form one matrix, `W = [P_1, P_2, ...]` with products of the
-    transfers: for splines it has degree + 1 entries per row and level. One sparse product restricts
-    and another prolongs; with fewer than thousands of intervals, a chain of products would not be
-    faster. Source: M. Griebel, Multilevel algorithms considered as iterative methods on
-    semidefinite systems, SIAM J. Sci. Comput. 15 (1994) 547-565.
+    transfers. For splines this matrix has degree + 1 entries per row and level. One sparse product
+    restricts and another prolongs; with fewer than thousands of intervals, a chain of products
+    would not be faster. Source: M. Griebel, Multilevel algorithms considered as iterative methods
+    on semidefinite systems, SIAM J. Sci. Comput. 15 (1994) 547-565.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         transfers themselves, `{parameter: [AxisTransfer, ...]}`.
     options : mapping
         Keyword arguments of `kind`, such as `{"lr": 3e-3}`. `weight_decay` acts on u, and only
-        once: decoupled decay multiplies u, and coupled decay is added to the gradient before it is
+        once. Decoupled decay multiplies u, and coupled decay is added to the gradient before it is
         restricted.
     levels : int, optional
         Largest number of levels of a parameter. By default the number of intervals or layers is

@@ -231,8 +231,8 @@ def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, A
     since each fine unknown has less effect, so averages of gradients and of their squares are
     carried by `transfer.carry_gradient`, `P D^-1` and `P D^-2`, where D contains the column sums of
     P. If P were used for all of them, Adam's steps would be too short by the refinement factor
-    until its memory has decayed: fits in cascades of 4 levels ended with a 1.5 to 25 times higher
-    loss.
+    until its memory has decayed. In a test, fits in cascades of 4 levels then ended with a 1.5 to
+    25 times higher loss.
 
     Parameters
     ----------
