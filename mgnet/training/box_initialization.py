@@ -37,8 +37,8 @@ class Residual(torch.nn.Module):
     inner : torch.nn.Module
         Module that maps a tensor to one of the same shape.
     step : float
-        Step size, dimensionless, above 0; that of Euler's method if the blocks are layers of an ODE
-        net.
+        Step size, dimensionless and positive; if the blocks are layers of an ODE net, the step of
+        Euler's method.
 
     Raises
     ------

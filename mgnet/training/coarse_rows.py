@@ -30,7 +30,7 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
     (`Objective.split`). For a `Collocation` the points are the samples; its terms with few points
     keep all of them.
 
-    With batches (`with_data`), coarse levels also have fewer samples of each batch.
+    With batches (`with_data`), coarse levels also use fewer samples of each batch.
 
     The cost of a level decreases with its number of samples. The coarse objective then differs from
     the fine one, so the hierarchy is no longer `nested`, and the initial value on a finer level may
@@ -128,8 +128,8 @@ def _has_samples(level: Level) -> bool:
 def _worth(count: int, problem: Objective) -> int:
     """Number of samples that carry as much information as `count` samples of equal weight.
 
-    The mean of samples with weights w is as accurate as that of `(sum w)^2 / sum w^2` equal
-    samples. Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
+    The mean of samples with weights w is as accurate as the mean of `(sum w)^2 / sum w^2` samples
+    of equal weight. Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
     """
     weights = problem.sample_weight if isinstance(problem, LeastSquares) else None
     if weights is None:

@@ -65,8 +65,8 @@ class Record:
     held_out : Objective, optional
         The loss on held-out data.
     loss : Objective, optional
-        Objective to use instead of the levels' own, for example if these use batches or random
-        numbers. Both losses are evaluated for the network of each level.
+        Objective to use instead of the levels' own objectives, for example if these use batches or
+        random numbers. Both losses are evaluated for the network of each level.
 
     Examples
     --------

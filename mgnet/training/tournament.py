@@ -52,7 +52,7 @@ def members_on_levels(starts: int, keep: Sequence[int] | None, levels: int) -> l
     Raises
     ------
     ValueError
-        If starts or keep are not positive integers, or keep increases.
+        If `starts` or `keep` are not positive integers, or `keep` increases.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
 
 
 def best(members: list[Member], count: int, score: Callable[[State], float]) -> list[Member]:
-    """The `count` members with the lowest scores, in their order.
+    """The `count` members with the lowest scores, in the order of their numbers.
 
     Members that encountered NaN or Inf are excluded, so there may be fewer, or none.
 

@@ -87,8 +87,8 @@ def train(
     share : float
         A level is also left when the `gradient_share` was at most this value in each of the last
         `patience` tests. With 0, the test, which costs a gradient on the finer level each time, is
-        not made. Gradients of second-order smoothers rotate from sweep to sweep: in a trial with a
-        PINN, 0.1 left the coarse levels too early for one of two seeds.
+        not made. The gradients of second-order smoothers rotate from sweep to sweep; in a trial
+        with a PINN, the value 0.1 ended the coarse levels too early for one of two seeds.
     max_cycles : int
         Limit on the number of cycles on every level. Without `cycle`, a cycle is `sweeps` sweeps.
     seconds : float
@@ -351,9 +351,9 @@ def _shifted(memory: Memory, levels: int) -> Memory:
 def gradient_share(fine: Level, u: State) -> float:
     """The share of the gradient of `fine` that the next coarser level resolves, at the state P u.
 
-    It is `<P^T g, D^-1 P^T g> / <g, g>`, where D contains the sums of the columns of `P^T P`:
-    between 0 (the coarse space is exhausted) and 1 (g lies in the coarse space) if P has no
-    negative entries. It is the coarse space's share of the decrease along the gradient.
+    It is `<P^T g, D^-1 P^T g> / <g, g>`, where D contains the column sums of `P^T P`: between 0
+    (the coarse space is exhausted) and 1 (g lies in the coarse space) if P has no negative entries.
+    It is the coarse space's share of the decrease along the gradient.
 
     Parameters
     ----------

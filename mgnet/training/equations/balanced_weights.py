@@ -19,12 +19,12 @@ class BalancedWeights:
 
     Each weight is multiplied by `(mean of the weighted losses / its own)^power`; then all are
     scaled by one factor, so that their sum does not change. A term with a smaller loss than the
-    other terms gets more weight, and its loss decreases further. This is meant for terms that can
-    all be satisfied, such as an equation and its initial values. Terms that contradict each other,
-    such as noisy data, need weights that depend on their noise. Source: arXiv 2607.02194 (DSGNAR,
-    2026), whose authors use the power 0.05 at each step. The limit of the ratio was added in mgnet.
-    Without it, a term that can be satisfied exactly, such as a value at one point, takes all the
-    weight.
+    other terms gets more weight, and its loss decreases further. This method is meant for terms
+    that can all be satisfied together, such as an equation and its initial values. Terms that
+    contradict each other, such as noisy data, need weights that depend on their noise. Source:
+    arXiv 2607.02194 (DSGNAR, 2026), whose authors use the power 0.05 at each step. The limit of the
+    ratio was added in mgnet. Without it, a term that can be satisfied exactly, such as a value at
+    one point, takes all the weight.
 
     Parameters
     ----------

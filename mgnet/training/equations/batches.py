@@ -61,7 +61,7 @@ def resampled(
     draw: Sequence[Callable[[torch.Generator], torch.Tensor] | None],
     seed: int = 0,
 ) -> Iterator[tuple[Term, ...]]:
-    """Endless batches for a `Collocation`: its terms at new points in every batch.
+    """Endless batches for a `Collocation`, in each of which its terms have new points.
 
     Parameters
     ----------

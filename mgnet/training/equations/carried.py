@@ -1,4 +1,4 @@
-"""Arguments of a residual function for a plain network or a KAN, alone or in an `Ansatz`.
+"""The arguments of residual functions for a plain network or a KAN, alone or in an `Ansatz`.
 
 The features of the points have no parameters, so their derivatives do not change while a network is
 trained on fixed points, and they are computed only once.
@@ -135,7 +135,7 @@ class CutDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Residuals; entry i depends on the values and derivatives of sample i.
+            Residuals; entry i depends only on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
             Matrix to add to.
 

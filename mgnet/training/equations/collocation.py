@@ -1,4 +1,4 @@
-"""Differential equations as least squares: residuals at points, with their fast Jacobian."""
+"""Differential equations as least squares: residuals at points, and a fast Jacobian."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Collocation(LeastSquares):
     """Least-squares problem for a differential equation: residuals of a network at points.
 
     The value is `1/2 sum over terms of weight * mean of squares`; `mean_square` gives twice that,
-    the loss that papers usually print. For a KAN or a `torch.nn.Sequential` of linear layers and
-    pointwise activations, alone or in an `Ansatz`, derivatives up to the second are propagated
+    the loss that papers usually report. For a KAN or a `torch.nn.Sequential` of linear layers and
+    pointwise activations, alone or in an `Ansatz`, derivatives up to second order are propagated
     through the layers and the Jacobian is explicit. Other networks are differentiated
     automatically, and so are residuals that need higher derivatives, mix samples or use parameters
     directly.
@@ -95,7 +95,7 @@ class Collocation(LeastSquares):
         return Collocation(network, self.terms, chunk_size=self.chunk_size)
 
     def with_data(self, batch: Any) -> Collocation:
-        """The same problem with other terms: other points, weights or attention."""
+        """The same problem with other terms, for example with other points or weights."""
         return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
@@ -370,7 +370,7 @@ class Collocation(LeastSquares):
     def _linearized(
         self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The residuals of some terms and their Jacobian in float64, or None."""
+        """The residuals of some terms and their Jacobian in float64; None if not possible."""
 
         def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
             return self._filled(network, terms, at)

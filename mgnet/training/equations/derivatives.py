@@ -1,8 +1,8 @@
 """Outputs of a network and their derivatives with respect to its inputs.
 
 Any module can be differentiated up to twice; a network that propagates derivatives itself, such as
-a KAN, supplies its own. `Ansatz` wraps either, with features of the points before the network, hard
-constraints after it, and unknown coefficients of the equation.
+a KAN, supplies its own. `Ansatz` wraps either kind, adding features of the points before the
+network, hard constraints after it, and unknown coefficients of the equation.
 """
 
 from __future__ import annotations
@@ -284,8 +284,8 @@ class Ansatz(torch.nn.Module):
         `points -> inputs of the network`, such as periodic functions or a level set; it treats each
         row separately.
     coefficients : mapping of str to float, optional
-        Unknown coefficients of the equation and their initial values. They are trained like all
-        parameters; a residual function reads them as `u.coefficients[name]`.
+        Unknown coefficients of the equation and their initial values. The coefficients are trained
+        like all parameters; a residual function reads them as `u.coefficients[name]`.
 
     Examples
     --------
@@ -362,11 +362,11 @@ def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivative
 
 
 def carries(network: torch.nn.Module) -> bool:
-    """Whether a network propagates derivatives itself, with their own Jacobian.
+    """Whether a network propagates derivatives itself and can compute their Jacobian.
 
-    It needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
-    `mgnet.knots.derivatives`. The result is False if the method would skip code of a subclass or a
-    hook.
+    The network needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has;
+    see `mgnet.knots.derivatives`. The result is False if the method would skip code of a subclass
+    or a hook.
 
     Examples
     --------

@@ -13,7 +13,7 @@ those with respect to a:
     A    = s' S + s'' (sum_i a_i S_i + sum_ij a_ij S_ij) + s''' sum_ij a_i a_j S_ij
 
 (i <= j), and a row of the Jacobian is, for a linear layer with input z, `A z^T + sum A_i z_i^T +
-sum A_ij z_ij^T`: this needs neither a copy of the parameters for each sample nor a graph.
+sum A_ij z_ij^T`: this formula needs neither a copy of the parameters for each sample nor a graph.
 
 Both passes take a block of samples through all layers, so that the intermediate values stay in the
 cache. Hidden values are recomputed for the Jacobian, which is faster than reading them from memory,
@@ -268,7 +268,7 @@ class MLPDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Residuals; entry i depends on the values and derivatives of sample i.
+            Residuals; entry i depends only on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
             Matrix to add to; fastest with contiguous columns.
 
@@ -349,7 +349,7 @@ def _activated(s: Activated, a: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
 def _columns(
     s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The parameters of an activation, if any, each with its derivatives of the residuals."""
+    """The parameters of an activation, if any, with the derivatives of the residuals for each."""
     if not s.has_parameters:
         return []
     parameters = list(s.activation.parameters())

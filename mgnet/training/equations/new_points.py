@@ -96,7 +96,7 @@ class NewPoints:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem, with new points if they are due, which depend only on cycle and seed.
+        """The problem, with new points if they are due; cycle and seed fix the random numbers.
 
         Raises
         ------

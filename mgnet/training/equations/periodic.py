@@ -24,7 +24,7 @@ MOST_HARMONICS = 1000
 
 @dataclass(frozen=True)
 class PeriodicInputs:
-    """The features that `periodic` returns: a function of points, for each row separately.
+    """The features that `periodic` returns: a function that treats each row of points separately.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ class Sine(torch.nn.Module):
     frequency : float
         Frequency, positive and dimensionless: radians per unit of the layer's values.
     learn : bool
-        Whether the frequency is a parameter, with this initial value.
+        Whether the frequency is a trainable parameter, with `frequency` as its initial value.
     dtype : torch.dtype
         Type of the parameter.
 
@@ -90,7 +90,7 @@ def sine_network(
         unit of its inputs. Use about 1 for smooth solutions, and 30 for pictures (the authors'
         choice).
     learn : bool
-        Whether the frequency of each hidden layer is a parameter.
+        Whether the frequency of each hidden layer is a trainable parameter.
     dtype : torch.dtype
         Type of all parameters, float64 or float32.
     generator : torch.Generator, optional

@@ -123,7 +123,7 @@ class HeldJacobian(Jacobian):
         self._whole: list[torch.Tensor] = []  # J^T J, computed on demand
 
     def also(self, free: torch.Tensor) -> HeldJacobian:
-        """The same Jacobian with other free unknowns; computed products are kept."""
+        """The same Jacobian with other free unknowns; products computed so far are kept."""
         other = HeldJacobian(self.J, free)
         other._whole = self._whole
         return other
@@ -253,8 +253,8 @@ def boxed_step(
 def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
     """Convert the bounds of the trained parameters to one flat box.
 
-    In a module with less precision than float64, bounds are rounded inward, so that the parameters
-    that it stores also satisfy them.
+    If a module has less precision than float64, bounds are rounded inward, so that its stored
+    parameters satisfy them too.
 
     Parameters
     ----------

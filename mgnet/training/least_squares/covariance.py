@@ -43,9 +43,9 @@ def covariance(
 ) -> Covariance:
     """The covariance of the parameters at a minimum, like that of `scipy.optimize.curve_fit`.
 
-    It is `s^2 (J^T J)^-1`, where `s^2` is the sum of squares divided by the number of residuals
-    minus the number of parameters. It holds for independent residuals of equal variance that are
-    nearly linear in the parameters over the range of the errors.
+    The covariance is `s^2 (J^T J)^-1`, where `s^2` is the sum of squares divided by the number of
+    residuals minus the number of parameters. The formula holds for independent residuals of equal
+    variance that are nearly linear in the parameters over the range of the errors.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Corrections of a step with the same Jacobian: geodesic acceleration and repeated corrections.
 
 Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). For several steps per
-Jacobian (which reduce the residuals toward zero) see Fan, Math. Comp. 81 (2012) 447-466, and Fan,
+Jacobian, which however aim at residuals of zero, see Fan, Math. Comp. 81 (2012) 447-466, and Fan,
 Huang and Pan, J. Sci. Comput. 78 (2019) 531-548.
 """
 

@@ -42,8 +42,9 @@ def leads_itself(
 ) -> bool:
     """Whether a step on a device needs only one read by the host; otherwise it needs many.
 
-    This requires steps by Cholesky or QR without bounds, a problem whose residuals are all on this
-    process, and a step after the first one, which determines the proportions of the layers.
+    This requires steps by Cholesky or QR without bounds, a problem whose residuals are all in this
+    process, and a step after the first, since the first step determines the proportions of the
+    layers.
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ class DeviceTold:
             self.rows = True
 
     def _judged(self, memory: Damping, numbers: list[float], new: torch.Tensor) -> Attempt | None:
-        """The trial with these numbers; None if Cholesky left too few digits for it."""
+        """The trial with these numbers; None if Cholesky left too few digits."""
         left, predicted, size, slope, then, usable, bend = numbers
         if not self.moves:
             return Trial(-math.inf, 0.0, 0.0, 0.0), None, memory.bend

@@ -144,7 +144,7 @@ def _offset(sweep: Sweep) -> float:
 
 
 def vanished(sweep: Sweep) -> bool:
-    """Whether a parameter that changed the residuals earlier, or should, no longer does."""
+    """Whether the effect of a parameter on the residuals has vanished."""
     if not isinstance(sweep.system, SingularEquations):
         return False
     now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
@@ -203,7 +203,7 @@ def _tried(sweep: Sweep) -> list[torch.Tensor]:
 def _small_change(
     level: Level, sweep: Sweep, direction: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """A state in this direction where the objective has changed slightly, and the objective there.
+    """A state in this direction at which the value has changed slightly, and this value.
 
     If all curvature is in the second derivatives of the residuals, no column of J gives a length
     scale, so a search finds the length. If no change above rounding is found, the original state is

@@ -130,7 +130,7 @@ def check_rows(T: torch.Tensor) -> None:
 
 
 def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
-    """Check that ridge and rcond are in their ranges.
+    """Check that ridge and rcond are in range.
 
     Raises
     ------

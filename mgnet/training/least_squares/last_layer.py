@@ -198,7 +198,7 @@ def solve_last_layer_(
     Raises
     ------
     TypeError, ValueError
-        If network and batches do not fit, or values are not finite.
+        If network and batches do not fit together, or values are not finite.
 
     Examples
     --------
@@ -306,7 +306,7 @@ class LastLayer(Smoother):
         u: torch.Tensor,
         f: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The state u with the last layer solved for its basis; u itself if that is not better."""
+        """The state u with the last layer solved; u itself if the solved state is not better."""
         A, b, order = self._system(problem, part, basis, u)
         finite, size = read([torch.isfinite(A).all(), b.abs().max()])
         if not finite:

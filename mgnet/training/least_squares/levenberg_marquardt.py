@@ -54,7 +54,7 @@ FEW = 500  # unknowns for which singular values take less than a second
 
 @dataclass(frozen=True)
 class LevenbergMarquardt(Smoother):
-    """One sweep: one Jacobian, and steps from it until one lowers the objective.
+    """A smoother whose sweep computes one Jacobian and tries steps until one lowers the objective.
 
     A sweep never raises the objective. The level's operator must be a `LeastSquares`. If the
     parameters are on a device, the linear algebra runs there too, and the host reads numbers once
@@ -152,7 +152,7 @@ class LevenbergMarquardt(Smoother):
     def begin(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, memory: Damping
     ) -> Linearized | DeviceTold:
-        """Call `linearize`; on a device also try the first step and read the numbers of both."""
+        """Call `linearize`; on a device, also try the first step, and read the numbers of both."""
         problem: Any = level.operator
         shift = problem.shift
         whole = f if shift is None else shift if f is None else f + shift
@@ -174,7 +174,7 @@ class LevenbergMarquardt(Smoother):
         Raises
         ------
         ValueError
-            If the level is a problem around a fine state and bounds were given.
+            If the level's problem is posed around a fine state and bounds were given.
         """
         problem: Any = level.operator
         if problem.shift is not None:

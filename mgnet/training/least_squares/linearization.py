@@ -87,8 +87,8 @@ def linearize(
     u : tensor of shape (parameters,)
         Parameters at which to linearize.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once. If the Jacobian has more rows than this,
-        and at least as many rows as columns, its rows are recomputed whenever they are needed
+        Number of rows of the Jacobian to hold in memory at once. If the Jacobian has more rows than
+        this, and at least as many rows as columns, its rows are recomputed whenever they are needed
         (`RowBlocks`). By default all rows are stored, up to 2^26 numbers. If samples are mixed,
         this is the number of rows or columns per pass.
     inputs : tensor, optional
@@ -236,7 +236,7 @@ def _streamed(
 
 
 class RowStream:
-    """The Jacobian at u in blocks of rows, and its products.
+    """The Jacobian at u in blocks of rows, and products with it.
 
     Parameters
     ----------
@@ -358,7 +358,7 @@ def _by_columns(r: torch.Tensor, u: torch.Tensor, chunk_size: int | None) -> tor
 
 
 def _chunk(residuals: int) -> int:
-    """Number of outputs per pass, measured with tanh networks; more only uses more memory."""
+    """Number of outputs per pass, from tests with tanh networks; more would only cost memory."""
     return max(1, min(64, 2**15 // residuals))
 
 

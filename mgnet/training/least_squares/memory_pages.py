@@ -2,7 +2,7 @@
 
 The system clears a memory page when it is first written, with a system call for each page. A matrix
 of 45 MB takes 18 ms in pages of 4 KB and 3 ms in pages of 2 MB, which NumPy requests and PyTorch
-does not; filling the matrix by products takes about as long as that.
+does not; the products that fill the matrix take about as long as that.
 """
 
 from __future__ import annotations

@@ -93,18 +93,19 @@ def levenberg_marquardt(
     ----------
     residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
-        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). It is fastest if
-        entry i of each tensor depends only on sample i of each call `module(x)`: for several kinds
-        of points return a tuple, not one long tensor. Alternatively a problem, such as a
-        `Collocation`, with its network, penalty and Jacobian.
+        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). The function is
+        fastest if entry i of each tensor depends only on sample i of each call `module(x)`, so for
+        several kinds of points return a tuple, not one long tensor. Alternatively, a problem such
+        as a `Collocation`, which has its own network, penalty and Jacobian.
     module : torch.nn.Module
-        Module that is trained in place. At the end it holds the best parameters, also after an
-        error or Ctrl-C. Omit it for a problem, which contains its network.
+        Module that is trained in place. At the end it holds the best parameters, even after an
+        error or Ctrl-C. Omit it if a problem is given, which contains its network.
     ftol, xtol, gtol : float
-        Tolerances of the tests of MINPACK, dimensionless. The training ends when a step reduces the
-        objective by at most `ftol` times its value, as predicted; when steps are no longer than
-        `xtol` times the parameters, each in its unit; or when no cosine between the residuals and a
-        column of the Jacobian exceeds `gtol`. Tolerances below the module's precision are raised.
+        Tolerances of the tests of MINPACK, dimensionless. The training ends when the actual and the
+        predicted reduction of a step are at most `ftol` times the objective; when steps are no
+        longer than `xtol` times the parameters, each in its unit; or when no cosine between the
+        residuals and a column of the Jacobian exceeds `gtol`. Tolerances below the module's
+        precision are raised.
     max_cycles : int, optional
         Limit on the number of cycles: one cycle is one sweep of `LevenbergMarquardt` with one
         Jacobian. The default is 200 for networks, and, as in MINPACK, 100 times the number of
@@ -115,11 +116,13 @@ def levenberg_marquardt(
         Function of (CycleRecord, flat vector of the parameters), called at the start and after
         every cycle; if it returns True, the training ends.
     loss, f_scale
-        The same as for `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+        The same as for `LeastSquares`; losses such as "soft_l1" are meant for residuals with
+        outliers.
     mu, acceleration, corrections, x_scale, rule, bounds
         The same as for `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
-        The same as for `LevenbergMarquardt`: for large KANs, whose matrix cannot be formed.
+        The same as for `LevenbergMarquardt`; it is meant for large KANs, whose matrix cannot be
+        formed.
     chunk_size : int, optional
         Number of rows or columns of the Jacobian per pass; a smaller number needs less memory.
     refresh : callable, or sequence of such, optional
@@ -266,7 +269,7 @@ class _Run:
         return told
 
     def step(self, told: Told) -> None:
-        """Run one sweep; set the reason if it ends at a minimum."""
+        """Run one sweep; set the reason for ending if the sweep ends at a minimum."""
         work, start = self.level.tally[0], time.perf_counter()
         sweep = self.smoother.step(self.level, told, self.damping)
         taken = sweep.u is not self.u

@@ -102,8 +102,9 @@ class Gradients(NamedTuple):
     residual_norm : float
         Norm of the residual relative to that of b.
     converged : bool
-        Whether the tolerance was met. It is False after a breakdown (matrix or preconditioner not
-        positive definite up to rounding, or NaN); the value is then the last valid iterate.
+        Whether the tolerance was met. `converged` is False after a breakdown (matrix or
+        preconditioner not positive definite up to rounding, or NaN), and `value` is then the last
+        valid iterate.
     """
 
     value: torch.Tensor
@@ -167,10 +168,10 @@ def conjugate_gradients(
 
 
 def forcing_term(now: float, before: float, last: float, loosest: float) -> float:
-    """Tolerance for the next linear system, from gradient norms and the last tolerance.
+    """The tolerance for the next linear system, from the gradient norms and the last tolerance.
 
     Source: Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16-32, choice 2 with its safeguard,
-    gamma = 0.9, alpha the golden ratio.
+    gamma = 0.9, and the golden ratio as alpha.
 
     Examples
     --------

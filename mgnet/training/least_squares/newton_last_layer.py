@@ -6,7 +6,7 @@ V))`, where L'' is the second derivative of the loss; no Hessian is assembled. A
 follows. H is singular if a common shift of the logits has no effect, which conjugate gradients
 tolerate.
 Source: Patel et al., arXiv 2006.10123, where a Newton step and a gradient step on the hidden layers
-alternate (NGD): in mgnet, `AdaptiveBasis(step, NewtonLastLayer())`.
+alternate (NGD); in mgnet, this method is `AdaptiveBasis(step, NewtonLastLayer())`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class _Convex:
         return J if self.f is None else J - float((self.f * W).sum())
 
     def expand(self, W: torch.Tensor) -> tuple[float, torch.Tensor, Product]:
-        """Value, gradient and the product with the Hessian at W."""
+        """The value, the gradient, and a function for products with the Hessian at W."""
         outputs = (self.basis @ W).requires_grad_()
         loss = self.loss(outputs, self.targets)
         (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)

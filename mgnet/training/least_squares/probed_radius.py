@@ -2,7 +2,7 @@
 
 `Nielsen` adapts the damping with one step per Jacobian; if the Jacobian dominates the cost, it pays
 to try several steps with each. Source: the code of arXiv 2607.02194 (DSGNAR, 2026), which tries 24
-radii at once. Here a search finds the radius, and `Nielsen` takes over at the end.
+radii at once. In mgnet, a search finds the radius, and `Nielsen` takes over at the end.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class ProbedRadius(StepRule):
     """The largest radius at which the actual reduction is at least `ratio` times the predicted one.
 
     At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
-    outward or inward until the ratio crosses this bound, and then between the last two. Once the
-    damping has passed its minimum, `Nielsen` with geodesic acceleration takes over. The rule is
-    meant for networks trained to many digits. It needs fewer cycles, each of which takes one and a
-    half to three times as long.
+    outward or inward until the actual ratio crosses `ratio`, and then between the last two radii.
+    Once the damping has passed its minimum, `Nielsen` with geodesic acceleration takes over. The
+    rule is meant for networks trained to many digits. It needs fewer cycles, each of which takes
+    one and a half to three times as long.
 
     Parameters
     ----------
     ratio : float
-        Required ratio, between 0 and 1; a small one allows bold steps.
+        Required ratio, between 0 and 1; a small value allows bold steps.
     reach : float
         Largest factor by which one search changes the radius, up or down.
     passed : int

@@ -44,13 +44,13 @@ class LeastSquares(Objective):
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once. If it has more rows, and at least as many
-        rows as columns, they are recomputed when needed; see `RowBlocks`. By default all rows are
-        stored, up to 2^26 numbers. A network with its own `linearize` ignores this.
+        Number of rows of the Jacobian to hold in memory at once. If it has more rows, and at least
+        as many rows as columns, they are recomputed when needed; see `RowBlocks`. By default all
+        rows are stored, up to 2^26 numbers. A network with its own `linearize` ignores this.
     sample_weight : tensor or array of shape (samples,), optional
         Weight of each sample's squares, such as 1 / variance: `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
-        sum w_i`. Samples of weight 0 are omitted. For a residual function, multiply its rows by the
-        square roots of their weights instead.
+        sum w_i`. Samples of weight 0 are omitted. With a residual function, multiply its rows by
+        the square roots of the weights instead.
     loss : str
         "linear" for squares, or a loss that is less sensitive to outliers: "soft_l1", "huber",
         "cauchy", "arctan"; see `PointwiseLoss`. The loss is applied to the differences before they
@@ -62,7 +62,7 @@ class LeastSquares(Objective):
     Raises
     ------
     TypeError, ValueError
-        If arguments have other types or do not fit together.
+        If arguments have the wrong type or do not fit together.
 
     Examples
     --------

@@ -29,7 +29,7 @@ def streams(rows: int, columns: int, chunk_size: int | None) -> bool:
     rows, columns : int
         Shape of the Jacobian.
     chunk_size : int or None
-        Number of rows in memory at once; None means all, up to `ENTRIES` numbers.
+        Number of rows to hold in memory at once; None means all, up to `ENTRIES` numbers.
 
     Examples
     --------

@@ -33,7 +33,7 @@ def power_of_two(size: float) -> float:
 
 
 def norm(v: torch.Tensor) -> float:
-    """The Euclidean norm, also if squares overflow or underflow.
+    """The Euclidean norm, correct even if squares overflow or underflow.
 
     Examples
     --------

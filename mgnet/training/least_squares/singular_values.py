@@ -1,4 +1,4 @@
-"""The damped Gauss-Newton system from singular values: every damping from one factorization."""
+"""The damped Gauss-Newton system from singular values: one factorization serves every damping."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class StepRule(ABC):
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """The memory for trying a longer step after an accepted one; None if that is enough."""
+        """The memory for trying a longer step after an accepted one; None to try none."""
         return None
 
     def accelerates(self, memory: Damping) -> bool:

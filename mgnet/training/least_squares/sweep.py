@@ -121,8 +121,8 @@ def searched(
     before : Sweep
         The state before any step, with its system and the size of the state.
     unseen : float
-        Rounding error of the value. If the predicted decrease is smaller, the state is a minimum,
-        and rejected steps there have no effect on the damping, which the next level inherits.
+        Rounding error of the value. If the predicted decrease is smaller, the state counts as a
+        minimum, and rejected steps there do not change the damping, which the next level inherits.
     moves : bool
         Whether the slope of the objective is not zero.
     attempt : callable

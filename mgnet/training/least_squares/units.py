@@ -3,7 +3,8 @@
 Levenberg-Marquardt limits the length of a step, so it needs a measure of length. The weights of a
 network are of one kind and share a unit. If each had its own, weights that affect few samples would
 diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column norms
-of the Jacobian give their sizes, and make the iteration independent of the units.
+of the Jacobian give the sizes of these units, which makes the iteration independent of the user's
+choice of units.
 Source: Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1978), section 3.
 """
 
@@ -141,7 +142,7 @@ class Unknowns:
 
     @cached_property
     def given(self) -> torch.Tensor | None:
-        """The scales as numbers, one for each unknown; None if they are not given.
+        """The scales as numbers, one for each unknown; None if no numbers are given.
 
         Raises
         ------

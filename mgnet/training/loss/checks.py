@@ -178,7 +178,7 @@ def _causes(problem: Any, u: Any) -> Iterator[str]:
 
 
 def _counted(name: str, part: Any, remedy: str) -> Iterator[str]:
-    """A description of the entries that are not finite, if the part is a tensor and has any."""
+    """A description of the entries that are not finite, if the part is a tensor with any."""
     if not isinstance(part, torch.Tensor) or not part.numel():
         return
     if part.layout is not torch.strided:

@@ -1,7 +1,7 @@
 """Detect whether a subclass or a hook changes a network whose formulas bypass `forward`.
 
 Some networks have faster methods for derivatives than automatic differentiation. These methods do
-not run `forward`, so they are valid only if nothing was added to it.
+not run `forward`, so they are valid only if nothing was added to `forward`.
 """
 
 from __future__ import annotations

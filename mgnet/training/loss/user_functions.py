@@ -123,7 +123,7 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
 
 
 def _of_pairs(block: Any) -> bool:
-    """Whether entry (i, j) is a function of i plus one of j, such as a difference of all pairs."""
+    """Whether entry (i, j) is the sum of a function of i and a function of j, as for all pairs."""
     if not isinstance(block, torch.Tensor) or block.dim() != 2:
         return False
     if not len(block) == block.shape[1] > 1:

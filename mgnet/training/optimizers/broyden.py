@@ -14,8 +14,8 @@ theta = 0 is BFGS. The self-scaled Broyden method takes
     tau = min(1, 1 / b) min(sigma^(-1/(n-1)), 1 / theta)       where theta > 0
     tau = min(min(1, 1 / b) sigma^(-1/(n-1)), sigma)           elsewhere
 
-and tau = h / sigma after the very first step. Sources: Urban, Stefanou and Pons, "Unveiling the
-optimization process of physics informed neural networks: how accurate and competitive can PINNs
+After the very first step, tau = h / sigma instead. Sources: Urban, Stefanou and Pons, "Unveiling
+the optimization process of physics informed neural networks: how accurate and competitive can PINNs
 be?", J. Comput. Phys. 523 (2025) 113656, arXiv 2405.04230, equations (13) to (23), which is
 `SSBroyden2` in their code, after Al-Baali and Khalfan, "Wide interval for efficient self-scaling
 quasi-Newton algorithms", Optim. Methods Softw. 20 (2005) 679-691. With theta = 0, tau is min(1, 1 /

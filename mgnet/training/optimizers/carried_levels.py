@@ -48,9 +48,9 @@ def carried_levels(
     """The optimizer state of the levels of a parameter, moved to the levels of the refined one.
 
     Levels that both parameters have keep their state exactly, since their gradients are the same.
-    The new finest level begins with `carried_moments` of the old finest level. However, the
-    momentum of plain SGD is carried like an average of gradients, because the old finest level
-    itself continues its steps.
+    The new finest level begins with `carried_moments` of the old finest level. The momentum of
+    plain SGD, however, is carried like an average of gradients, because the old finest level itself
+    continues its steps.
 
     Parameters
     ----------

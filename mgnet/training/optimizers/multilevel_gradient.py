@@ -45,7 +45,7 @@ class MultilevelGradient(torch.optim.Optimizer):
     """Any optimizer that treats coefficients independently, on all levels of a network at once.
 
     A spline on 256 intervals is written as a sum of splines on 256, 128, ..., 4 intervals,
-    `u = sum_l P_l v_l`, and every v_l has its own steps and moments: the gradient is restricted
+    `u = sum_l P_l v_l`, and every v_l has its own steps and moments. The gradient is restricted
     through the levels, the optimizer takes a step on each, and the sum of the prolonged steps is
     added to u. The number of calls of the network does not change. Even if each fine spline depends
     on only a few samples of a batch, its coarse parents depend on many, so smooth parts of the
@@ -80,7 +80,7 @@ class MultilevelGradient(torch.optim.Optimizer):
     Attributes
     ----------
     systems : dict of Parameter to GeneratingSystem
-        The levels of the parameters that have more than one.
+        The levels of the parameters that have more than one level.
 
     Raises
     ------

@@ -86,7 +86,7 @@ class MultilevelOptimizer(Smoother):
     Raises
     ------
     TypeError, ValueError
-        If the class or its options are not suitable, or levels is not positive.
+        If the class or its options are not suitable, or `levels` is not positive.
 
     Examples
     --------
