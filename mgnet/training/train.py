@@ -293,7 +293,7 @@ class _Watch:
         self.monitor = course.monitor
         # Cycles on coarser levels and of other members.
         self.before = max(len(course.history) - 1, 0)
-        self.work = course.work  # their work
+        self.work = course.work  # the work of those cycles
         finest = self.hierarchy[0].evaluation_cost
         self.price = self.hierarchy[number].evaluation_cost / finest
         self.history: list[CycleRecord] = []  # of this level

@@ -178,7 +178,7 @@ class MLPDerivatives:
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
 
-    coefficients: Mapping[str, torch.Tensor] | None = None  # those of an `Ansatz` around it
+    coefficients: Mapping[str, torch.Tensor] | None = None  # those of an `Ansatz` around the network
 
     def __init__(
         self, network: torch.nn.Module, inputs: Derivatives, asked: set[Axes] | None = None

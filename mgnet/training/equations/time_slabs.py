@@ -346,7 +346,7 @@ class _Within:
     def d(self, *axes: int) -> torch.Tensor:
         """The value, or a derivative with respect to one or two inputs: (samples, outputs)."""
         if axes:
-            Points(self.points).d(*axes)  # refuses axes that are none
+            Points(self.points).d(*axes)  # refuses invalid axes
         axes = tuple(sorted(axes))
         z = self.z.d(*axes)
         before = self.before.d(*axes)

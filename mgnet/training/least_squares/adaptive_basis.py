@@ -153,7 +153,7 @@ class _Reduced:
         self.fused = plain and self.part.linear is not None and not spread
         self.outside = None if f is None else self.without_last(f)  # the f of the step
         self.asked: torch.Tensor | None = None
-        self.known: float | None = None  # the value there
+        self.known: float | None = None  # the value at `asked`
         self.solved = torch.empty(0)
         self.best = torch.empty(0)
         self.least = float("inf")

@@ -141,7 +141,7 @@ class SparseJacobian(Jacobian):
         self.matrix = matrix
         self._rows: Any = matrix.to_sparse().coalesce()
         self._columns: Any = matrix.T.to_sparse().coalesce()
-        # Torch's products take ten times as long.
+        # PyTorch's products take ten times as long.
         if matrix.is_sparse and matrix.device.type == "cpu":
             rows: Any = as_scipy(matrix)
             self._rows, self._columns = _Compressed(rows), _Compressed(rows.T.tocsr())

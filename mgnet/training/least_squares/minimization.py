@@ -50,7 +50,7 @@ __all__ = ["levenberg_marquardt"]
 
 SWEEP = Schedule([Step("solve", 0)])
 CRAWL = 30  # consecutive steps that were shortened and gained less than a tenth
-ATTEMPTS = 3  # at a state that meets a test and is not a minimum
+ATTEMPTS = 3  # to continue from a state that meets a test but is not a minimum
 AGED = 30  # cycles without a change after which a problem counts as constant
 
 
@@ -244,9 +244,9 @@ class _Run:
     asked: float = math.inf
     crawled: int = 0
     changed: int = 0  # the cycle in which the problem changed last
-    restarted: int = 0  # entries of the history before it began again
-    start: torch.Tensor | None = None  # where to begin again
-    ways: tuple[LevenbergMarquardt, ...] = ()  # and with which smoothers
+    restarted: int = 0  # entries of the history before the last new start
+    start: torch.Tensor | None = None  # initial state of further attempts
+    ways: tuple[LevenbergMarquardt, ...] = ()  # smoothers for further attempts
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # the result of the first attempt
 
     def better(self) -> Reason | None:
@@ -293,7 +293,7 @@ class _Run:
             return
         cycle, before = len(self.history), self.level.operator
         if 1 < cycle - self.changed <= AGED:
-            self.reason = None  # of a problem that changes
+            self.reason = None  # a test counts only right after a change
         problem = refreshed(self.refresh, cycle, before, self.u)
         if problem is before or self.reason is not None:
             return

@@ -133,7 +133,7 @@ class ProbedRadius(StepRule):
             radius = memory.radius / self.reach
             mu = min(memory.mu * self.reach**memory.pace, MOST)
             return memory._replace(mu=mu, radius=radius, gain=trial.gain)
-        lower = memory.mu <= memory.lowest  # or at the smallest one
+        lower = memory.mu <= memory.lowest  # equality counts too
         known = memory._replace(
             gain=trial.gain,
             lowest=min(memory.mu, memory.lowest),

@@ -67,7 +67,7 @@ def first_step(
     if not found or not 0.0 < typical < math.inf:
         return plain, None
     new = _solved(told, system, found, mu)
-    least = precision(told.problem)  # outputs that cancel leave their rounding
+    least = precision(told.problem)  # outputs that cancel leave rounding errors
     units = [
         _unit(_mean_square(new, [p]) ** 0.5 / typical, least) if p in found else 1.0
         for p in unknowns.places

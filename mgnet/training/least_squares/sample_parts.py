@@ -95,7 +95,7 @@ class SampleParts:
         call = self.calls[self._next]
         self._next += 1
         begin, end = call.begin, call.end = self.window(samples)
-        if begin >= end:  # done; the result still has to depend on its inputs
+        if begin >= end:  # done, but the result still has to depend on its inputs
             begin, end = 0, min(1, samples)
         if end - begin == samples:
             y, call.copies = differentiated(*inputs)

@@ -31,8 +31,8 @@ class Search(NamedTuple):
     inner: Any  # memory of the inner smoother at u
     best: torch.Tensor | None
     best_inner: Any  # memory at the best state
-    value: float  # the held-out loss there
-    waited: int  # sweeps since then
+    value: float  # the held-out loss at the best state
+    waited: int  # sweeps since the best state
 
 
 @dataclass(frozen=True)

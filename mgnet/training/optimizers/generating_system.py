@@ -243,6 +243,6 @@ def _as_torch(matrix: sp.csr_matrix, dense: bool) -> torch.Tensor:
         return torch.from_numpy(matrix.toarray())
     matrix.sort_indices()
     parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    with warnings.catch_warnings():  # about the beta state and missing checks of such tensors
+    with warnings.catch_warnings():  # PyTorch says that such tensors are in beta and unchecked
         warnings.filterwarnings("ignore", message="Sparse")
         return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=True)

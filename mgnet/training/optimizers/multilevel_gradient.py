@@ -225,7 +225,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                 if self._decay(group) == "decoupled":
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 levels.move(p)
-        for group, own, leveled in self._pairs:  # some classes count steps in their groups
+        for group, own, leveled in self._pairs:  # some classes store step counts in groups
             _hand(own, group, leveled)
         self._keep_state()
         return loss
