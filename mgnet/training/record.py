@@ -37,7 +37,7 @@ class Row(NamedTuple):
     work : float
         Work in work units: gradient evaluations of level 0.
     seconds : float
-        Wall time of the steps.
+        Wall time spent in the steps.
 
     Examples
     --------

@@ -178,7 +178,7 @@ class MLPDerivatives:
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
 
-    coefficients: Mapping[str, torch.Tensor] | None = None  # those of an `Ansatz` around the network
+    coefficients: Mapping[str, torch.Tensor] | None = None  # those of an `Ansatz` around it
 
     def __init__(
         self, network: torch.nn.Module, inputs: Derivatives, asked: set[Axes] | None = None
@@ -226,7 +226,7 @@ class MLPDerivatives:
 
     @torch.no_grad()
     def _propagate(self) -> None:
-        """Compute all requested outputs that are missing."""
+        """Compute all outputs that were requested but are still missing."""
         kinds = _Kinds(self.asked - self._outputs.keys())
         whole = self._stacked(kinds)
         blocks = [

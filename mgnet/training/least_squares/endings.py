@@ -1,4 +1,4 @@
-"""When Levenberg-Marquardt ends, and whether the final state is a minimum.
+"""Decide when Levenberg-Marquardt ends, and whether the final state is a minimum.
 
 MINPACK's three tests cannot distinguish a minimum from other causes, since steps also become short,
 and reductions small, in a curved valley or with a bad radius. Therefore, when a test is met, this

@@ -116,7 +116,7 @@ class SingularEquations:
         radius : float
             Radius of the trust region.
         guess : float
-            The last damping; 0 for none.
+            The previous damping, from which the search starts; 0 if there is none.
         """
         size, slope = self.length(0.0)
         if size <= (1.0 + CLOSE) * radius or not self.scale:

@@ -11,7 +11,7 @@ __all__ = ["call_with", "further_names"]
 
 
 def further_names(module: torch.nn.Module) -> dict[str, str]:
-    """The other names of tied tensors, in other modules, with the first name of each.
+    """The further names that tied tensors have in other modules, each with the tensor's first name.
 
     Parameters
     ----------
