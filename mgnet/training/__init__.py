@@ -1,4 +1,4 @@
-"""A network as an equation: the gradient of its loss.
+"""Training as the solution of an equation: the gradient of the loss is zero.
 
 Objectives and least-squares residuals over a flat parameter vector, optimizers as smoothers,
 Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for the last layer,

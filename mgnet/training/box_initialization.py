@@ -3,14 +3,14 @@
 A neuron `act(k n.(x - p))` bends on the hyperplane through p with the normal n. Cyr et al., arXiv
 1912.04862, section 3, draw p uniformly in the box that contains the outputs of the previous layer,
 and choose k so that the neuron uses its whole range on that box. However, the images of the inputs
-fill less and less of the box with depth: a plain ReLU network of width 32 on one input had 33
-independent features (with the constant) after 1 layer, 13 after 8, 6 after 16, and a constant
-output after 50. Therefore only the first layer follows the paper here. From the second layer on, p
-is the image of a random point of the box, and all neurons of a layer share one k, from the largest
-value over the images of 512 points. The same network then keeps 33 independent features after 100
-layers. (With a k for each neuron it keeps them too, but deep networks become so rough that they do
-not train: after 100 steps of LS + Adam on sin(2 pi x), 8 layers, the MSE is 5e-6 instead of 4e-7,
-and 4e-6 with the recipe of the paper.)
+fill less and less of the box with depth. For example, a plain ReLU network of width 32 on one input
+had 33 independent features (with the constant) after 1 layer, 13 after 8, 6 after 16, and a
+constant output after 50. Therefore only the first layer follows the paper here. From the second
+layer on, p is the image of a random point of the box, and all neurons of a layer share one k, the
+largest for which no neuron leaves its range at the images of 512 random points. The same network
+then keeps 33 independent features after 100 layers. (A separate k for each neuron keeps them too,
+but makes deep networks too rough to train well. After 100 steps of LS + Adam on sin(2 pi x), 8
+layers, the MSE is 5e-6 instead of 4e-7, and the recipe of the paper gives 4e-6.)
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Residual(torch.nn.Module):
     inner : torch.nn.Module
         Module that maps a tensor to one of the same shape.
     step : float
-        Step size, dimensionless, above 0; that of Euler's method if the blocks are layers of an ODE
-        net.
+        Step size, dimensionless and positive; if the blocks are layers of an ODE net, the step of
+        Euler's method.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Residual(torch.nn.Module):
 
 
 class _Image(NamedTuple):
-    """Image of the input box in a layer: images of random points, and the box around them."""
+    """Image of the input box in a layer: the images of random points and their bounding box."""
 
     points: torch.Tensor  # (_POINTS, width)
     low: torch.Tensor  # (width,)
@@ -88,12 +88,12 @@ def box_init_(
 ) -> torch.nn.Sequential:
     """Draw the weights and biases of all hidden layers so that no neuron is dead or linear.
 
-    Every hyperplane of the first layer cuts the input box, and those of the others cut the images
-    of the box. ReLU layers then have values in [0, 1], tanh layers in [-0.97, 0.97], and each of R
-    residual blocks widens the box of its inputs by a factor of at most 1 + 1/R, so that it grows by
-    less than a factor of e at any depth. From the second layer on this holds for 512 random points;
-    other points may leave the box. A last linear layer without activation is not changed;
-    `LastLayer` solves for it.
+    Every hyperplane of the first layer cuts the input box, and those of the other layers cut the
+    images of the box. ReLU layers then have values in [0, 1], tanh layers in [-0.97, 0.97], and
+    each of R residual blocks widens the box of its inputs by a factor of at most 1 + 1/R, so that
+    it grows by less than a factor of e at any depth. From the second layer on, this holds for the
+    images of 512 random points; those of other points may lie outside these ranges. A last linear
+    layer without activation is not changed; `LastLayer` solves for it.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def box_init_(
     Raises
     ------
     ValueError
-        If a layer is of another kind or has no bias, or if the box is empty.
+        If a layer is not of one of these kinds or has no bias, or if the box is empty.
 
     Examples
     --------
@@ -241,7 +241,7 @@ def _init_layer_(
 
 
 def _init_block_(block: _Block, blocks: int, image: _Image, generator: torch.Generator) -> _Image:
-    """Draw a residual block whose increments widen the box by 1 / blocks of its width."""
+    """Draw a residual block that widens the box by at most 1 / blocks of its width."""
     inner = image
     for number, (linear, activation) in enumerate(block.layers):
         bound = None

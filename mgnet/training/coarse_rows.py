@@ -1,4 +1,4 @@
-"""Coarse levels with fewer samples: as many as their parameters need."""
+"""Coarse levels with fewer samples: only as many as their parameters need."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ LEAST = 2000
 
 
 def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hierarchy:
-    """The same hierarchy with fewer samples on its coarse levels; the finest level has all.
+    """The same hierarchy with fewer samples on its coarse levels; the finest level has them all.
 
-    A level with p parameters has `min(all, rows * p)` samples. They are the first of one random
-    order, so that each level has those of all coarser ones, whatever the order of a table. Labels
-    of classes keep their proportions, and weights of samples count (`Objective.split`). Points of a
-    `Collocation` are rows; its terms with few points keep all of them.
+    A level with p parameters has `min(all, rows * p)` samples. All levels use the first samples of
+    the same random order, so each level contains the samples of all coarser levels, however the
+    data are sorted. Class labels keep their proportions, and sample weights are taken into account
+    (`Objective.split`). For a `Collocation` the points are the samples; its terms with few points
+    keep all of them.
 
-    With batches (`with_data`), coarse levels also have fewer samples of each batch.
+    With batches (`with_data`), coarse levels also use fewer samples of each batch.
 
-    The costs of levels decrease with their samples. The coarse objective then differs from the fine
-    one, so the hierarchy is no longer `nested`, and the initial value on a finer level may exceed
-    the final value on the coarser one.
+    The cost of a level decreases with its number of samples. The coarse objective then differs from
+    the fine one, so the hierarchy is no longer `nested`, and the initial value on a finer level may
+    exceed the final value on the coarser one.
 
     Parameters
     ----------
@@ -84,10 +85,10 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
 
 
 def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:
-    """The objective of the samples that a thinned level does not use, and their share of all.
+    """The objective on the samples that a thinned level leaves out, and their share of all samples.
 
-    None if the level uses all samples, or if fewer than its parameters are left, too few to be
-    useful.
+    The objective is None if the level uses all samples, or if it leaves out fewer samples than it
+    has parameters, which are too few to be useful.
     """
     if thinned is whole:
         return None, 1.0
@@ -99,7 +100,7 @@ def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:
 
 
 def _thinned(level: Level, rows: float, least: int) -> Level:
-    """The level with the given number of samples per parameter, or itself if it has fewer."""
+    """The level with this many samples per parameter; the same level if it has no more."""
     problem: Any = level.operator
     if not _has_samples(level):
         return level
@@ -119,7 +120,7 @@ def _thinned(level: Level, rows: float, least: int) -> Level:
 
 
 def _has_samples(level: Level) -> bool:
-    """Whether the level has samples, and no residual or Jacobian of its own that uses all."""
+    """Whether the level has samples, and no residual or Jacobian of its own that uses them all."""
     own = level.residual is not None or level.linearize is not None
     return not own and isinstance(level.operator, Objective) and level.operator.samples > 0
 
@@ -127,8 +128,8 @@ def _has_samples(level: Level) -> bool:
 def _worth(count: int, problem: Objective) -> int:
     """Number of samples that carry as much information as `count` samples of equal weight.
 
-    The mean of samples with weights w is as accurate as that of `(sum w)^2 / sum w^2` equal
-    samples. Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
+    The mean of samples with weights w is as accurate as the mean of `(sum w)^2 / sum w^2` samples
+    of equal weight. Source: Kish, Survey Sampling (Wiley, 1965), section 11.7.
     """
     weights = problem.sample_weight if isinstance(problem, LeastSquares) else None
     if weights is None:

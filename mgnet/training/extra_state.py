@@ -1,9 +1,9 @@
-"""Options of a network in its `state_dict`, stored as a tensor and checked when a state is loaded.
+"""Options of a network in its `state_dict`: stored as a tensor, checked when a state is loaded.
 
-Two networks may have tensors of the same names and shapes and yet be different functions, with
-different final times, domains or degrees. A module therefore stores its options with its weights,
-through torch's `get_extra_state`. They are a tensor, since safetensors and accelerate save nothing
-else.
+Two networks may have tensors with the same names and shapes and yet be different functions, for
+example with different final times, domains or degrees. A module therefore stores its options with
+its weights, through torch's `get_extra_state`. They are stored as a tensor, since safetensors and
+accelerate save nothing else.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ no options; it is damaged, or from another module
 def check_options(owner: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise an error that names both values unless all saved options equal those of the network.
 
-    Call this before anything is loaded. Options that only the network has are not compared, since
-    an older version may have saved the state.
+    Call this function before anything is loaded. Options that only the network has are not
+    compared, since the state may have been saved by an older version.
 
     Parameters
     ----------
     owner : str
         Class of the network.
     saved : mapping
-        Options by the names of the constructor's arguments; from `decode`.
+        Saved options by the names of the constructor's arguments, from `decode`.
     own : mapping
         Options of the network.
 
@@ -123,14 +123,14 @@ the same weights they are different functions; make the network with degree=3
 
 
 def allow_without_extra_state(prefix: str, missing: list[str]) -> None:
-    """Allow a state that was saved without options to load with `strict=True`; it is not checked.
+    """Let a state that was saved without options load with `strict=True`; it is not checked.
 
     Parameters
     ----------
     prefix : str
         Prefix of the module, an argument of `_load_from_state_dict`.
     missing : list of str
-        Names that are missing in the state; edited.
+        Names that are missing in the state; changed in place.
 
     Examples
     --------
@@ -166,12 +166,12 @@ use torch.jit.trace, torch.export.export or torch.compile
 
 
 def _as_json(told: Mapping[str, Any]) -> str:
-    """Write NumPy's numbers as Python's."""
+    """Convert NumPy numbers to Python numbers."""
     return json.dumps(told, default=lambda number: number.item())
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two values are equal; numbers may differ by rounding, such as 0.1 + 0.2 and 0.3."""
+    """Whether two values are equal; numbers may differ by rounding, like 0.1 + 0.2 and 0.3."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):

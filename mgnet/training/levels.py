@@ -1,4 +1,4 @@
-"""Levels of networks, and the subspace form of the coarse problem of a descent."""
+"""Levels for training networks, and the coarse level of a descent in its subspace form."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Recenter:
     smoother : Smoother
         Smoother of the coarse level.
     cost : float
-        Cost of one gradient of `fine`, which is also that of a gradient over u + P w.
+        Cost of one gradient of `fine`; a gradient over u + P w costs the same.
 
     Examples
     --------
@@ -91,13 +91,13 @@ def network_levels(
     transfers : sequence of Transfer
         Transfers between the levels.
     smoother : Smoother
-        Smoother of all levels.
+        Smoother for all levels.
     form : "subspace" or "injected"
         Form of the coarse problem of a cycle: see `mgnet.knots.knot_hierarchy`.
     costs : sequence of float
         Cost of one gradient on each level.
     names : sequence of str
-        Names of the levels in messages.
+        Names of the levels, for messages.
 
     Examples
     --------

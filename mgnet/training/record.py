@@ -26,17 +26,18 @@ class Row(NamedTuple):
     Attributes
     ----------
     action : str
-        Action of the step.
+        Name of the action that the step performed.
     level : int
-        Level on which it ended.
+        Level on which the step ended.
     loss, held_out : float
-        Losses after it; nan on levels that solve for a correction, and if there is no objective.
+        Losses after the step; nan on levels that solve for a correction, and if there is no
+        objective.
     evaluations : float
         Number of gradient evaluations on all levels.
     work : float
         Work in work units: gradient evaluations of level 0.
     seconds : float
-        Wall time of the steps.
+        Wall time spent in the steps.
 
     Examples
     --------
@@ -54,18 +55,18 @@ class Row(NamedTuple):
 
 
 class Record:
-    """Records the history of `run` or `Solver`, given as their `record`.
+    """Records the history of a run: pass it to `run` or `Solver` as `record`.
 
-    The cost of evaluating the losses is not included. A step with 50 sweeps gives one row;
-    `schedule.split()` gives one per sweep. `mgnet.plot.plots.plot_records` draws the record.
+    The cost of evaluating the losses is not included. A step with 50 sweeps gives one row; with
+    `schedule.split()` there is one row per sweep. `mgnet.plot.plots.plot_records` draws the record.
 
     Parameters
     ----------
     held_out : Objective, optional
-        The loss on other data.
+        The loss on held-out data.
     loss : Objective, optional
-        Objective to use instead of the levels' own, for example if these use batches or random
-        numbers. Both are evaluated for the network of each level.
+        Objective to use instead of the levels' own objectives, for example if these use batches or
+        random numbers. Both losses are evaluated for the network of each level.
 
     Examples
     --------
@@ -132,7 +133,7 @@ class Record:
             writer.writerows(self.rows)
 
     def read_csv(self, path: str | Path) -> None:
-        """Insert rows from `to_csv` before the present ones, for a run that was resumed.
+        """Insert rows from `to_csv` before the present rows, for a run that was resumed.
 
         Raises
         ------

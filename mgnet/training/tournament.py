@@ -1,4 +1,4 @@
-"""Several starts of one training run, fewer of which continue on each finer level."""
+"""A training run from several starts, fewer of which continue on each finer level."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Member:
     part : Solution or None
         Result on the last level.
     reason : Reason or None
-        Reason for leaving that level.
+        Reason why the member left that level.
     """
 
     number: int
@@ -47,12 +47,12 @@ class Member:
 
 
 def members_on_levels(starts: int, keep: Sequence[int] | None, levels: int) -> list[int]:
-    """Number of members to train on each level, coarsest first; by default halved each time.
+    """Number of members to train on each level, coarsest first; by default it is halved each time.
 
     Raises
     ------
     ValueError
-        If starts or keep are not positive integers, or keep increases.
+        If `starts` or `keep` are not positive integers, or `keep` increases.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> lis
     Raises
     ------
     TypeError, ValueError
-        If starts cannot be drawn, or the seed is out of its range.
+        If starts cannot be drawn, or the seed is out of range.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> lis
 
 
 def _check_buffers(network: Any, starts: int) -> None:
-    """Raise an error if training changes buffers, of which there is one set for all starts."""
+    """Raise an error if training changes buffers, since all starts share one set of them."""
     for name, part in network.named_modules():
         if part.training and getattr(part, "track_running_stats", False):
             raise TypeError(
@@ -128,10 +128,10 @@ def _check_buffers(network: Any, starts: int) -> None:
 
 
 def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
-    """The fraction of the seconds after which each level is left, coarsest first.
+    """The fraction of the time limit at which each level is left, coarsest first.
 
-    With one member, each level may take as long as all coarser ones together; with several, each
-    member has the same proportions.
+    With one member, each level may take as long as all coarser levels together; with several
+    members, these proportions hold for each of them.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
 
 
 def best(members: list[Member], count: int, score: Callable[[State], float]) -> list[Member]:
-    """The `count` members with the lowest scores, in their order.
+    """The `count` members with the lowest scores, in the order of their numbers.
 
     Members that encountered NaN or Inf are excluded, so there may be fewer, or none.
 
@@ -163,7 +163,7 @@ def best(members: list[Member], count: int, score: Callable[[State], float]) -> 
     count : int
         Number of members to keep.
     score : callable
-        `state -> float`; not called if all continue.
+        `state -> float`; not called if all members continue.
 
     Examples
     --------

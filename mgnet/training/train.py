@@ -1,7 +1,7 @@
-"""Training from the coarsest level to the finest: a level is left when it is exhausted.
+"""Training from the coarsest level to the finest; a level is left when it is exhausted.
 
-A level is exhausted if its objective stagnates, if its share of the seconds is used up, or, if
-requested, if it resolves little of the gradient of the next finer level (`gradient_share`).
+A level is exhausted if its objective stagnates, if its share of the time is used up, or, on
+request, if it resolves little of the gradient of the next finer level (`gradient_share`).
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ def train(
 
     The result is a cascade with adaptive numbers of sweeps, or full multigrid with adaptive numbers
     of cycles. `Schedule(entry.step for entry in solution.record)` is the schedule that was
-    performed, as data: `run` repeats it on `coarse_rows(hierarchy)`. Every level begins with the
-    best state of the level below, so the result is never worse than any intermediate state, for
-    properly nested levels with the same samples (`rows=None`).
+    performed; `run` repeats it on `coarse_rows(hierarchy)`. Every level begins with the best state
+    of the level below. Therefore, if the levels are properly nested and use the same samples
+    (`rows=None`), the result is never worse than any intermediate state.
 
-    With several `starts` this is a tournament: all are trained on the coarsest level, where a step
-    is cheap, and only the best continue, which protects the fine levels from a bad minimum.
+    With several `starts` this is a tournament: all starts are trained on the coarsest level, where
+    a step is cheap, and only the best continue, so the fine levels are less likely to begin near a
+    bad minimum.
 
     Parameters
     ----------
@@ -76,53 +77,55 @@ def train(
     u : state of level 0
         Initial parameters.
     cycle : str, optional
-        Cycle on every level over the levels below, a text for `parse` such as "V(1,1)". Without it,
-        only sweeps are done.
+        Cycle that every level performs over itself and the levels below, as a string for `parse`
+        such as "V(1,1)". Without it, only sweeps are done.
     sweeps : int
-        Number of sweeps of one cycle if no text is given.
+        Number of sweeps in one cycle if `cycle` is not given.
     patience, gain : int, float
-        A level is left when that many cycles lowered its objective by less than the fraction
-        `gain`. Level 0 ends this way only without `seconds`.
+        A level is left when its last `patience` cycles together lowered its objective by less than
+        the fraction `gain`. This test applies to level 0 only if there is no limit `seconds`.
     share : float
-        A level is also left when the `gradient_share` was at most this value in that many cycles. 0
-        disables the test, which costs a gradient of the finer level each time. Gradients of
-        second-order smoothers rotate from sweep to sweep: in a trial with a PINN, 0.1 left the
-        coarse levels too early for one of two seeds.
+        A level is also left when the `gradient_share` was at most this value in each of the last
+        `patience` tests. With 0, the test, which costs a gradient on the finer level each time, is
+        not made. The gradients of second-order smoothers rotate from sweep to sweep; in a trial
+        with a PINN, the value 0.1 ended the coarse levels too early for one of two seeds.
     max_cycles : int
-        Limit on the cycles on every level. Without `cycle`, a cycle is `sweeps` sweeps.
+        Limit on the number of cycles on every level. Without `cycle`, a cycle is `sweeps` sweeps.
     seconds : float
-        Limit on the wall time. Level l is left when the fraction 2^-l of it is used: each level may
-        take as long as all coarser ones together. With several starts each has these proportions;
-        one that ends early leaves its time to the next ones.
+        Limit on the wall time. Level l is left when the fraction 2^-l of it is used, so each level
+        may take as long as all coarser levels together. With several starts, these proportions hold
+        for each start; a start that ends early leaves its remaining time to the next ones.
     monitor : callable, optional
         Function of (CycleRecord, state), called at the start of every level and after every cycle;
-        if it returns True, the current level of this start ends, not the training.
-        `mgnet.ProgressLines()` is one.
+        if it returns True, only the current level ends for this start, not the training.
+        `mgnet.ProgressLines()` is an example.
     rows : float, "auto" or None
         Samples per parameter on coarse levels, at least 1; see `coarse_rows`. "auto" means 10 and
         at least 2000 in all, if the objectives have samples. None or inf means all samples.
     starts : int
-        Number of starts. The first is u; the others are drawn on the coarsest level by
-        `reset_parameters` of the parts of its network, independently of u.
+        Number of starts. The first start is u; the other starts are drawn on the coarsest level by
+        `reset_parameters` of the submodules of its network, independently of u.
     keep : sequence of int, optional
-        Number of starts that continue on each finer level, the coarsest of these first: those with
-        the lowest objective on the samples that their level does not use, or on all samples if
-        fewer than parameters are left. By default half of them each time, and one on the finest
-        level. A start that encountered NaN or Inf does not continue.
+        Number of starts that continue on each level after the coarsest, coarser levels first. The
+        best starts are those with the lowest objective on the samples that were not used for
+        training, or on all samples if the unused samples are fewer than the parameters. By default
+        half of the starts continue each time, and one on the finest level. A start that encountered
+        NaN or Inf does not continue.
     seed : int
         Seed of the random starts.
 
     Returns
     -------
     Solution
-        Residual norms and objectives are those of the current level. The start on a finer level is
-        not part of `history`, since no cycle was done there. `history` and `record` contain all
-        starts, distinguished by `member`; that of the value is `solution.member`.
+        Residual norms and objectives are those of the current level. The state with which a finer
+        level begins has no entry in `history`, since no cycle was done for it. `history` and
+        `record` contain all starts, distinguished by `member`; `solution.member` is the start that
+        led to the value.
 
     Raises
     ------
     TypeError, ValueError
-        If a part does not fit, or the network cannot be drawn again.
+        If an argument does not fit, or the network cannot be drawn again.
 
     Examples
     --------
@@ -178,7 +181,7 @@ def train(
 
 
 class _Course:
-    """The steps done so far, by all members."""
+    """The steps of all members so far."""
 
     def __init__(
         self,
@@ -215,12 +218,12 @@ class _Course:
         self.note("interpolate", number, member)
 
     def deadline(self, part: float, left: int) -> float:
-        """End of the time of one member of those left on a level: an equal part of the rest."""
+        """Deadline of the next of `left` members on a level: each has an equal part of the rest."""
         end, now = self.began + part * self.seconds, time.perf_counter()
         return end if left == 1 else now + (end - now) / left
 
     def train(self, number: int, member: Member, deadline: float) -> None:
-        """Train a member on a level until that is exhausted."""
+        """Train a member on a level until the level is exhausted."""
         own = self.hierarchy.with_levels(lambda levels: levels[number:], first=number)
         schedule = (
             parse(self.cycle, len(own)) if self.cycle else Schedule([Step("post", 0, self.sweeps)])
@@ -245,7 +248,7 @@ class _Course:
         self.history += watch.history[bool(self.history) :]
 
     def score(self, whole: Hierarchy, number: int) -> Callable[[State], float]:
-        """The loss that ranks members on a level, on samples that they did not use there."""
+        """The loss that ranks the members on a level, on samples that they did not train on."""
         level, unit = self.hierarchy[number], self.hierarchy[0].evaluation_cost
         others, part = unseen(whole[number], level)
 
@@ -260,10 +263,10 @@ class _Course:
 
 
 def _all_failed(members: list[Member], level: Level) -> str:
-    """The message that no member is left, and what was not finite in the first one.
+    """The message that no member is left, and what was not finite in the first member.
 
-    The level has all samples, including those that ranked the members and were not used for
-    training.
+    The level has all samples, including those that were used to rank the members but not to train
+    them.
     """
     first: Any = members[0].part
     told = first.message or not_finite(f"start {members[0].number}", level.operator, first.value)
@@ -271,14 +274,14 @@ def _all_failed(members: list[Member], level: Level) -> str:
 
 
 def _message(part: Solution, level: Level) -> str:
-    """What was not finite, if training ended because of it before its first step on level 0."""
+    """What was not finite, if that ended the training before its first step on level 0."""
     if part.reason is not Reason.NOT_FINITE or part.message:
         return part.message
     return not_finite(f"train on {level}", level.operator, part.value)
 
 
 class _Watch:
-    """Merit and monitor of the solver on one level: ends the level when it is exhausted."""
+    """Merit and monitor of the solver on one level; ends the level when it is exhausted."""
 
     def __init__(self, course: _Course, number: int, member: int, deadline: float):
         self.hierarchy: Hierarchy = course.hierarchy
@@ -290,7 +293,7 @@ class _Watch:
         self.monitor = course.monitor
         # Cycles on coarser levels and of other members.
         self.before = max(len(course.history) - 1, 0)
-        self.work = course.work  # their work
+        self.work = course.work  # the work of those cycles
         finest = self.hierarchy[0].evaluation_cost
         self.price = self.hierarchy[number].evaluation_cost / finest
         self.history: list[CycleRecord] = []  # of this level
@@ -329,7 +332,7 @@ class _Watch:
         return not now < (1.0 - self.gain) * then  # type: ignore[operator]
 
     def _hides(self, u: State) -> bool:
-        """Whether this level resolved little of the finer gradient in several tests."""
+        """Whether this level resolved little of the finer gradient in the last tests."""
         if not self.number or not self.share:
             return False
         finer = self.hierarchy[self.number - 1]
@@ -341,16 +344,16 @@ class _Watch:
 
 
 def _shifted(memory: Memory, levels: int) -> Memory:
-    """The memory with other level numbers, without entries for removed levels."""
+    """The memory with shifted level numbers, without entries for removed levels."""
     return {(l + levels, role): kept for (l, role), kept in memory.items() if l + levels >= 0}
 
 
 def gradient_share(fine: Level, u: State) -> float:
     """The share of the gradient of `fine` that the next coarser level resolves, at the state P u.
 
-    It is `<P^T g, D^-1 P^T g> / <g, g>`, where D contains the sums of the columns of `P^T P`:
-    between 0 (the coarse space is exhausted) and 1 (g lies in the coarse space) if P has no
-    negative entries. It is the coarse space's share of the decrease along the gradient.
+    It is `<P^T g, D^-1 P^T g> / <g, g>`, where D contains the column sums of `P^T P`: between 0
+    (the coarse space is exhausted) and 1 (g lies in the coarse space) if P has no negative entries.
+    It is the coarse space's share of the decrease along the gradient.
 
     Parameters
     ----------

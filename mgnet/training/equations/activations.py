@@ -1,8 +1,8 @@
-"""Pointwise activations with their derivatives up to the third.
+"""Pointwise activations with their derivatives up to the third order.
 
-Activations in the table have formulas, each in terms of lower derivatives. Any other module is
-differentiated if its entries depend on their own inputs only. It may have parameters that are
-single numbers, such as a frequency.
+The activations in the table have formulas that express each derivative by lower ones. Any other
+module is differentiated automatically if each entry of its output depends only on the same entry of
+its input. Such a module may have scalar parameters, such as a frequency.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
 
 
 def _logistic(x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
-    """The next element after s: the logistic function and its derivatives."""
+    """The next derivative of the logistic function, after its value and derivatives in s."""
     if not s:
         return torch.sigmoid(x)
     if len(s) == 1:
@@ -124,7 +124,8 @@ class Activated:
     Raises
     ------
     ValueError
-        If entries of its result depend on other entries of x, or on parameters of other modules.
+        If entries of the activation's result depend on other entries of x or on parameters of other
+        modules.
 
     Examples
     --------
@@ -148,7 +149,7 @@ class Activated:
         return self.attached(order).detach()
 
     def attached(self, order: int) -> torch.Tensor:
-        """The derivative of this order, with a graph to the activation's parameters."""
+        """The derivative of this order, connected to the activation's parameters by a graph."""
         while len(self._made) <= order:
             if self.formula is None:
                 self._made.append(self._differentiated())

@@ -1,4 +1,4 @@
-"""Adapt the weights of the terms to their losses, until these are equal."""
+"""Adapt the weights of the terms until their weighted losses are equal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class BalancedWeights:
 
     Each weight is multiplied by `(mean of the weighted losses / its own)^power`; then all are
     scaled by one factor, so that their sum does not change. A term with a smaller loss than the
-    others gets more weight, and its loss decreases further. This is meant for terms that can all be
-    satisfied, such as an equation and its initial values. Terms that contradict each other, such as
-    noisy data, need weights that depend on their noise. Source: arXiv 2607.02194 (DSGNAR, 2026),
-    whose authors use the power 0.05 at each step. The limit of the ratio is an addition of mgnet:
-    without it, a term that can be satisfied exactly, such as a value at one point, takes all the
-    weight.
+    other terms gets more weight, and its loss decreases further. This method is meant for terms
+    that can all be satisfied together, such as an equation and its initial values. Terms that
+    contradict each other, such as noisy data, need weights that depend on their noise. Source:
+    arXiv 2607.02194 (DSGNAR, 2026), whose authors use the power 0.05 at each step. The limit of the
+    ratio was added in mgnet. Without it, a term that can be satisfied exactly, such as a value at
+    one point, takes all the weight.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class BalancedWeights:
         Largest ratio of two weights, at least 1; larger initial ratios are reduced to it; math.inf
         means no limit.
     every : int
-        Number of cycles between changes.
+        Number of cycles between changes of the weights.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class BalancedWeights:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem with new weights, or itself if a loss is zero or not finite.
+        """The problem with new weights; the same problem if a loss is zero or not finite.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Batches for `Solver(batches=...)`: one per cycle, with the same samples on every level."""
+"""Batches for `Solver(batches=...)`: one per cycle, the same on every level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Data = tuple[torch.Tensor, torch.Tensor]
 
 
 def minibatches(data: Data, size: int, seed: int = 0) -> Iterator[Data]:
-    """Endless batches of `size` samples; each epoch has every sample once, in a new order.
+    """Endless batches of `size` samples; each epoch visits the samples once, in a new order.
 
     If fewer than `size` samples remain at the end of an epoch, they are not used.
 
@@ -32,7 +32,7 @@ def minibatches(data: Data, size: int, seed: int = 0) -> Iterator[Data]:
     Raises
     ------
     ValueError
-        If the size is out of its range.
+        If the size is out of range.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def resampled(
     draw: Sequence[Callable[[torch.Generator], torch.Tensor] | None],
     seed: int = 0,
 ) -> Iterator[tuple[Term, ...]]:
-    """Endless batches for a `Collocation`: its terms at new points in every batch.
+    """Endless batches for a `Collocation`, in each of which its terms have new points.
 
     Parameters
     ----------
@@ -124,9 +124,9 @@ def by_residual(
     generator : torch.Generator
         Source of random numbers.
     power : float
-        Exponent of the residual in the probability.
+        Exponent of the residual in the probability of a point.
     share : float
-        Share of the points that are drawn this way, 0 to 1; the others are drawn uniformly.
+        Fraction of the points drawn this way, from 0 to 1; the other points are drawn uniformly.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Arguments of a residual function for a plain network or a KAN, alone or in an `Ansatz`.
+"""The arguments of residual functions for a plain network or a KAN, alone or in an `Ansatz`.
 
-Features of the points have no parameters. Their derivatives therefore do not change while a network
-is trained on fixed points, and they are computed once.
+The features of the points have no parameters, so their derivatives do not change while a network is
+trained on fixed points, and they are computed only once.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class FixedInputs:
         return self._made[axes]
 
     def hold(self, points: torch.Tensor, features: Function | None) -> bool:
-        """Whether these are still the features at these points; the function is called to check.
+        """Whether the stored features are still those of the points; calls the function to check.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class FixedInputs:
 class CutDerivatives:
     """Derivatives from a network, detached from its parameters for automatic differentiation.
 
-    This reveals whether a residual depends on parameters or on other samples in another way; see
+    Any other dependence of a residual on parameters or on other samples is thus revealed; see
     `check_only_carried`.
 
     Parameters
@@ -135,7 +135,7 @@ class CutDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Residuals; entry i depends on the values and derivatives of sample i.
+            Residuals; entry i depends only on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
             Matrix to add to.
 
@@ -168,12 +168,13 @@ def carried_derivatives(
     points : tensor of shape (samples, inputs)
         Points of evaluation.
     known : dict
-        Results for points that others hold references to, by the id of the points.
+        Features of points that were used before, by the `id` of the points; the caller must keep
+        the points alive.
 
     Raises
     ------
     NotCarriedError
-        If the network is of another kind, or its features depend on its parameters.
+        If the network is of an unsupported kind, or its features depend on its parameters.
 
     Examples
     --------
@@ -212,8 +213,8 @@ def check_only_carried(
 ) -> None:
     """Raise an error if residuals depend on parameters other than through their arguments.
 
-    Examples are a call of the network itself, or differentiation with respect to `u.points`. The
-    Jacobian of carried derivatives would lack these parts.
+    A residual may, for example, call the network itself or differentiate with respect to
+    `u.points`. The Jacobian of carried derivatives would lack the contribution of this dependence.
 
     Parameters
     ----------
@@ -227,7 +228,7 @@ def check_only_carried(
     Raises
     ------
     NotCarriedError
-        If residuals depend on the network in another way.
+        If residuals depend on the parameters in any other way.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Differential equations as least squares: residuals at points, with their fast Jacobian."""
+"""Differential equations as least squares: residuals at points, and a fast Jacobian."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Collocation(LeastSquares):
     """Least-squares problem for a differential equation: residuals of a network at points.
 
     The value is `1/2 sum over terms of weight * mean of squares`; `mean_square` gives twice that,
-    the loss that papers usually print. For a KAN or a `torch.nn.Sequential` of linear layers and
-    pointwise activations, alone or in an `Ansatz`, derivatives up to the second are propagated
+    the loss that papers usually report. For a KAN or a `torch.nn.Sequential` of linear layers and
+    pointwise activations, alone or in an `Ansatz`, derivatives up to second order are propagated
     through the layers and the Jacobian is explicit. Other networks are differentiated
     automatically, and so are residuals that need higher derivatives, mix samples or use parameters
     directly.
@@ -52,7 +52,7 @@ class Collocation(LeastSquares):
     terms : sequence of Term
         Residuals and their points.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once, as for `LeastSquares`.
+        Number of rows of the Jacobian to hold in memory at once, as for `LeastSquares`.
 
     Raises
     ------
@@ -95,11 +95,11 @@ class Collocation(LeastSquares):
         return Collocation(network, self.terms, chunk_size=self.chunk_size)
 
     def with_data(self, batch: Any) -> Collocation:
-        """The same problem with other terms: other points, weights or attention."""
+        """The same problem with other terms, for example with other points or weights."""
         return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
-        """The same problem on a part of the points of every term."""
+        """The same problem on a subset of the points of every term."""
         return self.with_data([term.subsampled(fraction) for term in self.terms])
 
     @property
@@ -108,7 +108,7 @@ class Collocation(LeastSquares):
         return sum(term.samples for term in self.terms)
 
     def split(self, count: int) -> tuple[Collocation, Collocation]:
-        """The same problem at `count` points, and at all others.
+        """The same problem at `count` of its points, and at the remaining points.
 
         Terms with few points, such as measurements and corners, keep all points in both problems;
         the other terms have equal numbers of points.
@@ -147,7 +147,7 @@ class Collocation(LeastSquares):
         Raises
         ------
         ValueError
-            If the rate is out of its range.
+            If the rate is out of range.
         """
         if not 0.0 < rate <= 1.0:
             raise ValueError(f"attended got rate {rate}; it must be above 0 and at most 1")
@@ -168,7 +168,8 @@ class Collocation(LeastSquares):
 
         Noise e in the residuals moves the minimum by `-J^+ e`, J^+ being the pseudoinverse of the
         Jacobian, `(J^T J)^-1 J^T` where it has full rank. Source: Bates and Watts, Nonlinear
-        Regression Analysis and Its Applications (Wiley, 1988), chapter 2, for one deviation.
+        Regression Analysis and Its Applications (Wiley, 1988), chapter 2, for residuals of equal
+        standard deviation.
 
         Parameters
         ----------
@@ -191,7 +192,7 @@ class Collocation(LeastSquares):
 
         Examples
         --------
-        The mean of 100 measurements, with deviation 0.5:
+        The mean of 100 measurements with standard deviation 0.5:
 
         >>> network = Ansatz(torch.nn.Linear(1, 1), coefficients={"mean": 0.0})
         >>> measured = Term(lambda u: u.coefficients["mean"] - 0.0 * u.points, torch.rand(100, 1))
@@ -249,9 +250,9 @@ class Collocation(LeastSquares):
     ) -> Any:
         """Apply a function of the network to carried derivatives; None if that is not possible.
 
-        An error ends the attempt: it may come from the function, and then occurs again with
-        automatic differentiation, or a residual may need derivatives that are not carried. A
-        network with its own derivatives raises a descriptive error for those that it does not have.
+        An error ends the attempt. Either it comes from the function and occurs again with automatic
+        differentiation, or a residual needs derivatives that are not carried. A network with its
+        own derivatives raises a descriptive error for derivatives that it lacks.
         """
         if not self._plain:
             return None
@@ -283,8 +284,8 @@ class Collocation(LeastSquares):
     def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
         """The residual vectors of several parameter vectors, such as trial points of one step.
 
-        They are evaluated one after another: with thousands of points, a batched evaluation takes
-        as long, because the matrix products dominate.
+        The vectors are evaluated one after another: with thousands of points, a batched evaluation
+        would take as long, because the matrix products dominate.
 
         Parameters
         ----------
@@ -369,7 +370,7 @@ class Collocation(LeastSquares):
     def _linearized(
         self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The residuals of some terms and their Jacobian in float64, or None."""
+        """The residuals of some terms and their Jacobian in float64; None if not possible."""
 
         def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
             return self._filled(network, terms, at)

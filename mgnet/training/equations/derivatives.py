@@ -1,8 +1,8 @@
 """Outputs of a network and their derivatives with respect to its inputs.
 
-Any module is differentiated twice; a network that propagates derivatives itself, such as a KAN, is
-asked for its own. `Ansatz` wraps either, with features of the points before the network, hard
-constraints after it, and unknown coefficients of the equation.
+Any module can be differentiated up to twice; a network that propagates derivatives itself, such as
+a KAN, supplies its own. `Ansatz` wraps either kind, adding features of the points before the
+network, hard constraints after it, and unknown coefficients of the equation.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class MixedSamplesError(ValueError):
 
 
 def check_axes(axes: tuple[int, ...], inputs: int) -> None:
-    """Raise an error unless all axes are numbers of inputs."""
+    """Raise an error unless all axes are valid indices of inputs."""
     if not all(is_whole(axis, 0, inputs - 1) for axis in axes):
         raise ValueError(
             f"u.d got the axes {axes}; an axis is a column of the points, 0 to {inputs - 1}"
@@ -121,7 +121,7 @@ class Points:
 
 
 class Composed:
-    """A function of the points and of another function of them: `outer(points, inner)`.
+    """The composition `outer(points, inner)`, where `inner` is a function of the points.
 
     Its derivatives are those of `outer` along the curves `points + s e_i + t e_j`.
 
@@ -200,7 +200,7 @@ def _differentiable(part: torch.Tensor) -> torch.Tensor:
 
 
 def _check_row_wise(value: torch.Tensor, arguments: Sequence[torch.Tensor]) -> None:
-    """Raise an error if a function of rows mixes them: a slope at a single point does not exist."""
+    """Raise an error if a function mixes rows, so that there is no slope at a single point."""
     for column in value.unbind(1):
         if not column.requires_grad:
             continue
@@ -278,13 +278,14 @@ class Ansatz(torch.nn.Module):
     network : torch.nn.Module
         Network to wrap.
     output : callable, optional
-        `(points, outputs) -> outputs`, built from torch functions, for each row separately: a hard
-        constraint.
+        `(points, outputs) -> outputs`, which imposes a hard constraint: built from torch functions
+        that treat each row separately.
     features : callable, optional
-        `points -> inputs of the network`, for each row separately: periodic functions, a level set.
+        `points -> inputs of the network`, such as periodic functions or a level set; it treats each
+        row separately.
     coefficients : mapping of str to float, optional
-        Unknown coefficients of the equation and their initial values. They are trained like all
-        parameters; a residual function reads them as `u.coefficients[name]`.
+        Unknown coefficients of the equation and their initial values. The coefficients are trained
+        like all parameters; a residual function reads them as `u.coefficients[name]`.
 
     Examples
     --------
@@ -361,10 +362,11 @@ def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivative
 
 
 def carries(network: torch.nn.Module) -> bool:
-    """Whether a network propagates derivatives itself, with their own Jacobian.
+    """Whether a network propagates derivatives itself and can compute their Jacobian.
 
-    It needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
-    `mgnet.knots.derivatives`. It is False if the method would skip code of a subclass or a hook.
+    The network needs a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has;
+    see `mgnet.knots.derivatives`. The result is False if the method would skip code of a subclass
+    or a hook.
 
     Examples
     --------

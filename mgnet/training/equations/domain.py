@@ -1,4 +1,4 @@
-"""Check boxes of points given by users: an interval for each input."""
+"""Check boxes of points given by users, with an interval for each input."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def checked_domain(owner: str, domain: Any, sides: bool = False) -> tuple[tuple[
     Raises
     ------
     ValueError
-        If it is not such a sequence, or the length of an interval is not finite or too small to
-        divide by.
+        If the domain is not such a sequence, or an interval has a length that is not finite or is
+        too small to divide by.
 
     Examples
     --------

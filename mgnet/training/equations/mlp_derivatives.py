@@ -1,11 +1,11 @@
-"""A plain network with its derivatives with respect to the inputs, carried forward.
+"""The outputs of a plain network and their derivatives with respect to its inputs, carried forward.
 
 A linear layer maps derivatives as it maps values; a pointwise activation s(a) gives
 
     h_i  = s'(a) a_i
     h_ij = s''(a) a_i a_j + s'(a) a_ij
 
-One sweep back turns the derivatives S, S_i, S_ij of a residual with respect to h, h_i, h_ij into
+A backward sweep turns the derivatives S, S_i, S_ij of a residual with respect to h, h_i, h_ij into
 those with respect to a:
 
     A_ij = s' S_ij
@@ -13,11 +13,11 @@ those with respect to a:
     A    = s' S + s'' (sum_i a_i S_i + sum_ij a_ij S_ij) + s''' sum_ij a_i a_j S_ij
 
 (i <= j), and a row of the Jacobian is, for a linear layer with input z, `A z^T + sum A_i z_i^T +
-sum A_ij z_ij^T`: this needs neither a copy of the parameters for each sample nor a graph.
+sum A_ij z_ij^T`: this formula needs neither a copy of the parameters for each sample nor a graph.
 
 Both passes take a block of samples through all layers, so that the intermediate values stay in the
-cache. Hidden values are recomputed for the Jacobian, which is faster than reading them from memory
-and needs none. In a block the samples are the last axis, which is vectorized.
+cache. Hidden values are recomputed for the Jacobian, which is faster than reading them from memory,
+and they need no storage. In a block the samples are the last axis, which is vectorized.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Pass:
 
 
 class _Kinds:
-    """The derivatives that are propagated together: the value, first and second ones."""
+    """The derivatives that are propagated together: the value, and first and second derivatives."""
 
     def __init__(self, asked: Iterable[Axes]):
         needed = {()} | {some for axes in asked for some in (axes[:1], axes[1:], axes)}
@@ -159,13 +159,13 @@ class MLPDerivatives:
     inputs : Derivatives
         Inputs of the network and their derivatives with respect to the points.
     asked : set, optional
-        Derivatives requested before at these points, which are computed together. New requests are
-        added to the set.
+        Derivatives that were requested earlier at these points; they are computed together. New
+        requests are added to the set.
 
     Raises
     ------
     NotCarriedError
-        If the network is of another kind, or the inputs have another precision.
+        If the network is of an unsupported kind, or the inputs have a different precision.
 
     Examples
     --------
@@ -226,7 +226,7 @@ class MLPDerivatives:
 
     @torch.no_grad()
     def _propagate(self) -> None:
-        """Compute all requested outputs that are missing."""
+        """Compute all outputs that were requested but are still missing."""
         kinds = _Kinds(self.asked - self._outputs.keys())
         whole = self._stacked(kinds)
         blocks = [
@@ -268,7 +268,7 @@ class MLPDerivatives:
         Parameters
         ----------
         residual : tensor of shape (samples,)
-            Residuals; entry i depends on the values and derivatives of sample i.
+            Residuals; entry i depends only on the values and derivatives of sample i.
         J : tensor of shape (samples, parameters)
             Matrix to add to; fastest with contiguous columns.
 
@@ -298,7 +298,7 @@ class MLPDerivatives:
     def _backward(
         self, adjoint: torch.Tensor, passes: list[_Pass], kinds: _Kinds, J: torch.Tensor
     ) -> None:
-        """Go from the last layer to the first; the adjoint belongs to the output of a layer."""
+        """Go from the last layer to the first; `adjoint` is that of a layer's output."""
         for number in reversed(range(len(passes))):
             layer, state, s = passes[number].layer, passes[number].state, passes[number].activated
             if s is not None:
@@ -349,7 +349,7 @@ def _activated(s: Activated, a: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
 def _columns(
     s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The parameters of an activation, if any, each with its column for a residual."""
+    """The parameters of an activation, if any, with the derivatives of the residuals for each."""
     if not s.has_parameters:
         return []
     parameters = list(s.activation.parameters())
@@ -362,7 +362,7 @@ def _columns(
 
 
 def _pulled(s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
-    """The adjoint of the input of an activation from that of its output."""
+    """The adjoint of the input of an activation, computed from that of its output."""
     if len(kinds.axes) == 1:
         return outer.mul_(s[1].unsqueeze(1))
     value = (outer[:, 1:] * a[:, 1:]).sum(1).mul_(s[2])

@@ -37,12 +37,12 @@ class NewPoints:
         Interval for each input, as for `quasi_random`.
     counts : int, or sequence of (cycle, points)
         Number of points, or pairs of a cycle and the number of points from that cycle on. The first
-        cycle is 0, which uses the points of the term.
+        pair must be for cycle 0, which uses the points that the term already has.
     every : int
-        Number of cycles between new points; a change of their number also gives new points.
+        Number of cycles between new points; new points are also drawn when their number changes.
     share : float
-        Share of the points, from 0 to below 1, drawn with a probability proportional to the
-        residual; the others are evenly distributed (Sobol').
+        Fraction of the points, from 0 to below 1, drawn with a probability proportional to the
+        residual; the other points are evenly distributed (Sobol').
     term : int
         Index of the term, from 0.
     seed : int
@@ -51,9 +51,9 @@ class NewPoints:
     Raises
     ------
     ValueError
-        If a parameter is invalid, or cycles do not increase from 0. When called, if the term does
-        not exist, has pairs of points or points outside the domain, or its residual changes with
-        the order of the points.
+        If a parameter is invalid, or cycles do not increase from 0. When the object is called, if
+        the term does not exist, has pairs of points or points outside the domain, or has a residual
+        that changes with the order of the points.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class NewPoints:
             )
 
     def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
-        """The problem itself or with new points, the same ones for the same cycle and seed.
+        """The problem, with new points if they are due; cycle and seed fix the random numbers.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class NewPoints:
         return problem.with_data(terms)
 
     def _count_at(self, cycle: int) -> tuple[int, int]:
-        """Number of points in a cycle, and for how many cycles it has been this number."""
+        """Number of points in a cycle, and the number of cycles since it last changed."""
         if isinstance(self.counts, Sequence):
             begun = [(first, count) for first, count in self.counts if first <= cycle]
             return begun[-1][1], cycle - begun[-1][0]

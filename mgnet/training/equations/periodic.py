@@ -24,7 +24,7 @@ MOST_HARMONICS = 1000
 
 @dataclass(frozen=True)
 class PeriodicInputs:
-    """The features that `periodic` returns: a function of points, for each row separately.
+    """The features that `periodic` returns: a function that treats each row of points separately.
 
     Parameters
     ----------
@@ -83,10 +83,11 @@ def periodic(domain: Domain, dims: int | Sequence[int], *, harmonics: int = 1) -
     domain : sequence of (low, high)
         Interval for each input, in its units; for a periodic input, one period.
     dims : int or sequence of int
-        Numbers of the periodic inputs, counted from 0.
+        Indices of the periodic inputs, counted from 0.
     harmonics : int
-        Number of multiples of the basic frequency. With one, the network builds the others itself;
-        more help if the solution has many waves in a period.
+        Number of multiples of the basic frequency. If only the basic frequency is given, the
+        network must form the higher ones itself; more multiples help if the solution has many waves
+        in a period.
 
     Returns
     -------
@@ -96,7 +97,7 @@ def periodic(domain: Domain, dims: int | Sequence[int], *, harmonics: int = 1) -
     Raises
     ------
     ValueError
-        If the domain is malformed, or an entry of dims is not the number of an input.
+        If the domain is malformed, or an entry of dims is not the index of an input.
 
     Examples
     --------

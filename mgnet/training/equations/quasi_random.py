@@ -1,4 +1,4 @@
-"""Points that fill a box more evenly than random ones, so that fewer points suffice."""
+"""Points that fill a box more evenly than random points, so that fewer of them suffice."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def quasi_random(
 ) -> torch.Tensor:
     """Draw evenly distributed points in a box, with `scipy.stats.qmc`.
 
-    For an integral over n points the error of a smooth function decreases about like 1/n, instead
-    of n^-1/2 for random points. All kinds are randomized, so no point lies in a corner, and the
-    same seed gives the same points.
+    If the integral of a smooth function is approximated with n such points, the error decreases
+    about like 1/n, instead of n^-1/2 for random points. All kinds of points are randomized, so no
+    point lies in a corner; the same seed gives the same points.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def quasi_random(
         Number of points. Powers of two are best for "sobol"; any other number gives the first
         points of the next power of two.
     domain : sequence of (low, high)
-        Interval for each input, in its units. If low = high, the input has this value: a side of a
-        box, such as `[(-1, -1), (0, 2)]` for x = -1.
+        Interval for each input, in its units. If low = high, the input is fixed at this value,
+        which gives a side of a box, such as `[(-1, -1), (0, 2)]` for x = -1.
     kind : "sobol", "halton" or "latin"
         Sobol' or Halton sequence, or a Latin hypercube, in which every single input is evenly
         distributed.
     seed : int or torch.Generator
-        Seed, or a generator from which every call draws a new one, as `resampled` needs.
+        Seed, or a generator from which every call draws a new seed, as `resampled` needs.
     dtype : torch.dtype
         Type of the points, float64 or float32.
 
@@ -58,16 +58,17 @@ def quasi_random(
     Raises
     ------
     ValueError
-        If the domain or a number is invalid, or "sobol" is used for more than 2^30 points.
+        If the domain, the count or the seed is invalid, or "sobol" is used for more than 2^30
+        points.
     TypeError
-        If the seed or the dtype has another type.
+        If the seed or the dtype has the wrong type.
 
     Examples
     --------
     >>> quasi_random(1000, [(-1.0, 1.0), (0.0, 2.0)]).mean(0)
     tensor([0.00, 1.00], dtype=torch.float64)
 
-    New ones for every cycle of a training run:
+    New points for every cycle of a training run:
 
     >>> from mgnet.training import Term, resampled
     >>> terms = [Term(lambda u: u.value, torch.zeros(4, 1))]

@@ -21,8 +21,8 @@ def is_row_wise(
 ) -> bool:
     """Whether each entry of the values depends only on the same row of every argument.
 
-    A factor of an entry is then a factor of this row of the gradients; one set of factors is
-    tested.
+    If it does, multiplying an entry by a factor multiplies the same row of each gradient by this
+    factor; this is tested with one set of factors.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def is_row_wise(
 
 
 def columns_by(numbers: Sequence[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
-    """The derivatives of each value with respect to single numbers that all values share.
+    """The derivatives of each value with respect to scalars on which all values depend.
 
     Parameters
     ----------

@@ -26,14 +26,14 @@ class Sine(torch.nn.Module):
     frequency : float
         Frequency, positive and dimensionless: radians per unit of the layer's values.
     learn : bool
-        Whether the frequency is a parameter, with this initial value.
+        Whether the frequency is a trainable parameter, with `frequency` as its initial value.
     dtype : torch.dtype
         Type of the parameter.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -75,11 +75,11 @@ def sine_network(
     dtype: torch.dtype = torch.float64,
     generator: torch.Generator | None = None,
 ) -> torch.nn.Sequential:
-    """Linear layers and sines, initialized so that the size of values does not depend on depth.
+    """Linear layers and sines, initialized so that values have the same scale at any depth.
 
     Weights are uniform in `[-1, 1] / inputs` for the first layer and in `[-1, 1] sqrt(6 / inputs) /
-    frequency` for the others; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the authors'
-    code. Inputs should lie in [-1, 1].
+    frequency` for all other layers; biases are uniform in `[-1, 1] / sqrt(inputs)`, as in the
+    authors' code. Inputs should lie in [-1, 1].
 
     Parameters
     ----------
@@ -87,9 +87,10 @@ def sine_network(
         Numbers of inputs, of neurons in the hidden layers, and of outputs.
     frequency : float
         Frequency of all sines. The first layer has waves of up to `frequency / inputs` radians per
-        unit of its inputs: use about 1 for smooth solutions, 30 for pictures (the authors' choice).
+        unit of its inputs. Use about 1 for smooth solutions, and 30 for pictures (the authors'
+        choice).
     learn : bool
-        Whether the frequency of each hidden layer is a parameter.
+        Whether the frequency of each hidden layer is a trainable parameter.
     dtype : torch.dtype
         Type of all parameters, float64 or float32.
     generator : torch.Generator, optional
@@ -98,7 +99,7 @@ def sine_network(
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------

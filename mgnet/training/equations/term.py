@@ -1,4 +1,4 @@
-"""One kind of residuals of a differential equation, and the points where they are evaluated."""
+"""One kind of residual of a differential equation, and the points where it is evaluated."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ __all__ = ["Term"]
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One kind of residuals: in the interior, at the boundary, of initial values, of data.
+    """One kind of residual: in the interior, at the boundary, for initial values or for data.
 
     Parameters
     ----------
     residual : callable
         `u -> tensor` of shape (samples,) or (samples, components). Row i is computed from `u` at
-        point i: `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples,
-        outputs), and `u.coefficients[name]`. See `Derivatives`.
+        point i. A residual may use `u.points`, `u.value`, the derivatives `u.d(0)` and `u.d(0, 0)`,
+        each of shape (samples, outputs), and `u.coefficients[name]`. See `Derivatives`.
     points : tensor of shape (samples, inputs), or a tuple of such
-        Points of evaluation. With a tuple, the residual is `(u, v, ...) -> tensor` of the values at
-        the first points, the second points, ...: both sides of an interface, two ends of a period.
+        Points of evaluation. With a tuple of points, the residual is a function `(u, v, ...) ->
+        tensor`, where u belongs to the first points, v to the second points, and so on, such as the
+        two sides of an interface or the two ends of a period.
     weight : float
         Weight of the mean of squares of this term in the loss, not negative.
     attention : tensor of shape (samples,), optional
@@ -123,7 +124,7 @@ class Term:
         return replace(self, points=points, attention=attention, weight=weight)
 
     def subsampled(self, fraction: float) -> Term:
-        """The same term at a part of its points, evenly spaced in their order."""
+        """The same term at a subset of its points, evenly spaced in their order."""
         count = max(1, round(fraction * self.samples))
         if count >= self.samples:
             return self

@@ -1,12 +1,13 @@
-"""Time marching: one network for each slab of a long interval, starting from the end of the last.
+"""Time marching: a network for each slab of a long interval, which starts where the last ended.
 
-The error of a network over a long time is that of its most difficult moment, and its residual has
-minima that ignore the initial value. In slab number k, from t_k to t_k+1, the solution is
+If one network covers a long time, the most difficult moment determines its error, and the residual
+has minima that ignore the initial value. In slab number k, from t_k to t_k+1, the solution is
 
     u(x, t) = u(x, t_k) + s z_k(x, t),    s = (t - t_k) / (t_k+1 - t_k)
 
 It is continuous for all networks z_k, and `u(x, t_k)` is the sum of the initial value and the
-previous z_j at their ends. Its derivatives at the points of a slab are computed once.
+increments of all earlier networks at the ends of their slabs. Its derivatives at the points of a
+slab are computed once.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class TimeSlabs(torch.nn.Module):
     edges : sequence of float
         Edges of the slabs.
     axis : int
-        Number of the input that is the time.
+        Index of the input that is the time.
 
     Attributes
     ----------
@@ -126,9 +127,9 @@ def time_slabs(
 ) -> TimeSlabs:
     """Solve a differential equation in time slab by slab, with one network for each.
 
-    A slab begins exactly at the end of the last one. Its network starts from the last network plus
-    a part of the first initial network, since starting at a minimum trains badly. Source of both:
-    DSGNAR, arXiv 2607.02194.
+    The solution in a slab begins exactly where the last slab ended. Its network starts from the
+    last network plus a fraction of the first initial network, since training from a minimum works
+    badly. Source of both ideas: DSGNAR, arXiv 2607.02194.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def time_slabs(
     domain : sequence of (low, high)
         Interval for each input, in its units.
     slabs : int or sequence of float
-        Number of slabs of equal length; or their edges, from the first to the last time.
+        Number of slabs of equal length, or the edges of the slabs from the first to the last time.
     initial : callable
         `points -> tensor of shape (samples, outputs)`, built from torch functions: the value at the
         first time.
@@ -153,10 +154,10 @@ def time_slabs(
         `box -> features` for an `Ansatz`, such as `lambda box: periodic(box, dims=0)`. By default
         every input is scaled to [-1, 1].
     output : callable, optional
-        `(points, outputs) -> outputs` for the changes from the initial value, such as `lambda x, y:
-        (1.0 - x[:, :1] ** 2) * y` to keep the values at the ends.
+        `(points, outputs) -> outputs`, applied to the changes from the initial value, such as
+        `lambda x, y: (1.0 - x[:, :1] ** 2) * y` to keep the values at the ends.
     axis : int
-        Number of the input that is the time; the last by default.
+        Index of the input that is the time; the last input by default.
     perturbation : float
         Fraction of the first initial network that is added.
 
@@ -168,7 +169,7 @@ def time_slabs(
     Raises
     ------
     ValueError, TypeError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -264,7 +265,7 @@ def _keep(problem: Collocation, result: Any) -> None:
 
 
 class _Slab:
-    """Builds the terms of a slab: residual functions receive the solution, not the network."""
+    """Builds the terms of a slab; the residual functions receive the solution, not the network."""
 
     def __init__(self, solution: TimeSlabs, former: tuple[torch.nn.Module, ...]):
         self.solution = solution
@@ -345,7 +346,7 @@ class _Within:
     def d(self, *axes: int) -> torch.Tensor:
         """The value, or a derivative with respect to one or two inputs: (samples, outputs)."""
         if axes:
-            Points(self.points).d(*axes)  # refuses axes that are none
+            Points(self.points).d(*axes)  # refuses invalid axes
         axes = tuple(sorted(axes))
         z = self.z.d(*axes)
         before = self.before.d(*axes)
@@ -363,6 +364,6 @@ class _Within:
 
 
 def _at_time(points: torch.Tensor, axis: int, time: torch.Tensor) -> torch.Tensor:
-    """The points at other times."""
+    """The same points at another time."""
     columns = [time if i == axis else points[:, i] for i in range(points.shape[1])]
     return torch.stack(columns, 1)

@@ -1,8 +1,8 @@
 """The hidden layers as an adaptive basis: any step for them, with the last layer always solved.
 
 For hidden parameters xi let W(xi) be the solved last layer. The steps work on the reduced objective
-`J(xi, W(xi))`. Its gradient is the partial gradient with respect to xi alone, because the one with
-respect to W vanishes, so any first-order step applies unchanged:
+`J(xi, W(xi))`. Its gradient is the partial gradient with respect to xi alone, because the partial
+gradient with respect to W vanishes, so any first-order step applies unchanged:
 
 | step | method |
 | --- | --- |
@@ -119,8 +119,8 @@ class AdaptiveBasis(Smoother):
 def _unit(problem: Any, f: torch.Tensor | None) -> float:
     """Unit for targets whose squares overflow or underflow; 1 otherwise.
 
-    Outputs are linear in the last layer, so targets and last layer scale together. A penalty or an
-    f does not.
+    Outputs are linear in the last layer, so it scales with the targets. A penalty or an f would
+    not.
     """
     if not isinstance(problem, LeastSquares) or problem.penalty is not None or f is not None:
         return 1.0
@@ -135,7 +135,7 @@ def _in_unit(level: Level, unit: float) -> Level:
 
 
 class _Reduced:
-    """`J(xi, W(xi)) - <f, W(xi)>` as a function of the flat vector; its last layer is ignored.
+    """`J(xi, W(xi)) - <f, W(xi)>` as a function of the flat vector, whose last layer is ignored.
 
     The best evaluated state is stored with its solved last layer.
     """
@@ -153,7 +153,7 @@ class _Reduced:
         self.fused = plain and self.part.linear is not None and not spread
         self.outside = None if f is None else self.without_last(f)  # the f of the step
         self.asked: torch.Tensor | None = None
-        self.known: float | None = None  # the value there
+        self.known: float | None = None  # the value at `asked`
         self.solved = torch.empty(0)
         self.best = torch.empty(0)
         self.least = float("inf")
@@ -166,7 +166,7 @@ class _Reduced:
         return Level(operator, step, objective=self.value, size=size, name=name)
 
     def without_last(self, v: torch.Tensor) -> torch.Tensor:
-        """A copy with zeros for the last layer."""
+        """A copy of v with zeros for the last layer."""
         return torch.cat([v[: -self.part.size], torch.zeros_like(v[-self.part.size :])])
 
     def at(self, u: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ class _Reduced:
         self.solved = self.last.solve(self.problem, self.part, basis, state, self.f)
 
     def _seen(self, value: float) -> float:
-        """Store the solved state if it is the best; returns the value without f of the step."""
+        """Store the solved state if it is the best; return the value without the step's own f."""
         last = self.solved[-self.part.size :]
         if self.last.ridge:
             value += 0.5 * self.last.ridge * float(last.square().sum())

@@ -1,4 +1,4 @@
-"""Check the arguments of `levenberg_marquardt`: problems, memory and refreshers."""
+"""Check the arguments of `levenberg_marquardt`: problem, memory and `refresh` functions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def problem_of(
 
 
 def damping_of(memory: Memory | None) -> Damping | None:
-    """The damping from the memory of an earlier solution.
+    """The damping in the memory of an earlier solution.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def damping_of(memory: Memory | None) -> Damping | None:
 
 
 def check_alike(r: torch.Tensor, told: Told, history: Sequence[Any], level: Level) -> None:
-    """Check that the number of residuals is constant and that they are reproducible.
+    """Check that repeated evaluations give the same number of residuals and the same values.
 
     Raises
     ------
@@ -136,12 +136,12 @@ def check_usable(
 
 
 def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ...]:
-    """The refreshers as a tuple.
+    """The `refresh` functions as a tuple.
 
     Raises
     ------
     TypeError
-        If a refresher is not a function.
+        If one of them is not a function.
     """
     if refresh is None:
         return ()
@@ -159,12 +159,12 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
 def refreshed(
     refresh: Sequence[Refresh], cycle: int, problem: LeastSquares, u: torch.Tensor
 ) -> LeastSquares:
-    """Apply all refreshers to the problem, one after the other.
+    """Apply all `refresh` functions to the problem, one after the other.
 
     Raises
     ------
     TypeError, ValueError
-        If a refresher returns something else, or a problem of another network.
+        If one of them does not return a problem, or returns a problem of another network.
     """
     for each in refresh:
         new = each(cycle, problem, u.clone())

@@ -42,7 +42,7 @@ class Box:
     Attributes
     ----------
     lower, upper : tensor of shape (parameters,)
-        Bounds in float64; minus and plus infinity if there is none.
+        Bounds in float64; minus or plus infinity where there is no bound.
 
     Examples
     --------
@@ -90,10 +90,10 @@ class Box:
         return Box(factor * self.lower, factor * self.upper)
 
     def projected_gradient(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient without the entries that are held; it vanishes at a minimum over the box.
+        """The gradient with zeros for the held unknowns; it vanishes at a minimum over the box.
 
-        This is the condition of Karush, Kuhn and Tucker: held unknowns have multipliers of the
-        right sign, and for all other unknowns the derivative is 0.
+        A gradient of zero is then the condition of Karush, Kuhn and Tucker: held unknowns have
+        multipliers of the right sign, and for all other unknowns the derivative is 0.
         """
         return torch.where(self.free(u, gradient), gradient, torch.zeros_like(gradient))
 
@@ -123,7 +123,7 @@ class HeldJacobian(Jacobian):
         self._whole: list[torch.Tensor] = []  # J^T J, computed on demand
 
     def also(self, free: torch.Tensor) -> HeldJacobian:
-        """The same Jacobian with other free unknowns; computed products are kept."""
+        """The same Jacobian with other free unknowns; products computed so far are kept."""
         other = HeldJacobian(self.J, free)
         other._whole = self._whole
         return other
@@ -192,9 +192,9 @@ def boxed_step(
 ) -> tuple[torch.Tensor, Solve]:
     """End of a damped Gauss-Newton step in the free unknowns, inside the box.
 
-    If the step would leave the box, the unknowns that leave it stop at their bounds, and the others
-    are solved for again, since a projection alone would spoil their step. After several rounds the
-    rest is projected.
+    If the step would leave the box, the unknowns that leave it stop at their bounds, and the system
+    is solved again for the other unknowns, since a projection alone would spoil their step. If
+    unknowns still leave the box after several rounds, the step is projected.
 
     Parameters
     ----------
@@ -207,8 +207,9 @@ def boxed_step(
     J : Jacobian
         Jacobian at u.
     solver : callable
-        `mask -> solve`: the damped system for the unknowns of the mask, the others being 0. As for
-        `NormalEquations.damped`, `solve(None)` is the step and `solve(y)` solves for `J^T y`.
+        `mask -> solve`: the damped system for the unknowns in the mask, with 0 for the other
+        unknowns. As for `NormalEquations.damped`, `solve(None)` is the step and `solve(y)` solves
+        for `J^T y`.
 
     Returns
     -------
@@ -252,8 +253,8 @@ def boxed_step(
 def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
     """Convert the bounds of the trained parameters to one flat box.
 
-    In a module with less precision than float64, bounds are rounded inward, so that the parameters
-    that it stores also satisfy them.
+    If a module has less precision than float64, bounds are rounded inward, so that its stored
+    parameters satisfy them too.
 
     Parameters
     ----------
@@ -269,7 +270,7 @@ def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
     Raises
     ------
     TypeError, ValueError
-        If the bounds have another form, or a lower bound is not below its upper one.
+        If the bounds have the wrong form, or a lower bound is not below its upper bound.
 
     Examples
     --------
@@ -366,7 +367,7 @@ def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tens
 def damped_beside(
     system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
 ) -> Callable[[torch.Tensor | None], torch.Tensor]:
-    """The damped system with further unknowns held and the same damping for the others."""
+    """The damped system with more unknowns held, and the same damping for the free ones."""
     if torch.equal(free, J.free):
         return system.damped(mu)
     part = replace(system, J=J.also(free))

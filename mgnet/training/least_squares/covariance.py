@@ -1,4 +1,4 @@
-"""The errors of the parameters at a minimum that follow from noise in the data, to first order.
+"""Errors of the parameters at a minimum that noise in the data causes, to first order.
 
 Source: Bates and Watts, Nonlinear Regression Analysis and Its Applications (Wiley, 1988), chapter
 2; the conventions are those of `scipy.optimize.curve_fit`.
@@ -43,9 +43,9 @@ def covariance(
 ) -> Covariance:
     """The covariance of the parameters at a minimum, like that of `scipy.optimize.curve_fit`.
 
-    It is `s^2 (J^T J)^-1`, where `s^2` is the sum of squares divided by the number of residuals
-    minus the number of parameters. It holds for independent residuals of equal variance that are
-    nearly linear in the parameters over the range of the errors.
+    The covariance is `s^2 (J^T J)^-1`, where `s^2` is the sum of squares divided by the number of
+    residuals minus the number of parameters. The formula holds for independent residuals of equal
+    variance that are nearly linear in the parameters over the range of the errors.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def covariance(
         Parameters at the minimum, such as `solution.value`; by default the current parameters of
         the network.
     absolute_sigma : bool
-        Whether residuals have variance 1, or samples the variance 1 / weight, so that `s^2` is 1.
+        Whether every residual has variance 1 (with weights: every sample has variance 1 / weight),
+        so that `s^2` is 1.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def covariance(
     Warns
     -----
     UserWarning
-        If the residuals do not determine all parameters, or are not more than the parameters.
+        If the residuals do not determine all parameters, or do not outnumber the parameters.
 
     Raises
     ------

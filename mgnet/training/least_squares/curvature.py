@@ -1,8 +1,8 @@
-"""Second-order corrections of a step: geodesic acceleration, and more with the same Jacobian.
+"""Corrections of a step with the same Jacobian: geodesic acceleration and repeated corrections.
 
-Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). Several steps per Jacobian,
-though toward zero: Fan, Math. Comp. 81 (2012) 447-466; Fan, Huang and Pan, J. Sci. Comput. 78
-(2019) 531-548.
+Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). For several steps per
+Jacobian, which however aim at residuals of zero, see Fan, Math. Comp. 81 (2012) 447-466, and Fan,
+Huang and Pan, J. Sci. Comput. 78 (2019) 531-548.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def bent(
     most: float,
     before: float,
 ) -> tuple[torch.Tensor | None, float]:
-    """The step with geodesic acceleration (None if that is too large), and the ratio of the two.
+    """The step with geodesic acceleration, and the ratio of twice the acceleration to the step.
 
     Parameters
     ----------
@@ -49,9 +49,10 @@ def bent(
     system : NormalEquations, KrylovEquations or SingularEquations
         System of the step.
     most : float
-        Largest allowed ratio of twice the acceleration to the step.
+        Largest allowed ratio; the step is None if the ratio exceeds it.
     before : float
-        The last ratio, used if the step is so short that only rounding is left.
+        Ratio of the last step, returned if the ratio of this one is too large. In that case a step
+        so short that its curvature is only rounding is returned without acceleration.
     """
     ahead = told.problem.residuals(told.u + (AHEAD * d).to(told.u.dtype))
     a = solve(((ahead - told.r) / AHEAD - image) * (-2.0 / AHEAD))
@@ -74,10 +75,11 @@ def corrected(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """The end of a step after corrections, its residuals, and the number of evaluations.
 
-    In a long curved valley a step misses the prediction of the linear model, `goal = r + J d`,
-    because the residuals are curved. The gap lies where singular values are large, so the Jacobian
-    of the start closes it with `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))`, repeatedly.
-    Each correction costs an evaluation of the residuals and a back substitution.
+    In a long curved valley the residuals at the end of a step differ from the prediction of the
+    linear model, `goal = r + J d`, because the residuals are curved. The difference lies mainly in
+    directions with large singular values, so it can be removed with the Jacobian from the start of
+    the step. The correction `c = (J^T J + 1000 mu s D^2)^-1 J^T (goal - r(u + d))` is added
+    repeatedly. Each correction costs an evaluation of the residuals and a back substitution.
 
     Parameters
     ----------

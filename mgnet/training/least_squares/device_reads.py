@@ -1,8 +1,8 @@
-"""Numbers that the host reads from a device: few, and together.
+"""Read numbers from a device on the host: as few as possible, and together.
 
-A number that a decision in Python depends on has to come from the device, and the host waits for
-all work that was begun there. So a step of Levenberg-Marquardt on a device asks for its numbers
-once; see `device_steps`. Checks that nearly always hold are read with them.
+If a decision in Python depends on a number on the device, the host must wait for all work that was
+started there. Therefore a step of Levenberg-Marquardt on a device reads all its numbers at once;
+see `device_steps`. The results of checks that nearly always hold are read with them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_far(u: torch.Tensor) -> bool:
 
 
 def holds(check: torch.Tensor) -> bool:
-    """Whether a check holds; inside `deferred`, True, and the check is kept for later.
+    """Whether a check holds; inside `deferred` the answer is True, and the check is made later.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def holds(check: torch.Tensor) -> bool:
 def deferred() -> Iterator[list[torch.Tensor]]:
     """Assume that checks hold, and yield their list, to be read with other numbers.
 
-    If one turns out to have failed, the caller must start again without `deferred`.
+    If a check turns out to have failed, the caller must start again without `deferred`.
 
     Examples
     --------

@@ -1,12 +1,12 @@
 """Levenberg-Marquardt on a device, with one read by the host for each step.
 
-The Jacobian, `J^T J`, its factor and all vectors stay where the parameters are. The host decides
-whether a step is accepted and how long the next one is, based on some twenty numbers that it reads
-together after the first trial; each further trial needs one more read. The numbers that
+The Jacobian, `J^T J`, its factor and all vectors stay on the device of the parameters. The host
+decides whether a step is accepted and how long the next one is, based on some twenty numbers that
+it reads together after the first trial; each further trial needs one more read. The numbers that
 `levenberg_marquardt` needs at a state (the objective, the norm of the gradient, the cosine for its
-tests) are read together with those of the first trial from that state. The arithmetic is that of
-`levenberg_marquardt`, except that all corrections are computed, and those after the last good one
-are discarded.
+tests) are read together with the numbers of the first trial from that state. The arithmetic is that
+of `levenberg_marquardt`, except that all corrections are computed, and those after the last good
+one are discarded.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def leads_itself(
     f: torch.Tensor | None,
     memory: Damping,
 ) -> bool:
-    """Whether a step on a device can work with one read; otherwise the host makes many.
+    """Whether a step on a device needs only one read by the host; otherwise it needs many.
 
-    This requires steps by Cholesky or QR without bounds, a problem whose residuals are all on this
-    process, and a step after the first one, which determines the proportions of the layers.
+    This requires steps by Cholesky or QR without bounds, a problem whose residuals are all in this
+    process, and a step after the first, since the first step determines the proportions of the
+    layers.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ class DeviceTold:
     value : float
         `1/2 |r|^2 - <f, u>`.
     moves : bool
-        Whether the slope of the value and J are not zero.
+        Whether both the slope of the value and J are nonzero.
     """
 
     level: Level
@@ -168,7 +169,7 @@ class DeviceTold:
             self.rows = True
 
     def _judged(self, memory: Damping, numbers: list[float], new: torch.Tensor) -> Attempt | None:
-        """The trial with these numbers; None if Cholesky left too few digits for it."""
+        """The trial with these numbers; None if Cholesky left too few digits."""
         left, predicted, size, slope, then, usable, bend = numbers
         if not self.moves:
             return Trial(-math.inf, 0.0, 0.0, 0.0), None, memory.bend
@@ -195,8 +196,8 @@ def begun_on_device(
 ) -> DeviceTold | None:
     """The linearization at u and the first trial from there, with one read.
 
-    The result is None if the host must control the step: if squares overflow or vanish, or if
-    residuals are not finite or mix samples.
+    The result is None if the host must control the step, because squares overflow or vanish, or
+    because residuals are not finite or mix samples.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""When Levenberg-Marquardt ends, and whether the final state is a minimum.
+"""Decide when Levenberg-Marquardt ends, and whether the final state is a minimum.
 
-MINPACK's three tests cannot distinguish a minimum from other causes: steps also become short, and
-reductions small, in a curved valley or with a bad radius. Therefore a test that is met is verified
-here by a measurement: the cosine between the residuals and the range of the Jacobian or, if the
-residuals vanish, their rounding. The result does not depend on the units of residuals and unknowns.
+MINPACK's three tests cannot distinguish a minimum from other causes, since steps also become short,
+and reductions small, in a curved valley or with a bad radius. Therefore, when a test is met, this
+module measures the cosine between the residuals and the range of the Jacobian or, if the residuals
+vanish, their rounding error. The result does not depend on the units of residuals and unknowns.
 Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 OFFSET = 1e-4  # part of the residuals in the range of J; the value could fall by half its square
 NOISE = 10.0  # multiple of the change of the residuals with the last digits of the unknowns
 SAME = 1e-6  # a relative change of the norm of the residuals
-ORTHOGONAL = 1e-3  # the same for the range of steps as long as the unknowns
+ORTHOGONAL = 1e-3  # as OFFSET, for steps as long as the unknowns
 COSINE = 1e-4  # between the residuals and a column of J
 DETERMINED = 1e-7  # the smallest singular value, relative to the largest
 LENGTHS = 3  # trial lengths of a step that changes the value slightly
@@ -57,7 +57,7 @@ class Tolerances(NamedTuple):
 
 
 def cosine(sweep: Sweep) -> float:
-    """The largest cosine between the residuals and a column of their Jacobian; 1 if not known."""
+    """The largest cosine between the residuals and a column of their Jacobian; 1 if unknown."""
     if sweep.cosine is not None:
         return sweep.cosine
     told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
@@ -96,10 +96,10 @@ def met_test(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
 def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     """Whether the state that meets a test is a minimum, as far as first derivatives show.
 
-    It is one if the residuals are orthogonal to the range of J; or if they are at the rounding
-    level; or if they are orthogonal to the columns of J, and steps with a new radius found no lower
-    value. The last case is for minima at which J is singular: there Gauss-Newton predicts a
-    decrease that the curvature prevents.
+    The state counts as a minimum if the residuals are orthogonal to the range of J, if they are at
+    the rounding level, or if they are orthogonal to each column of J (up to a larger tolerance) and
+    steps with a new radius hardly reduced their norm. The last case is for minima at which J is
+    singular, where Gauss-Newton predicts a decrease that the curvature prevents.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     sweep : Sweep
         The last sweep.
     before : float
-        Norm of the residuals when a test was first met; the radius is new since then.
+        Norm of the residuals when a test was last met, after which the radius was reset.
     """
     if _offset(sweep) <= OFFSET and (
         isinstance(sweep.system, KrylovEquations) or cosine(sweep) <= ORTHOGONAL
@@ -129,7 +129,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
 
 
 def _offset(sweep: Sweep) -> float:
-    """The cosine between the residuals and the effect of steps as long as the unknowns."""
+    """The cosine between the residuals and the range of J, for steps as long as the unknowns."""
     told, system = sweep.told, sweep.system
     if not told.half:
         return 0.0
@@ -144,7 +144,7 @@ def _offset(sweep: Sweep) -> float:
 
 
 def vanished(sweep: Sweep) -> bool:
-    """Whether a parameter that once changed the residuals, or should, no longer does."""
+    """Whether the effect of a parameter on the residuals has vanished."""
     if not isinstance(sweep.system, SingularEquations):
         return False
     now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
@@ -159,7 +159,7 @@ def vanished(sweep: Sweep) -> bool:
 
 
 def degenerate(sweep: Sweep) -> bool:
-    """Whether residuals that are not zero leave a combination of parameters undetermined."""
+    """Whether nonzero residuals leave a combination of parameters undetermined."""
     if not isinstance(sweep.system, SingularEquations) or not sweep.told.half:
         return False
     values, free = sweep.system.factors[1], _free(sweep.told)
@@ -176,8 +176,8 @@ def _free(told: Linearized) -> torch.Tensor | None:
 def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
     """A state with a lower value near a stationary one, which is then not a minimum.
 
-    Both directions are tried in which residuals change least: curvature outside `J^T J` can lower
-    the value only there.
+    The directions in which the residuals change least are tried with both signs, since only there
+    can the curvature that `J^T J` lacks lower the value.
     """
     if not isinstance(sweep.system, SingularEquations):
         return None
@@ -203,10 +203,11 @@ def _tried(sweep: Sweep) -> list[torch.Tensor]:
 def _small_change(
     level: Level, sweep: Sweep, direction: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """A state in this direction where the value has changed slightly, and its value.
+    """A state in this direction at which the value has changed slightly, and this value.
 
-    No column of J gives a length scale if all curvature is in second derivatives, so the length is
-    searched for. Returns the state before if no change above rounding was found.
+    If all curvature is in the second derivatives of the residuals, no column of J gives a length
+    scale, so a search finds the length. If no change above rounding is found, the original state is
+    returned.
     """
     told, length = sweep.told, 1e-3 * (sweep.size or 1.0)
     seen = 1e3 * told.digits * abs(told.value)

@@ -1,4 +1,4 @@
-"""Dense least squares with triangular factors; singular values for nearly dependent columns."""
+"""Dense least squares with triangular factors, and singular values for nearly dependent columns."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def minimum_norm(
         Weight of the squared norm of W.
     rcond : float, optional
         Singular values below `rcond` times the largest count as zero, and the part of f in their
-        directions is omitted; the default is the machine epsilon times the columns of A.
+        directions is omitted; the default is the machine epsilon times the number of columns of A.
     f : tensor of shape (features, outputs), optional
         Linear term; zero by default.
     """
@@ -109,7 +109,7 @@ def singular_values(
 
 
 def written_rcond(network: torch.nn.Module) -> float | None:
-    """Tolerance for a last layer that is stored in half precision, which has few digits."""
+    """Tolerance for a last layer that is stored in half precision and thus has few digits."""
     kind = list(network.parameters())[-1].dtype
     return torch.finfo(kind).eps if kind in HALF else None
 
@@ -130,12 +130,12 @@ def check_rows(T: torch.Tensor) -> None:
 
 
 def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
-    """Check that ridge and rcond are in their ranges.
+    """Check that ridge and rcond are in range.
 
     Raises
     ------
     ValueError
-        If a number is out of its range.
+        If a number is out of range.
     """
     if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
         raise ValueError(

@@ -29,7 +29,7 @@ PANEL, MANY = 64, 1000  # columns; for matrices with many columns, panels are tw
 
 
 def squared(matrix: torch.Tensor) -> torch.Tensor:
-    """The upper half of `A^T A`, computed by panels: up to twice as fast as the product.
+    """`A^T A`, whose upper half is computed in panels: up to twice as fast as the full product.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def squared(matrix: torch.Tensor) -> torch.Tensor:
 class Jacobian(Protocol):
     """A matrix J of shape (rows, columns), in float64, defined by its products.
 
-    Any class with these methods is accepted: a network provides its own by `linearize(x)`.
+    Any class with these methods is accepted; a network can return its own from `linearize(x)`.
     """
 
     @property
@@ -87,7 +87,7 @@ class Jacobian(Protocol):
 
 
 def columns_in(J: Jacobian) -> int:
-    """Number of columns of the widest matrix that `J.gram()` forms: below a transfer, the fine one.
+    """Number of columns of the widest matrix that `J.gram()` forms: the fine one if J is `J P`.
 
     Examples
     --------
@@ -135,13 +135,13 @@ class DenseJacobian(Jacobian):
 
 
 class SparseJacobian(Jacobian):
-    """A constant matrix with few nonzeros, given as dense or sparse: the rows of a penalty."""
+    """A constant matrix with few nonzeros, such as the rows of a penalty; it may be given dense."""
 
     def __init__(self, matrix: torch.Tensor):
         self.matrix = matrix
         self._rows: Any = matrix.to_sparse().coalesce()
         self._columns: Any = matrix.T.to_sparse().coalesce()
-        # Torch's products take ten times as long.
+        # PyTorch's products take ten times as long.
         if matrix.is_sparse and matrix.device.type == "cpu":
             rows: Any = as_scipy(matrix)
             self._rows, self._columns = _Compressed(rows), _Compressed(rows.T.tocsr())
@@ -222,7 +222,7 @@ class StackedJacobian(Jacobian):
 
 @dataclass(frozen=True, eq=False)
 class RowScaledJacobian(Jacobian):
-    """`diag(factors) J` for any J: weighted rows, or the chain rule of a loss of each residual."""
+    """`diag(factors) J` for any J: weighted rows, or the chain rule for a loss of each residual."""
 
     factors: torch.Tensor
     J: Jacobian

@@ -1,9 +1,9 @@
 """The last layer of a network, solved exactly: a linear least-squares problem.
 
 Features and targets form one matrix, `[Phi Y] = Q T`. The triangle T suffices for the solution, and
-the triangle of two blocks of rows is that of their stacked triangles: batches are reduced one after
-the other, ranks of a parallel run in a tree. `Phi^T Phi`, which would lose half of the digits, is
-never formed. Network bases are usually nearly dependent, so the singular values of T are used.
+the triangle of two blocks of rows is that of their stacked triangles. Batches can thus be reduced
+one by one, and parallel ranks in a tree. `Phi^T Phi`, which would lose half of the digits, is never
+formed. Network bases are usually nearly dependent, so the singular values of T are used.
 Source: Cyr et al., arXiv 1912.04862; Demmel et al., arXiv 0808.2664 (the triangles).
 """
 
@@ -41,10 +41,10 @@ __all__ = ["LastLayer", "LinearPart", "DistributedSamples", "solve_last_layer_"]
 
 @runtime_checkable
 class DistributedSamples(Protocol):
-    """Methods, called by all ranks, of a `LeastSquares` whose samples are distributed."""
+    """Methods of a `LeastSquares` whose samples are distributed; all ranks must call them."""
 
     def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
-        """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
+        """The triangle of `rows(inputs, targets)` for all samples; each call has some of them."""
 
     def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
         """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
@@ -198,7 +198,7 @@ def solve_last_layer_(
     Raises
     ------
     TypeError, ValueError
-        If network and batches do not fit, or values are not finite.
+        If network and batches do not fit together, or values are not finite.
 
     Examples
     --------
@@ -257,9 +257,10 @@ class LastLayer(Smoother):
     Parameters
     ----------
     ridge : float
-        Weight of the squared norm, not negative. A penalty of the `LeastSquares` is an alternative.
+        Weight of the squared norm, not negative. The penalty of a `LeastSquares` is an alternative.
     rcond : float, optional
-        Singular values below `rcond` times the largest count as zero; rounding by default.
+        Singular values below `rcond` times the largest count as zero; by default those at the
+        rounding level.
 
     Examples
     --------
@@ -305,7 +306,7 @@ class LastLayer(Smoother):
         u: torch.Tensor,
         f: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The state u with the last layer solved for its basis; u itself if that is not better."""
+        """The state u with the last layer solved; u itself if the solved state is not better."""
         A, b, order = self._system(problem, part, basis, u)
         finite, size = read([torch.isfinite(A).all(), b.abs().max()])
         if not finite:
@@ -338,7 +339,8 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A and b of the objective `1/2 |A W - b|^2`.
 
-        W has one column per output, or just one if a penalty couples them; its order is returned.
+        W has one column per output, or a single column if a penalty couples the outputs; the order
+        of its entries is then returned too.
         """
         x, y = problem.data
         if basis is None:
@@ -382,7 +384,7 @@ def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor
 
 
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
-    """Refuse a level whose operator has another class or is not linear in a last layer."""
+    """Refuse a level whose operator has the wrong class or is not linear in a last layer."""
     problem: Any = level.operator
     spread = kind is LeastSquares and isinstance(level.operator, DistributedSamples)
     fits = type(problem) is kind and (not isinstance(problem, LeastSquares) or problem.plain)

@@ -54,10 +54,10 @@ FEW = 500  # unknowns for which singular values take less than a second
 
 @dataclass(frozen=True)
 class LevenbergMarquardt(Smoother):
-    """One sweep: one Jacobian, and steps from it until one lowers the objective.
+    """A smoother whose sweep computes one Jacobian and tries steps until one lowers the objective.
 
     A sweep never raises the objective. The level's operator must be a `LeastSquares`. If the
-    parameters are on a device, the linear algebra is there too, and the host reads numbers once
+    parameters are on a device, the linear algebra runs there too, and the host reads numbers once
     for each trial step; see `device_steps` for the exceptions.
 
     Parameters
@@ -67,25 +67,27 @@ class LevenbergMarquardt(Smoother):
     acceleration : float
         Largest ratio of twice the geodesic acceleration to the step; 0 disables it.
     corrections : int
-        Largest number of corrections per step if residuals deviate from the linear model, with the
-        same Jacobian and one evaluation of the residuals each. 0 disables them.
+        Largest number of corrections per step if residuals deviate from the linear model. They use
+        the same Jacobian, and each costs one evaluation of the residuals. 0 disables them.
     linear_solver : NewtonKrylov, optional
         Solver of the linear systems; by default a direct solver, `NormalEquations`.
     x_scale : str, float, tensor or mapping
-        Typical sizes of the unknowns. "auto": the weights and biases of a network share a unit, and
-        other parameters have one each, from the columns of the Jacobian. "jac": one each for all.
-        Numbers as for SciPy's `least_squares`: for all, for each, or by the names of parameters.
+        Typical sizes of the unknowns. With "auto", the weights and biases of a network share a
+        unit, and every other unknown has its own, from the columns of the Jacobian; with "jac",
+        every unknown has its own. Numbers are the sizes themselves, as for SciPy's `least_squares`:
+        one for all unknowns, one for each, or by the names of parameters.
     rule : StepRule, optional
         Rule for the damping. The default is `Nielsen` for networks, and `TrustRegion` if no unknown
         is a weight of a network; `ProbedRadius` reaches more digits.
     bounds : (lower, upper) or dict of str to (lower, upper), optional
-        Bounds of all parameters, or by their names, where tensors broadcast to their shapes; -inf
-        and inf mean none. A state outside is refused, and so is a `linear_solver` with bounds.
+        Bounds of all parameters, or of some by their names; tensors broadcast to the shape of the
+        parameter, and -inf and inf mean no bound. A state outside the bounds is refused, and bounds
+        cannot be combined with a `linear_solver`.
 
     Raises
     ------
     TypeError, ValueError
-        If a parameter has another type or is out of its range.
+        If a parameter has the wrong type or is out of range.
 
     Examples
     --------
@@ -150,7 +152,7 @@ class LevenbergMarquardt(Smoother):
     def begin(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, memory: Damping
     ) -> Linearized | DeviceTold:
-        """Call `linearize`; on a device also try the first step and read the numbers of both."""
+        """Call `linearize`; on a device, also try the first step, and read the numbers of both."""
         problem: Any = level.operator
         shift = problem.shift
         whole = f if shift is None else shift if f is None else f + shift
@@ -172,7 +174,7 @@ class LevenbergMarquardt(Smoother):
         Raises
         ------
         ValueError
-            If the level is a problem around a fine state and bounds were given.
+            If the level's problem is posed around a fine state and bounds were given.
         """
         problem: Any = level.operator
         if problem.shift is not None:
@@ -271,7 +273,7 @@ class LevenbergMarquardt(Smoother):
         unknowns: Unknowns,
         rule: StepRule,
     ) -> tuple[Equations, Damping, torch.Tensor | None]:
-        """The damped systems in the units of the unknowns, the memory, and a start."""
+        """The damped systems in the units of the unknowns, the memory, and a first state to try."""
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -306,14 +308,14 @@ class LevenbergMarquardt(Smoother):
 
 
 def _keeps(told: Linearized, system: Equations) -> bool:
-    """Whether the Jacobian is used for corrections: not if a solution costs as much as a step."""
+    """Whether steps are corrected with the same Jacobian: not if a solve is as costly as a step."""
     return told.box is None and told.f is None and not isinstance(system, KrylovEquations)
 
 
 def _damped_step(
     told: Linearized, system: Equations, mu: float
 ) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor]]:
-    """A step, its predicted reduction, and the solver for other residuals."""
+    """A step, its predicted reduction, and the solver for other right-hand sides."""
     if told.box is None:
         solve = system.damped(mu)
         d, shift = solve(None), mu * system.scale

@@ -26,12 +26,12 @@ TRIED = 64  # first and last samples, used to test whether each row depends on o
 
 
 def blocks_of(residuals: Any) -> list[torch.Tensor]:
-    """Convert the result of a residual function to a list of real tensors.
+    """Convert the result of a residual function to a list of real-valued tensors.
 
     Raises
     ------
     TypeError
-        If the result has another type.
+        If the result has the wrong type.
     """
     blocks = list(residuals) if isinstance(residuals, tuple | list) else [residuals]
     for block in blocks:
@@ -47,7 +47,7 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
 
 
 def residuals_of(residual: Residual, module: torch.nn.Module) -> Any:
-    """Evaluate the user's function and refuse a result that is a loss.
+    """Evaluate the user's residual function and refuse a loss as its result.
 
     Raises
     ------
@@ -72,11 +72,11 @@ def linearize(
 ) -> tuple[torch.Tensor, Jacobian]:
     """The residual vector at u and its Jacobian, in float64.
 
-    If residual i of a tensor depends only on sample i of each call of the module, one backward pass
-    over a copy of the parameters per sample gives all rows of the tensor. One product of the result
-    with a vector is compared with autograd's. If they differ, the Jacobian is computed by rows or,
-    if there are fewer parameters, by columns (differentiating `J^T y` with respect to y), several
-    at once.
+    If residual i of a tensor depends only on sample i of each call of the module, every sample is
+    given its own copy of the parameters, and one backward pass gives all rows of the tensor. To
+    check this, the product of the result with a vector is compared with the product from autograd.
+    If the two differ, the Jacobian is computed by rows or, if there are fewer parameters than
+    residuals, by columns (by differentiating `J^T y` with respect to y), several at a time.
 
     Parameters
     ----------
@@ -87,12 +87,12 @@ def linearize(
     u : tensor of shape (parameters,)
         Parameters at which to linearize.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once. If it has more rows than this, and at
-        least as many as parameters, they are recomputed whenever they are needed (`RowBlocks`). By
-        default all rows, up to 2^26 numbers. If samples are mixed, the number of rows or columns
-        per pass.
+        Number of rows of the Jacobian to hold in memory at once. If the Jacobian has more rows than
+        this, and at least as many rows as columns, its rows are recomputed whenever they are needed
+        (`RowBlocks`). By default all rows are stored, up to 2^26 numbers. If samples are mixed,
+        this is the number of rows or columns per pass.
     inputs : tensor, optional
-        Inputs, if the residuals are the outputs at these inputs up to a constant.
+        Inputs of the network, if the residuals are its outputs at these inputs up to a constant.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def linearize(
 
 
 def _depends(r: torch.Tensor, u: torch.Tensor) -> bool:
-    """Whether the graph of r leads to u; other parameters may also require a gradient."""
+    """Whether r depends on u through its graph; r may also depend on other parameters."""
     seen, waiting = set(), [r.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -180,8 +180,9 @@ def _own(
 ) -> Jacobian | None:
     """The network's own Jacobian if it has one and it is the Jacobian of r, else None.
 
-    It comes from a method `linearize_residual(residual)`, which KAN has: residuals that depend on
-    one sample of one call each, and their Jacobian. The method may raise any error.
+    It comes from a method `linearize_residual(residual)`, such as that of KAN, which returns the
+    residuals, each of which depends on one sample of one call, and their Jacobian. The method may
+    raise any error.
     """
     y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
     (expected,) = torch.autograd.grad(r, u, y)  # frees the graph before J is computed
@@ -205,7 +206,7 @@ def _of_outputs(parameters: FlatParameters, u: torch.Tensor, inputs: torch.Tenso
 
 
 def _by_samples(parameters: FlatParameters, residual: Residual, u: torch.Tensor) -> torch.Tensor:
-    """Jacobian by samples; correct if every residual depends on one sample of each call only."""
+    """The Jacobian sample by sample; correct if each residual depends on one sample per call."""
     stand_in = PerSample(parameters, u)
     blocks = blocks_of(residual(stand_in))
     return torch.cat([rows for _, rows in rows_of_samples(blocks, stand_in.parts.calls)])
@@ -235,7 +236,7 @@ def _streamed(
 
 
 class RowStream:
-    """The Jacobian at u in blocks of rows, and its products.
+    """The Jacobian at u in blocks of rows, and products with it.
 
     Parameters
     ----------
@@ -296,7 +297,7 @@ class RowStream:
         return torch.autograd.grad(r, u, y.to(r))[0].double()
 
     def by_samples(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Blocks of rows if each residual depends on one sample of each call only."""
+        """Blocks of rows, if each residual depends on only one sample of each call."""
         part, size = 0, max(1, self.most // self.widest)
 
         def window(samples: int) -> tuple[int, int]:
@@ -357,7 +358,7 @@ def _by_columns(r: torch.Tensor, u: torch.Tensor, chunk_size: int | None) -> tor
 
 
 def _chunk(residuals: int) -> int:
-    """Number of outputs per pass, measured with tanh networks; more only uses more memory."""
+    """Number of outputs per pass, from tests with tanh networks; more would only cost memory."""
     return max(1, min(64, 2**15 // residuals))
 
 

@@ -1,4 +1,4 @@
-"""Losses other than squares, written as squares: each residual becomes the root of twice its loss.
+"""Losses other than squares, written as squares: a residual becomes the root of twice its loss.
 
 `1/2 F^2` is then exactly the loss, and methods for sums of squares apply to it: F has the
 Jacobian `diag(dF/dr) J`. Sources: Engels, Stewenius and Nister, "Bundle adjustment rules" (2006),
@@ -133,19 +133,20 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
     """Convert any nonnegative losses to residuals: `F_i = sqrt(2 loss_i)`, so `1/2 |F|^2 = sum`.
 
     Use it inside a residual function, with one loss per sample, such as cross entropy or a
-    deviance. If a loss is 0, its root has a kink; the derivative there is set to 0, its limit for a
-    loss that only approaches 0, such as cross entropy. If samples can be matched exactly, as by a
-    deviance at `outputs = targets`, give the sign of the difference, which makes the root smooth.
+    deviance. If a loss is 0, its root has a kink; the derivative there is set to 0, which is the
+    limit for a loss that only approaches 0, such as cross entropy. If samples can be fitted
+    exactly, as with a deviance at `outputs = targets`, give the sign of the difference, which makes
+    the root smooth.
 
     The Gauss-Newton matrix of F is not the generalized Gauss-Newton matrix of the loss (Schraudolph
-    2002): it has rank 1 for each sample, whatever the number of outputs. It ignores `F F''`, which
-    does not vanish at a minimum with nonzero losses, so the last steps converge linearly. The
-    package torch-levenberg-marquardt also trains this way.
+    2002): it has rank 1 for each sample, whatever the number of outputs. Moreover, it ignores `F
+    F''`, which does not vanish at a minimum with nonzero losses, so the last steps converge only
+    linearly. The package torch-levenberg-marquardt also trains this way.
 
     Parameters
     ----------
     losses : tensor
-        Losses that are not negative, of any shape, and not their mean.
+        Nonnegative losses in a tensor of any shape; do not take their mean.
     signs : tensor, optional
         Tensor of the same shape with the signs of F.
 
@@ -157,7 +158,7 @@ def root_of_loss(losses: torch.Tensor, signs: torch.Tensor | None = None) -> tor
     Raises
     ------
     ValueError
-        If a loss is negative, there is only one number, or the signs have another shape.
+        If a loss is negative, there is only one number, or the signs differ in shape.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Cheaper memory pages: large pages, and pages that the process keeps.
+"""Reduce the cost of memory pages by using large pages and keeping freed ones.
 
-The system clears a page when it is first written, which takes a call for each. A matrix of 45 MB
-takes 18 ms in pages of 4 KB and 3 ms in pages of 2 MB, which NumPy requests and PyTorch does not;
-all products that fill the matrix take about as long.
+The system clears a memory page when it is first written, with a system call for each page. A matrix
+of 45 MB takes 18 ms in pages of 4 KB and 3 ms in pages of 2 MB, which NumPy requests and PyTorch
+does not; the products that fill the matrix take about as long as that.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def zeros(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
 def keep_freed_memory() -> None:
     """Let the process keep up to 50 MB of freed memory for the next tensors.
 
-    Otherwise a loop over blocks gets every tensor of 100 KB in new pages, which takes twice the
-    time. The C library of Linux uses the largest block that was ever freed, up to 32 MB, as the
-    size from which memory is returned at once (mallopt, M_MMAP_THRESHOLD). The block here is never
-    written, so it takes no memory. On other systems this has no effect.
+    Otherwise every tensor of 100 KB in a loop over blocks gets new pages, and the loop takes twice
+    the time. The C library of Linux returns a freed block to the system at once only if it is
+    larger than the largest block freed so far, up to 32 MB (see M_MMAP_THRESHOLD in the manual of
+    mallopt). The block here is never written, so it takes no memory. On other systems this has no
+    effect.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt for any module: the loop, its end, and its result."""
+"""Levenberg-Marquardt for any module: the loop, its stopping tests, and its result."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = ["levenberg_marquardt"]
 
 SWEEP = Schedule([Step("solve", 0)])
 CRAWL = 30  # consecutive steps that were shortened and gained less than a tenth
-ATTEMPTS = 3  # at a state that meets a test and is not a minimum
+ATTEMPTS = 3  # to continue from a state that meets a test but is not a minimum
 AGED = 30  # cycles without a change after which a problem counts as constant
 
 
@@ -80,33 +80,35 @@ def levenberg_marquardt(
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
     The function trains networks, and also fits formulas with a few parameters, as
-    `scipy.optimize.least_squares` does. A test of convergence that is met is verified before the
-    training ends: "converged" means that the residuals are orthogonal to the range of their
+    `scipy.optimize.least_squares` does. When a convergence test is met, it is verified before the
+    training ends, so "converged" means that the residuals are orthogonal to the range of their
     Jacobian, or at the rounding level.
 
     The unknowns are the parameters that require a gradient. Linear algebra is in float64 whatever
-    the precision of the module. Cost and memory grow with residuals times parameters, so the method
-    suits up to a few thousand parameters, where it reaches errors that first-order methods do not.
+    the precision of the module. Cost and memory grow with the number of residuals times the number
+    of parameters, so the method suits up to a few thousand parameters, where it reaches errors
+    smaller than those of first-order methods.
 
     Parameters
     ----------
     residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
-        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). It is fastest if
-        entry i of each tensor depends only on sample i of each call `module(x)`: for several kinds
-        of points return a tuple, not one long tensor. Alternatively a problem, such as a
-        `Collocation`, with its network, penalty and Jacobian.
+        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). The function is
+        fastest if entry i of each tensor depends only on sample i of each call `module(x)`, so for
+        several kinds of points return a tuple, not one long tensor. Alternatively, a problem such
+        as a `Collocation`, which has its own network, penalty and Jacobian.
     module : torch.nn.Module
-        Module that is trained in place. At the end it holds the best parameters, also after an
-        error or Ctrl-C. Omit it for a problem, which contains its network.
+        Module that is trained in place. At the end it holds the best parameters, even after an
+        error or Ctrl-C. Omit it if a problem is given, which contains its network.
     ftol, xtol, gtol : float
-        Tolerances of the tests of MINPACK, dimensionless. The training ends when a step reduces the
-        objective by at most `ftol` times its value, as predicted; when steps are no longer than
-        `xtol` times the parameters, each in its unit; or when no cosine between the residuals and a
-        column of the Jacobian exceeds `gtol`. Tolerances below the module's precision are raised.
+        Tolerances of the tests of MINPACK, dimensionless. The training ends when the actual and the
+        predicted reduction of a step are at most `ftol` times the objective; when steps are no
+        longer than `xtol` times the parameters, each in its unit; or when no cosine between the
+        residuals and a column of the Jacobian exceeds `gtol`. Tolerances below the module's
+        precision are raised.
     max_cycles : int, optional
         Limit on the number of cycles: one cycle is one sweep of `LevenbergMarquardt` with one
-        Jacobian. The default is 200 for networks, and as in MINPACK 100 times the number of
+        Jacobian. The default is 200 for networks, and, as in MINPACK, 100 times the number of
         parameters plus one if no parameter is a weight of a network.
     seconds : float
         Limit on the wall time; a cycle that has begun is finished.
@@ -114,19 +116,21 @@ def levenberg_marquardt(
         Function of (CycleRecord, flat vector of the parameters), called at the start and after
         every cycle; if it returns True, the training ends.
     loss, f_scale
-        The same as for `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+        The same as for `LeastSquares`; losses such as "soft_l1" are meant for residuals with
+        outliers.
     mu, acceleration, corrections, x_scale, rule, bounds
         The same as for `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
-        The same as for `LevenbergMarquardt`: for large KANs, whose matrix cannot be formed.
+        The same as for `LevenbergMarquardt`; it is meant for large KANs, whose matrix cannot be
+        formed.
     chunk_size : int, optional
         Number of rows or columns of the Jacobian per pass; a smaller number needs less memory.
     refresh : callable, or sequence of such, optional
         `(cycle, problem, u) -> problem`, called before every cycle from 1 on: it returns the next
-        problem, with other points (`NewPoints`) or weights (`BalancedWeights`), or the same one.
-        The objective is then that of the problem of the cycle, and may rise when it changes. A test
-        of convergence counts in the first cycle with a changed problem, so that it is met by data
-        not used for training, or after 30 cycles without a change.
+        problem, with other points (`NewPoints`) or weights (`BalancedWeights`), or the same
+        problem. The objective is always that of the current problem, and may rise when the problem
+        changes. A convergence test counts only in the first cycle with a changed problem, so that
+        it is met on data not used for training, or after 30 cycles without a change.
     memory : dict, optional
         Memory of an earlier `Solution` for the same module; its damping replaces `mu`.
 
@@ -134,9 +138,9 @@ def levenberg_marquardt(
     -------
     Solution
         Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`. The objective never
-        rises, except if a formula that did not end at a minimum is fitted again from its start; the
-        last entry then belongs to the better result. `value` is the flat vector of the parameters
-        in float64.
+        rises, unless a fit of a formula that did not end at a minimum is repeated from the initial
+        state; the last entry then belongs to the better result. `value` is the flat vector of the
+        parameters in float64.
 
     Raises
     ------
@@ -218,7 +222,7 @@ def levenberg_marquardt(
 
 
 def _most_cycles(problem: LeastSquares, u: torch.Tensor) -> int:
-    """Default of `max_cycles`: for a formula, as in MINPACK."""
+    """Default of `max_cycles`; for a formula it is that of MINPACK."""
     return max(200, 100 * (len(u) + 1)) if Unknowns(problem, len(u)).formula else 200
 
 
@@ -240,13 +244,13 @@ class _Run:
     asked: float = math.inf
     crawled: int = 0
     changed: int = 0  # the cycle in which the problem changed last
-    restarted: int = 0  # entries of the history before it began again
-    start: torch.Tensor | None = None  # where to begin again
-    ways: tuple[LevenbergMarquardt, ...] = ()  # and with which smoothers
+    restarted: int = 0  # entries of the history before the last new start
+    start: torch.Tensor | None = None  # initial state of further attempts
+    ways: tuple[LevenbergMarquardt, ...] = ()  # smoothers for further attempts
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # the result of the first attempt
 
     def better(self) -> Reason | None:
-        """Return to the end of the first attempt if its objective is lower."""
+        """Return to the final state of the earlier attempt if its objective is lower."""
         unseen = len(self.history) == self.restarted  # the new start has not been evaluated
         if self.earlier is None or not (
             unseen or self.earlier[1] < (self.history[-1].value or 0.0)
@@ -265,7 +269,7 @@ class _Run:
         return told
 
     def step(self, told: Told) -> None:
-        """Run one sweep; set the reason if it ends at a minimum."""
+        """Run one sweep; set the reason for ending if the sweep ends at a minimum."""
         work, start = self.level.tally[0], time.perf_counter()
         sweep = self.smoother.step(self.level, told, self.damping)
         taken = sweep.u is not self.u
@@ -289,7 +293,7 @@ class _Run:
             return
         cycle, before = len(self.history), self.level.operator
         if 1 < cycle - self.changed <= AGED:
-            self.reason = None  # of a problem that changes
+            self.reason = None  # a test counts only right after a change
         problem = refreshed(self.refresh, cycle, before, self.u)
         if problem is before or self.reason is not None:
             return
@@ -299,7 +303,7 @@ class _Run:
         self.changed, self.attempts, self.asked, self.crawled = cycle, 0, math.inf, 0
 
     def _question(self, met: Reason, sweep: Sweep) -> None:
-        """Test whether the state that meets a test is a minimum, and continue if it is not."""
+        """Check whether the state that meets a test is a minimum, and continue if it is not."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
             lower = lower_nearby(self.level, sweep)
@@ -333,10 +337,11 @@ class _Run:
         self.damping = self.smoother.start(self.level, self.u)
 
     def _afresh(self) -> None:
-        """Continue with a new radius and other units.
+        """Continue from the current state with a new radius and other units.
 
         Large column norms from early steps make steps in some unknowns far too short. Therefore
-        separate units are replaced by one for all, and a single unit by the current column norms.
+        separate units are replaced by a single unit for all unknowns, and a single unit by separate
+        units from the current column norms.
         """
         self.crawled = 0
         scale = self.smoother.x_scale

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt without a matrix, with preconditioned conjugate gradients."""
+"""Matrix-free Levenberg-Marquardt with preconditioned conjugate gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OwnSolver(Protocol):
     """A `Prepared` that runs conjugate gradients itself, in order to change the preconditioner."""
 
     def solver(self, shift: float) -> Solve:
-        """Solves with `J^T J + shift I` as `conjugate_gradients` does."""
+        """A solver for systems with `J^T J + shift I`, called like `conjugate_gradients`."""
         ...
 
 
@@ -102,8 +102,9 @@ class Gradients(NamedTuple):
     residual_norm : float
         Norm of the residual relative to that of b.
     converged : bool
-        Whether the tolerance was met. It is False after a breakdown (matrix or preconditioner not
-        positive definite up to rounding, or NaN); the value is then the last valid iterate.
+        Whether the tolerance was met. `converged` is False after a breakdown (matrix or
+        preconditioner not positive definite up to rounding, or NaN), and `value` is then the last
+        valid iterate.
     """
 
     value: torch.Tensor
@@ -124,8 +125,8 @@ def conjugate_gradients(
     Parameters
     ----------
     product, precondition : callable
-        Functions for A x, and for B r with B symmetric positive definite, close to the inverse of
-        A.
+        Functions that return A x and B r, where B is symmetric positive definite and approximates
+        the inverse of A.
     b : tensor of shape (unknowns,)
         Right-hand side.
     rtol : float
@@ -167,10 +168,10 @@ def conjugate_gradients(
 
 
 def forcing_term(now: float, before: float, last: float, loosest: float) -> float:
-    """Tolerance for the next linear system, from gradient norms and the last tolerance.
+    """The tolerance for the next linear system, from the gradient norms and the last tolerance.
 
     Source: Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16-32, choice 2 with its safeguard,
-    gamma = 0.9, alpha the golden ratio.
+    gamma = 0.9, and the golden ratio as alpha.
 
     Examples
     --------
@@ -192,7 +193,7 @@ class NewtonKrylov:
     """The linear systems of Levenberg-Marquardt by preconditioned conjugate gradients.
 
     The tolerance of each solve follows the history of the gradient norms (`forcing_term`). After a
-    breakdown the last valid iterate is used; if it does not lower the objective, the damping is
+    breakdown, the last valid iterate is used; if it does not lower the objective, the damping is
     raised as usual.
 
     Parameters
@@ -204,12 +205,12 @@ class NewtonKrylov:
     loosest : float
         Largest relative residual of a linear system, dimensionless.
     max_iterations : int
-        Limit on the iterations per system; the last iterate is used.
+        Limit on the iterations per system; the iterate at the limit is used.
 
     Raises
     ------
     TypeError, ValueError
-        If the preconditioner has no method `prepare`, or a number is out of its range.
+        If the preconditioner has no method `prepare`, or a number is out of range.
 
     Examples
     --------
@@ -249,7 +250,7 @@ class NewtonKrylov:
         Raises
         ------
         TypeError
-            If the residuals are on a device and the preconditioner computes on the CPU alone.
+            If the residuals are on a device and the preconditioner runs only on the CPU.
         """
         if columns_in(J) <= self.direct:
             return NormalEquations(J, r, f)

@@ -1,11 +1,12 @@
 """Newton-CG for the last layer with any loss that is convex in the outputs, such as cross entropy.
 
 With fixed features `Phi`, `loss(Phi W)` is convex in W. A Newton step solves `H d = -G` by a few
-conjugate-gradient iterations. Each costs two passes with Phi, `H V = Phi^T (L'' (Phi V))`, where
-L'' is the second derivative of the loss, and no Hessian is assembled. A line search follows. H is
-singular if a common shift of the logits has no effect, which conjugate gradients tolerate.
+conjugate-gradient iterations. Each iteration costs two products with Phi, `H V = Phi^T (L'' (Phi
+V))`, where L'' is the second derivative of the loss; no Hessian is assembled. A line search
+follows. H is singular if a common shift of the logits has no effect, which conjugate gradients
+tolerate.
 Source: Patel et al., arXiv 2006.10123, where a Newton step and a gradient step on the hidden layers
-alternate (NGD): in mgnet, `AdaptiveBasis(step, NewtonLastLayer())`.
+alternate (NGD); in mgnet, this method is `AdaptiveBasis(step, NewtonLastLayer())`.
 """
 
 from __future__ import annotations
@@ -40,17 +41,18 @@ class NewtonLastLayer(Smoother):
     Parameters
     ----------
     steps : int
-        Newton steps per sweep; fewer if a step gains nothing above rounding.
+        Newton steps per sweep; fewer if a step yields no decrease above rounding.
     iterations : int
-        Conjugate-gradient iterations per Newton step; fewer if the residual is 1 % of the gradient.
+        Conjugate-gradient iterations per Newton step; fewer if the residual falls to 1 % of the
+        gradient.
     ridge : float
-        Weight of the squared norm, not negative. It must be positive if the data can be separated,
-        since the minimum is then at infinity.
+        Weight of the squared norm, not negative. It must be positive if the classes can be
+        separated perfectly, since the minimum is then at infinity.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -142,7 +144,7 @@ class _Convex:
         return J if self.f is None else J - float((self.f * W).sum())
 
     def expand(self, W: torch.Tensor) -> tuple[float, torch.Tensor, Product]:
-        """Value, gradient and the product with the Hessian at W."""
+        """The value, the gradient, and a function for products with the Hessian at W."""
         outputs = (self.basis @ W).requires_grad_()
         loss = self.loss(outputs, self.targets)
         (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)

@@ -19,10 +19,11 @@ __all__ = ["NormalEquations"]
 class NormalEquations:
     """`(J^T J + mu s D^2) d = f - J^T r`, where s is the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    It is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal form
-    has a matrix with one row per parameter; the dual form has one row per residual, if there are
-    fewer: `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both use Cholesky factors, or QR factors
-    of the stacked matrix `[J; sqrt(c) I]` if Cholesky would lose too many digits.
+    The system is solved for `D d`, with the Jacobian `J D^-1`, which is written J below. The primal
+    form has a matrix with one row per parameter; the dual form, which is used if there are fewer
+    residuals, has one row per residual, because `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Both
+    use Cholesky factors, or QR factors of the stacked matrix `[J; sqrt(c) I]` if Cholesky would
+    lose too many digits.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class NormalEquations:
     unit: torch.Tensor | None = None
 
     def measured(self, unit: torch.Tensor | None) -> NormalEquations:
-        """The same system in other units; computed products are kept."""
+        """The same system in other units; products computed so far are kept."""
         other = replace(self, unit=unit)
         if not self.dual and "gram" in vars(self):
             vars(other)["gram"] = self.gram
@@ -56,7 +57,7 @@ class NormalEquations:
 
     @cached_property
     def gram(self) -> torch.Tensor:
-        """`J^T J`, or in the dual form `J J^T`, which is in the units."""
+        """`J^T J` without the units or, in the dual form, `J J^T` with them."""
         rows, columns = self.J.shape[0], columns_in(self.J)
         entries = rows * columns + rows**2 if self.dual else columns**2
         check_memory(
@@ -71,7 +72,7 @@ class NormalEquations:
 
     @cached_property
     def matrix(self) -> torch.Tensor:
-        """The same matrix in the units."""
+        """The same matrix, always with the units."""
         if self.dual or self.unit is None:
             return self.gram
         return self.gram * self.unit * self.unit.unsqueeze(1)
@@ -82,13 +83,13 @@ class NormalEquations:
         return self.J.squares() if self.dual else self.gram.diagonal()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, given by their numbers, without the units."""
+        """The block of `J^T J` for the unknowns with these indices, without the units."""
         if not self.dual:
             return self.gram[held][:, held]
         return squared(self.J.dense()[:, held])
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""
+        """Rows of the Jacobian, or vectors of parameters in the dual space, with the units."""
         return rows if self.unit is None else rows * self.unit
 
     def _pulled(self, y: torch.Tensor) -> torch.Tensor:
@@ -96,7 +97,7 @@ class NormalEquations:
 
     @cached_property
     def scale(self) -> float:
-        """The mean of the diagonal of `J^T J`, which has the trace of `J J^T`."""
+        """The mean of the diagonal of `J^T J`, whose trace equals that of `J J^T`."""
         return float(self.matrix.trace()) / self.J.shape[1]
 
     @cached_property
@@ -122,7 +123,7 @@ class NormalEquations:
     def damped_unseen(
         self, mu: float, rows: bool
     ) -> tuple[Callable[[torch.Tensor | None], torch.Tensor], torch.Tensor]:
-        """Like `damped`, for a device: the host reads no number.
+        """Like `damped`, for a device: the host does not read any number from it.
 
         Parameters
         ----------
@@ -163,7 +164,7 @@ class NormalEquations:
     def _cholesky(
         self, shift: Any
     ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
-        """That inverse, the factor for unit row norms, and LAPACK's return code."""
+        """The same inverse, the Cholesky factor for unit row norms, and LAPACK's return code."""
         matrix = self.matrix.clone()
         matrix.diagonal().add_(shift)
         # Scaled to a unit diagonal, so that the factor's diagonal shows the conditioning.
@@ -175,14 +176,14 @@ class NormalEquations:
 
     @cached_property
     def triangle(self) -> torch.Tensor:
-        """R of a QR factorization of J in the units; J itself if it is not taller than wide."""
+        """R of a QR factorization of J with the units; J itself if it is not taller than wide."""
         root = self._scaled(self.J.root())
         if root.shape[0] <= root.shape[1]:
             return root
         return torch.linalg.qr(root, mode="r").R
 
     def _by_qr(self, shift: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The same inverse from R^T R = J^T J + shift I, computed from J with twice the digits."""
+        """The same inverse from R^T R = J^T J + shift I; R comes from J, with twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
         R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
 

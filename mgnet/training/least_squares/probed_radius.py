@@ -1,8 +1,8 @@
 """The longest step whose reduction is close enough to the predicted one, found by a search.
 
-`Nielsen` learns from one step per Jacobian; if the Jacobian dominates the cost, several steps are
-worth their time. Source: the code of arXiv 2607.02194 (DSGNAR, 2026), which tries 24 radii at once.
-Here a search finds the radius, and `Nielsen` takes over at the end.
+`Nielsen` adapts the damping with one step per Jacobian; if the Jacobian dominates the cost, it pays
+to try several steps with each. Source: the code of arXiv 2607.02194 (DSGNAR, 2026), which tries 24
+radii at once. In mgnet, a search finds the radius, and `Nielsen` takes over at the end.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class ProbedRadius(StepRule):
     """The largest radius at which the actual reduction is at least `ratio` times the predicted one.
 
     At each Jacobian the objective is evaluated for steps of several lengths, from the last radius
-    outward or inward until the ratio crosses this bound, and then between the last two. Once the
-    damping has passed its minimum, `Nielsen` with geodesic acceleration continues. This is for
-    networks trained to many digits: there are fewer Jacobians, each of which takes one and a half
-    to three times as long.
+    outward or inward until the actual ratio crosses `ratio`, and then between the last two radii.
+    Once the damping has passed its minimum, `Nielsen` with geodesic acceleration takes over. The
+    rule is meant for networks trained to many digits. It needs fewer cycles, each of which takes
+    one and a half to three times as long.
 
     Parameters
     ----------
     ratio : float
-        Required ratio, between 0 and 1; a small one allows bold steps.
+        Required ratio, between 0 and 1; a small value allows bold steps.
     reach : float
         Largest factor by which one search changes the radius, up or down.
     passed : int
@@ -67,7 +67,7 @@ class ProbedRadius(StepRule):
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of range.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class ProbedRadius(StepRule):
         return memory
 
     def probes(self, memory: Damping) -> bool:
-        """Whether the minimum of the damping has not been reached yet."""
+        """Whether the search is still on: the damping has not yet passed its minimum."""
         return memory.since < self.passed
 
     def look(
@@ -133,7 +133,7 @@ class ProbedRadius(StepRule):
             radius = memory.radius / self.reach
             mu = min(memory.mu * self.reach**memory.pace, MOST)
             return memory._replace(mu=mu, radius=radius, gain=trial.gain)
-        lower = memory.mu <= memory.lowest  # or at the smallest one
+        lower = memory.mu <= memory.lowest  # equality counts too
         known = memory._replace(
             gain=trial.gain,
             lowest=min(memory.mu, memory.lowest),
@@ -142,16 +142,17 @@ class ProbedRadius(StepRule):
         return known if self.probes(known) else known._replace(radius=0.0)
 
     def accelerates(self, memory: Damping) -> bool:
-        """False while it searches: accelerated steps are longer, but reach fewer digits."""
+        """False during the search: accelerated steps are longer, but reach fewer digits."""
         return not self.probes(memory)
 
 
 class _Path:
-    """Steps of approximately given lengths, with a factorization each.
+    """Steps of approximately given lengths, with one factorization for each.
 
-    An eigendecomposition gives all of them, but takes as long as 13 to 25 Cholesky factorizations.
-    The decrease of the damping for a longer step is estimated from one search to the next: between
-    zero and a decrease proportional to the growth of the length.
+    An eigendecomposition would give all of them, but takes as long as 13 to 25 Cholesky
+    factorizations. The decrease of the damping that makes a step longer is estimated from one
+    search to the next; it lies between no decrease and one proportional to the growth of the
+    length.
     """
 
     def __init__(self, memory: Damping, attempt: Callable[[Damping], Trial], ratio: float):

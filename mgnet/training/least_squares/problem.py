@@ -32,28 +32,29 @@ class LeastSquares(Objective):
     Parameters
     ----------
     network : torch.nn.Module
-        Network. Its own method `linearize(x)` is used if it has one: outputs, and a `Jacobian` with
-        a row per sample and output (as a KAN has; see `KAN.altered` for subclasses). Other networks
-        are differentiated automatically.
+        Network. If it has its own method `linearize(x)`, as a KAN does (see `KAN.altered` for
+        subclasses), this method is used: it returns the outputs and a `Jacobian` with a row per
+        sample and output. Other networks are differentiated automatically.
     data : (inputs, targets)
         Tensors with the samples on axis 0.
     penalty : callable, optional
         `network -> R`, a matrix with one column per parameter: the rows `R u` are appended to the
-        residual vector. `mgnet.knots.roughness` is an example. Rows of frozen parameters are
-        omitted.
+        residual vector. `mgnet.knots.roughness` is an example. Rows that act on frozen parameters
+        are omitted.
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Number of rows of the Jacobian in memory at once. If it has more, and at least as many as
-        parameters, they are recomputed when needed, see `RowBlocks`. By default all rows, up to
-        2^26 numbers. A network's own `linearize` decides itself.
+        Number of rows of the Jacobian to hold in memory at once. If it has more rows, and at least
+        as many rows as columns, they are recomputed when needed; see `RowBlocks`. By default all
+        rows are stored, up to 2^26 numbers. A network with its own `linearize` ignores this.
     sample_weight : tensor or array of shape (samples,), optional
         Weight of each sample's squares, such as 1 / variance: `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
-        sum w_i`. Samples of weight 0 are omitted. For a residual function, multiply its rows by the
-        square roots of their weights instead.
+        sum w_i`. Samples of weight 0 are omitted. With a residual function, multiply its rows by
+        the square roots of the weights instead.
     loss : str
         "linear" for squares, or a loss that is less sensitive to outliers: "soft_l1", "huber",
-        "cauchy", "arctan"; see `PointwiseLoss`. It is applied to the differences, before weights.
+        "cauchy", "arctan"; see `PointwiseLoss`. The loss is applied to the differences before they
+        are weighted.
     f_scale : float
         Scale of such a loss, in the unit of the differences: about the size at which outliers
         begin.
@@ -61,7 +62,7 @@ class LeastSquares(Objective):
     Raises
     ------
     TypeError, ValueError
-        If arguments have other types or do not fit together.
+        If arguments have the wrong type or do not fit together.
 
     Examples
     --------
@@ -135,7 +136,7 @@ class LeastSquares(Objective):
             Module whose parameters are the unknowns.
         residual : callable
             Residual function. It is fastest if entry i of each tensor depends only on sample i of
-            each call of the module: for several kinds of points return a tuple, not one long
+            each call of the module, so for several kinds of points return a tuple, not one long
             tensor.
         chunk_size, loss, f_scale
             The same as for `LeastSquares`.
@@ -183,7 +184,7 @@ class LeastSquares(Objective):
 
     @property
     def plain(self) -> bool:
-        """Whether the objective consists of unweighted squares of the differences."""
+        """Whether the objective is a sum of unweighted squares of the differences."""
         return self.sample_weight is None and self.bend is None
 
     @cached_property
@@ -193,7 +194,7 @@ class LeastSquares(Objective):
         Raises
         ------
         ValueError
-            If it has another number of columns, or couples trained and frozen parameters.
+            If it has the wrong number of columns, or couples trained and frozen parameters.
         """
         if self.penalty is None:
             return None
@@ -224,7 +225,7 @@ class LeastSquares(Objective):
 
     @property
     def weight(self) -> float:
-        """Weight of all residuals: 1 / sqrt(samples, or the sum of their weights); else 1."""
+        """Factor of all residuals: 1 / sqrt(samples, or the sum of weights); 1 without data."""
         if self._total is not None:
             return self._total**-0.5
         return 1.0 if self.data is None else len(self.data[0]) ** -0.5
@@ -240,7 +241,7 @@ class LeastSquares(Objective):
         return r if self.sample_weight is None else self._roots(r) * r
 
     def _slopes(self, differences: torch.Tensor) -> torch.Tensor:
-        """The derivative of each of these with respect to its difference."""
+        """The derivative of each of these residuals with respect to its difference."""
         if self.bend is None:
             return self._roots(differences)
         slopes = self.bend.slopes(differences)
@@ -275,7 +276,7 @@ class LeastSquares(Objective):
         return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
     def half_square(self, r: torch.Tensor) -> float:
-        """`1/2 |r|^2` for a result of `residuals`: summed over ranks if each has its own rows."""
+        """`1/2 |r|^2` for a result of `residuals`, summed over ranks if each has its own rows."""
         return 0.5 * float(r @ r)
 
     def largest(self, r: torch.Tensor) -> float:

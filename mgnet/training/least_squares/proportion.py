@@ -1,10 +1,10 @@
-"""The last layer of a network in proportion to the others: its units, and its first step.
+"""The last layer of a network in proportion to the other layers: its units and its first step.
 
-If targets are far larger, or smaller, than the outputs of a last layer with weights as large as the
-others, this layer has to grow or shrink by as much, but the others do not. With one unit for all,
-the others saturate on the way, or stagnate. Therefore, if the parameters in which residuals are
-linear solve most of the problem, the first step changes only them: it is a least-squares solution
-and needs no search. Their unit is then their size in this solution.
+If the targets are far larger or smaller than the initial outputs, the last layer must grow or
+shrink accordingly, but the other layers need not. With one unit for all layers, the other layers
+then saturate or stagnate. Therefore, if the parameters in which the residuals are linear can solve
+most of the problem, the first step changes only these parameters, to a least-squares solution that
+needs no search. The unit of these parameters is then their size in this solution.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def first_step(
 ) -> tuple[Proportion | None, torch.Tensor | None]:
     """The units of parameters in which residuals are linear, and their damped solution.
 
-    The unit of each is its size in the solution of its linear least-squares problem, to within a
-    factor of ten: for targets with an offset, the bias is large and the weights are not.
+    The unit of each parameter is its size in the solution of the linear least-squares problem, to
+    within a factor of ten. Every parameter has its own unit because, for targets with an offset,
+    the bias is large and the weights are not.
 
     Parameters
     ----------
@@ -45,14 +46,14 @@ def first_step(
     system : NormalEquations or SingularEquations
         System of the step.
     mu : float
-        Damping relative to the mean diagonal of that problem.
+        Damping relative to the mean diagonal of `J^T J` for these parameters.
 
     Returns
     -------
     proportion : Proportion or None
-        Units of 1 if sizes are in proportion; None if units are given or known otherwise.
+        Units of 1 if the sizes are in proportion; None if the units come from elsewhere.
     state : tensor of shape (unknowns,), or None
-        State with that solution; None if sizes are in proportion.
+        State with the damped solution; None if the sizes are in proportion.
     """
     if not is_to_be_known(unknowns):
         return None, None
@@ -66,7 +67,7 @@ def first_step(
     if not found or not 0.0 < typical < math.inf:
         return plain, None
     new = _solved(told, system, found, mu)
-    least = precision(told.problem)  # outputs that cancel leave their rounding
+    least = precision(told.problem)  # outputs that cancel leave rounding errors
     units = [
         _unit(_mean_square(new, [p]) ** 0.5 / typical, least) if p in found else 1.0
         for p in unknowns.places
@@ -77,7 +78,7 @@ def first_step(
 
 
 def is_to_be_known(unknowns: Unknowns) -> bool:
-    """Whether parameters share a unit, so that their proportion is looked for.
+    """Whether parameters share a unit, so that their proportion must be determined.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def is_to_be_known(unknowns: Unknowns) -> bool:
 
 
 def _shared(unknowns: Unknowns) -> list[slice]:
-    """Where parameters are that share a unit."""
+    """The slices of the parameters that share a unit."""
     return [place for _, place in unknowns.tensors if not bool(unknowns.own[place].any())]
 
 
@@ -112,11 +113,10 @@ def _solved(told: Any, system: Any, places: list[slice], mu: float) -> torch.Ten
 
 
 def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
-    """The step to that state; it is rejected if it solves too little.
+    """The step to the state of `first_step`; it is rejected if it reduces the objective too little.
 
-    If combinations of the features solve little, the features have to change, which works better
-    while the last layer is small, for example because a nearly linear network has small second
-    derivatives.
+    If the present features cannot fit the data, they have to change. This works better while the
+    last layer is small, for example because a nearly linear network has small second derivatives.
     """
     d, half = new.double() - told.u.double(), told.problem.half_square
     actual = told.half - half(told.problem.residuals(new))
@@ -126,9 +126,10 @@ def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
 
 
 def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
-    """Whether targets are larger, or smaller, than outputs with parameters of this size.
+    """Whether targets are much larger or smaller than outputs with parameters of this size.
 
-    They are smaller if nearly all of the residuals come from the last parameters.
+    Targets count as smaller if the residuals nearly vanish when the last parameters are set to
+    zero.
     """
     needed = 2.0 * told.half
     given = _mean_square(told.u, shared) * sum(float(columns[place].sum()) for place in shared)
@@ -144,7 +145,7 @@ def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
 
 
 def _without(told: Any, places: list[slice]) -> torch.Tensor:
-    """The residuals if these parameters, in which they are linear, were zero."""
+    """The residuals with zeros for these parameters, in which the residuals are linear."""
     kept = torch.zeros_like(told.u, dtype=torch.float64)
     for place in places:
         kept[place] = told.u[place].double()
@@ -174,10 +175,10 @@ def _linear_ones(level: Level, told: Any, shared: list[slice]) -> list[slice]:
 def _linear_beside(
     level: Level, told: Any, probe: torch.Tensor, further: torch.Tensor, length: float
 ) -> torch.Tensor | None:
-    """The probe with a further direction if residuals are linear in both, else None.
+    """The probe plus a further direction if residuals are linear in both, else None.
 
-    The test uses this length, or one that changes residuals by their own size, where curvature is
-    visible also in float32.
+    The test uses this length, or a larger one that changes the residuals by their own size, at
+    which curvature is visible even in float32.
     """
     half, J = told.problem.half_square, told.J
     change = half(J.matvec(further.double()))

@@ -1,7 +1,7 @@
-"""The coarse problem of a descent in its subspace form: the objective over u + P w.
+"""The subspace form of the coarse problem of a descent: the objective over u + P w.
 
-`Recentred` is for a least-squares problem and has residuals and Jacobian; `Around` is for any other
-objective.
+`Recentred` is for a least-squares problem and has residuals and a Jacobian; `Around` is for any
+other objective.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ __all__ = ["Around", "Recentred"]
 class Recentred(LeastSquares):
     """The coarse problem around a fine state u: minimize `J(u + P w) - <A(u), P w>` over w.
 
-    Any decrease of it, with `f = restrict(r)`, is a decrease of J. Its gradient vanishes at w = 0.
+    Any decrease of the coarse objective, with `f = restrict(r)`, is a decrease of J. Its gradient
+    vanishes at w = 0.
 
     Parameters
     ----------
     fine : LeastSquares
-        Problem of the level above, itself recentered or not.
+        Problem of the level above, which may itself be recentered.
     u : tensor
         The fine state.
     transfer : Transfer
@@ -91,7 +92,7 @@ class Recentred(LeastSquares):
 class Around:
     """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J with gradient A.
 
-    It corresponds to `Recentred`, without residuals and Jacobian.
+    It corresponds to `Recentred`, but has no residuals and no Jacobian.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def streams(rows: int, columns: int, chunk_size: int | None) -> bool:
     rows, columns : int
         Shape of the Jacobian.
     chunk_size : int or None
-        Number of rows in memory at once; None means all, up to `ENTRIES` numbers.
+        Number of rows to hold in memory at once; None means all, up to `ENTRIES` numbers.
 
     Examples
     --------
@@ -44,7 +44,8 @@ def streams(rows: int, columns: int, chunk_size: int | None) -> bool:
 def rows_at_once(rows: int, columns: int, chunk_size: int | None) -> int:
     """Number of rows of a block; the arguments are those of `streams`.
 
-    The user's function runs at all points for each block, so blocks are larger if there are many.
+    The user's function runs at all points for each block, so blocks are larger if there are many
+    rows.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def rows_at_once(rows: int, columns: int, chunk_size: int | None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class RowBlocks(Jacobian):
-    """J as a pass over blocks of its rows; the largest stored matrix is `J^T J`.
+    """J, known only through passes over blocks of its rows; the largest stored matrix is `J^T J`.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class RowBlocks(Jacobian):
     push, pull : callable, optional
         Functions for `J d` and `J^T y` that are cheaper than a pass.
     check : callable, optional
-        Function for `J^T y` by another method, to verify the blocks of a pass.
+        Function that computes `J^T y` by another method, to verify the blocks of a pass.
 
     Examples
     --------
@@ -184,7 +185,7 @@ class RowBlocks(Jacobian):
         return torch.empty(self.shape, dtype=torch.float64) if whole is None else whole
 
     def root(self) -> torch.Tensor:
-        """A triangle, from reducing one block after another."""
+        """A triangle, made by reducing one block after another."""
         T = None
         for _, block in self.blocks():
             T = triangle(block) if T is None else triangle(T, block)

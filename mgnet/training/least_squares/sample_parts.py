@@ -1,8 +1,9 @@
-"""Run residual functions for a part of the samples, so that autograd stores only this part.
+"""Run residual functions so that autograd stores the graph for only a part of the samples.
 
 A residual function calls a network at all its points. If residual i depends only on sample i of a
-call, the stand-in for the network may provide derivatives for some samples only: the others have
-the values of the network and no graph. The rows of those samples are then correct.
+call, the stand-in for the network may provide derivatives for some samples only: the outputs for
+the other samples have values but no graph. The rows of the samples with derivatives are then
+correct.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class SampleParts:
     Parameters
     ----------
     window : callable
-        Function from the number of samples of a call to the range of those with derivatives.
+        Function that maps the number of samples of a call to the range of those with derivatives.
 
     Examples
     --------
@@ -94,7 +95,7 @@ class SampleParts:
         call = self.calls[self._next]
         self._next += 1
         begin, end = call.begin, call.end = self.window(samples)
-        if begin >= end:  # done; the result still has to depend on its inputs
+        if begin >= end:  # done, but the result still has to depend on its inputs
             begin, end = 0, min(1, samples)
         if end - begin == samples:
             y, call.copies = differentiated(*inputs)
@@ -112,7 +113,7 @@ class SampleParts:
 
 
 class PerSample(torch.nn.Module):
-    """Stand-in for a module in which every sample of a call has its own copy of the parameters.
+    """Stand-in for a module that gives every sample of a call its own copy of the parameters.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Squares that overflow or underflow: least squares in a unit of the size of its residuals.
+"""Least squares in a unit as large as its residuals, whose squares might overflow or underflow.
 
 A residual of 1e-170 or 1e160 is an ordinary number, but its square is not representable.
-Levenberg-Marquardt compares squares only; in a unit that is a power of two the same steps result,
+Levenberg-Marquardt only compares squares, so a unit that is a power of two yields the same steps,
 bit for bit.
 """
 
@@ -33,7 +33,7 @@ def power_of_two(size: float) -> float:
 
 
 def norm(v: torch.Tensor) -> float:
-    """The Euclidean norm, also if squares overflow or underflow.
+    """The Euclidean norm, correct even if squares overflow or underflow.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def norm(v: torch.Tensor) -> float:
 
 
 def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) -> float:
-    """The unit in which to measure residuals r: 1 if their half square is safely in range.
+    """The unit in which to measure residuals r: 1 if half their squared norm is safely in range.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) 
     half_square : float
         Result of `problem.half_square(r)`.
     u : tensor
-        State of the residuals, which is measured in the same unit.
+        State at which the residuals were evaluated; it is measured in the same unit.
     """
     if LEAST < half_square < MOST:
         return 1.0
@@ -102,7 +102,7 @@ class Rescaled:
 
     @property
     def tells_units(self) -> bool:
-        """Whether column norms show units, as for `LeastSquares`."""
+        """Whether column norms reveal the units of unknowns, as for `LeastSquares`."""
         return self.problem.tells_units
 
     @property
@@ -115,5 +115,5 @@ class Rescaled:
         return self.problem.residuals(self.unit * v) / self.unit
 
     def half_square(self, r: torch.Tensor) -> float:
-        """`1/2 |r|^2` in the square of this unit."""
+        """`1/2 |r|^2`, in multiples of the squared unit."""
         return self.problem.half_square(r)

@@ -1,4 +1,4 @@
-"""The damped Gauss-Newton system from singular values: every damping from one factorization."""
+"""The damped Gauss-Newton system from singular values: one factorization serves every damping."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SingularEquations:
         return self.J.squares()
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
-        """`J^T J` of some unknowns, given by their numbers, without the units."""
+        """The block of `J^T J` for the unknowns with these indices, without the units."""
         return squared(self.J.dense()[:, held])
 
     @cached_property
@@ -106,7 +106,7 @@ class SingularEquations:
         return size, slope
 
     def damping_at(self, radius: float, guess: float) -> float:
-        """The mu for which `|D d|` equals the radius, to a tenth; 0 if no step is longer.
+        """The mu for which `|D d|` equals the radius to within a tenth; 0 if no step exceeds it.
 
         Newton's method is applied to `1 / |D d|`, which is nearly linear in mu. Source: Moré
         (1978), section 5.
@@ -116,7 +116,7 @@ class SingularEquations:
         radius : float
             Radius of the trust region.
         guess : float
-            The last damping; 0 for none.
+            The previous damping, from which the search starts; 0 if there is none.
         """
         size, slope = self.length(0.0)
         if size <= (1.0 + CLOSE) * radius or not self.scale:
@@ -144,7 +144,7 @@ class SingularEquations:
         count : int
             Number of directions.
         free : tensor of bool, optional
-            Unknowns that change; all by default.
+            Unknowns that may change; all by default.
         """
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
         every = torch.arange(matrix.shape[1], device=matrix.device)

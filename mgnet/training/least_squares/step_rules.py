@@ -25,9 +25,9 @@ class Damping(NamedTuple):
     mu : float
         Damping of the last step, relative to the mean diagonal of `J^T J` in the unknowns' units.
     growth : float
-        Factor of the damping at the next refusal.
+        Factor by which the next rejected step raises the damping.
     gradient, tolerance : float
-        With inexact linear solves: gradient norm and tolerance of the last step.
+        Gradient norm and tolerance of the last step, for inexact linear solves.
     radius : float
         Radius of the trust region; 0 before the first step.
     gain : float
@@ -39,11 +39,11 @@ class Damping(NamedTuple):
     norms : tensor, optional
         The largest column norms so far, for unknowns with units of their own.
     lowest, since : float, int
-        The smallest damping of an accepted step, and the number of steps since.
+        The smallest damping of an accepted step, and the number of accepted steps since then.
     pace : float
         Exponent of the decrease of the damping relative to the growth of the step length.
     rows : bool
-        On a device: whether the last Cholesky factor had too few digits, so that QR comes first.
+        On a device: whether the last Cholesky factor had too few digits, so that QR is tried first.
     """
 
     mu: float
@@ -113,11 +113,11 @@ class StepRule(ABC):
     def look(
         self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
     ) -> Damping:
-        """Like `propose`, for a rule that tries steps first: `attempt` tries a damping."""
+        """Like `propose`, for a rule that tries steps first; `attempt` tries one with a damping."""
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """After an accepted step, the memory for a longer one to try; None if there is none."""
+        """The memory for trying a longer step after an accepted one; None to try none."""
         return None
 
     def accelerates(self, memory: Damping) -> bool:
@@ -127,7 +127,7 @@ class StepRule(ABC):
 
 @dataclass(frozen=True)
 class Nielsen(StepRule):
-    """The damping is a smooth function of the gain ratio: the rule for networks.
+    """The rule for networks: the damping changes by a smooth function of the gain ratio.
 
     Source: Nielsen, "Damping parameter in Marquardt's method" (1999).
 
@@ -163,7 +163,7 @@ class Nielsen(StepRule):
 
 @dataclass(frozen=True)
 class TrustRegion(StepRule):
-    """Steps are limited by a radius: MINPACK's rule, for parameters with different units.
+    """MINPACK's rule, for parameters with different units: a radius limits the steps.
 
     A full Gauss-Newton step is taken if it lies within the radius. The rule needs the singular
     values of J, so it suits at most a few hundred unknowns. Source: Moré (1978), sections 4 and 5.
@@ -210,11 +210,11 @@ class TrustRegion(StepRule):
         return memory._replace(radius=radius, mu=mu, gain=gain)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
-        """Ten times as far, in the first step only and while the model is accurate."""
+        """A step ten times as long, at the first step only and while the model is accurate."""
         if before.radius or not trial.gain >= 0.75 or not memory.mu:
             return None
         return memory._replace(radius=10.0 * trial.size)
 
     def accelerates(self, memory: Damping) -> bool:
-        """False: on standard problems it took twice the evaluations and found no more minima."""
+        """False: on standard problems it doubled the evaluations and found no more minima."""
         return False

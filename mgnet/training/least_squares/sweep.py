@@ -37,7 +37,7 @@ class Linearized(NamedTuple):
     half : float
         Value of `1/2 |r|^2`.
     box : Box or None
-        Bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
+        Bounds of u. With bounds, J is a `HeldJacobian`, whose columns for held unknowns are zero.
     """
 
     problem: Any
@@ -60,7 +60,7 @@ class Linearized(NamedTuple):
 
     @property
     def largest(self) -> float:
-        """The largest size of a residual, over all ranks."""
+        """The largest magnitude of a residual, over all ranks."""
         return self.problem.largest(self.r)
 
     @property
@@ -119,10 +119,10 @@ def searched(
     memory : Damping
         Memory before the sweep.
     before : Sweep
-        The start of the sweep, its system and the size of the state; no step has been made.
+        The state before any step, with its system and the size of the state.
     unseen : float
-        Rounding error of the value. If the predicted decrease is smaller, the state is a minimum,
-        and rejected steps there have no effect on the damping, which the next level inherits.
+        Rounding error of the value. If the predicted decrease is smaller, the state counts as a
+        minimum, and rejected steps there do not change the damping, which the next level inherits.
     moves : bool
         Whether the slope of the objective is not zero.
     attempt : callable
@@ -130,7 +130,7 @@ def searched(
 
     Examples
     --------
-    A parabola, for which the model is exact:
+    For a parabola, the model is exact:
 
     >>> from mgnet.training.least_squares.step_rules import Nielsen
     >>> told = Linearized(None, torch.ones(1), torch.ones(1), None, None, 0.5)

@@ -1,9 +1,10 @@
 """The unit of each unknown, which makes steps in different unknowns comparable.
 
 Levenberg-Marquardt limits the length of a step, so it needs a measure of length. The weights of a
-network are of one kind and share a unit: with a separate unit for each, weights that few samples
-affect diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column
-norms of the Jacobian give their sizes, and make the iteration independent of the units.
+network are of one kind and share a unit. If each had its own, weights that affect few samples would
+diverge. Parameters of a formula (a rate, a temperature) have units of their own. The column norms
+of the Jacobian give the sizes of these units, which makes the iteration independent of the user's
+choice of units.
 Source: Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1978), section 3.
 """
 
@@ -26,12 +27,12 @@ Scale = str | float | torch.Tensor | np.ndarray | Sequence[float] | Mapping[str,
 
 
 def check_scale(owner: str, x_scale: Any) -> None:
-    """Check that a scale is "auto", "jac", a positive number, a tensor, or a mapping to such.
+    """Check that a scale is "auto", "jac", positive numbers, or a mapping from names to these.
 
     Raises
     ------
     TypeError, ValueError
-        If the scale has another type or value.
+        If the scale has the wrong type or value.
 
     Examples
     --------
@@ -84,8 +85,9 @@ class Unknowns:
     count : int
         Number of unknowns.
     x_scale : str, float, tensor or mapping
-        "auto": one unit for the weights of a network, and one each for other parameters. "jac": one
-        each for all. Numbers are typical step sizes, as for SciPy's `least_squares`.
+        With "auto", the weights of a network share a unit, and every other unknown has its own;
+        with "jac", every unknown has its own. Numbers are typical step sizes, as for SciPy's
+        `least_squares`.
 
     Examples
     --------
@@ -128,7 +130,7 @@ class Unknowns:
         return found
 
     def _is_weight(self, name: str) -> bool:
-        """Whether it is a matrix, belongs to one, or is a vector in one of PyTorch's layers."""
+        """Whether the parameter is a matrix, belongs to one, or is a vector in a PyTorch layer."""
         owner, _, _ = name.rpartition(".")
         module = self.problem.flat.module.get_submodule(owner)
         held = module.parameters(recurse=False)
@@ -140,7 +142,7 @@ class Unknowns:
 
     @cached_property
     def given(self) -> torch.Tensor | None:
-        """The scales as numbers, one for each unknown; None if they are not given.
+        """The scales as numbers, one for each unknown; None if no numbers are given.
 
         Raises
         ------
@@ -222,12 +224,12 @@ class Unknowns:
         return unit, norms
 
     def knows(self, proportion: Proportion | None) -> bool:
-        """Whether a proportion is known for the same number of parameters."""
+        """Whether the proportion is known and has the same number of parameters."""
         return proportion is not None and len(proportion.units) == len(self.tensors)
 
     @property
     def places(self) -> list[slice]:
-        """Slices of the unknowns of each parameter."""
+        """The slice of unknowns that each parameter occupies."""
         return [place for _, place in self.tensors]
 
 

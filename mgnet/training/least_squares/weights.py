@@ -28,7 +28,8 @@ def weighted_samples(
     Raises
     ------
     ValueError
-        Unless there is one weight for each sample, all finite and not negative, and one positive.
+        Unless there is one weight for each sample, and all are finite and nonnegative, and at least
+        one is positive.
 
     Examples
     --------

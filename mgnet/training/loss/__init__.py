@@ -1,4 +1,4 @@
-"""A network as an equation: its loss as a function of the flat parameter vector, with its gradient.
+"""The loss of a network as a function of its flat parameter vector, and the gradient of the loss.
 
 Reading order: `objective`, `parameters`, `checks`.
 """

@@ -17,12 +17,12 @@ __all__ = ["check_data", "check_finite", "check_loss", "check_range", "not_finit
 
 
 def check_data(owner: str, data: Any) -> None:
-    """Check that data are (inputs, targets), tensors of the same samples.
+    """Check that data are a pair (inputs, targets) of tensors with equally many samples.
 
     Raises
     ------
     TypeError, ValueError
-        If the data have another form.
+        If the data have the wrong form.
 
     Examples
     --------
@@ -71,8 +71,8 @@ def check_loss(loss: Any) -> torch.Tensor:
 def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
     """Check that the initial loss and gradient of a smoother are finite.
 
-    A line search or a trust region interprets NaN as a step that is too long, and would return the
-    initial state as if it were the minimum.
+    A line search or a trust region would treat NaN as a sign that the step is too long, and return
+    the initial state as if it were the minimum.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
     Raises
     ------
     FloatingPointError
-        If a number is not finite; the message names the cause.
+        If the loss or the gradient is not finite; the message names the cause.
 
     Examples
     --------
@@ -105,10 +105,10 @@ def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
 
 
 def check_range(smoother: Any, level: Level, gradient: Any) -> None:
-    """Check that the square of a gradient, which line searches use, is representable.
+    """Check that the squared norm of a gradient, which line searches use, is representable.
 
-    The check is for the first visit of a smoother; in later visits the gradient may be tiny because
-    the state is close to a minimum.
+    The check is only for the first visit of a smoother; in later visits the gradient may be tiny
+    because the state is close to a minimum.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _causes(problem: Any, u: Any) -> Iterator[str]:
 
 
 def _counted(name: str, part: Any, remedy: str) -> Iterator[str]:
-    """A description of the entries that are not finite, if the part is a tensor and has any."""
+    """A description of the entries that are not finite, if the part is a tensor with any."""
     if not isinstance(part, torch.Tensor) or not part.numel():
         return
     if part.layout is not torch.strided:

@@ -1,4 +1,4 @@
-"""Another random start of a network, drawn by `reset_parameters` of its parts."""
+"""Another random start of a network, drawn by `reset_parameters` of its submodules."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["fresh_start"]
 def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor:
     """Draw the trained parameters of a network again and return them as a flat vector.
 
-    They are drawn by `reset_parameters` of its parts, PyTorch's convention, or else by
-    `_reset_parameters`; a module follows its parts, as in constructors. A method with an argument
-    `generator` receives a generator, and for the others PyTorch's own generator is seeded.
-    A parameter that no method draws, such as a coefficient of an equation or a frequency, keeps its
-    value, provided that all its entries are equal. The network itself is not changed.
+    The submodules draw them with `reset_parameters`, which is PyTorch's convention, or else with
+    `_reset_parameters`; a module is reset after its submodules, as in constructors. A method with
+    an argument `generator` receives a seeded generator; for all other methods PyTorch's global
+    generator is seeded. A parameter that no method draws, such as a coefficient of an equation or a
+    frequency, keeps its value, provided that all its entries are equal. The network itself is not
+    changed.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     Raises
     ------
     TypeError
-        If no method draws a trained parameter of several numbers, or no parameter at all.
+        If there is a trained parameter with unequal entries that no method draws, or if no method
+        draws any parameter.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A network as an equation: the loss over its flat parameter vector, and the gradient of it."""
+"""The loss of a network over its flat parameter vector, and the equation for its gradient."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Objective:
         `(outputs, targets) -> scalar tensor`.
     data : (inputs, targets)
         Two tensors with the samples on axis 0. With None, the loss is a function of the network
-        alone, see `from_torch`.
+        alone; see `from_torch`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class Objective:
         return Objective(self.network, self.loss, batch)
 
     def subsampled(self, fraction: float) -> Objective:
-        """The same objective on a part of the samples, evenly spaced in their order."""
+        """The same objective on a subset of the samples, evenly spaced in their order."""
         self._require_data("subsampled")
         samples = len(self.data[0])
         count = max(1, round(fraction * samples))
@@ -101,10 +101,10 @@ class Objective:
         return 0 if self.data is None else len(self.data[0])
 
     def split(self, count: int) -> tuple[Objective, Objective]:
-        """The same objective on `count` samples, the first of `sample_order`, and on all others.
+        """The same objective on the first `count` samples of `sample_order`, and on all the rest.
 
-        The samples of a smaller count are thus always a subset of those of a larger one, whatever
-        their order. If `count` is at least `samples`, both are the objective itself.
+        The samples for a smaller count are thus a subset of those for a larger count, however the
+        data are sorted. If `count` is at least `samples`, both results are the objective itself.
         """
         self._require_data("split")
         if count >= self.samples:

@@ -1,7 +1,7 @@
 """Detect whether a subclass or a hook changes a network whose formulas bypass `forward`.
 
 Some networks have faster methods for derivatives than automatic differentiation. These methods do
-not run `forward`, so they are valid only if nothing was added to it.
+not run `forward`, so they are valid only if nothing was added to `forward`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["alteration", "has_hooks", "is_replaced", "knows"]
 def alteration(
     module: torch.nn.Module, kind: type[torch.nn.Module], methods: Sequence[str] = ("forward",)
 ) -> str:
-    """Describe what a call of a module does besides the methods of `kind`; "" if nothing.
+    """Describe what a call of a module does in addition to the methods of `kind`; "" if nothing.
 
     Parameters
     ----------
@@ -71,9 +71,10 @@ def has_hooks(module: torch.nn.Module) -> bool:
 
 
 def is_replaced(module: torch.nn.Module, method: str) -> bool:
-    """Whether an object has another method than its class.
+    """Whether a method of a module was replaced on the object itself.
 
-    The class's own method, set on the object, does not count: accelerate restores it that way.
+    The class's own method, set on the object, does not count as a replacement, since accelerate
+    restores methods that way.
 
     Examples
     --------
@@ -90,7 +91,7 @@ def is_replaced(module: torch.nn.Module, method: str) -> bool:
 
 
 def knows(network: torch.nn.Module, method: str) -> bool:
-    """Whether a network has a method for its derivatives that is valid for its calls.
+    """Whether a network has this method for its derivatives, and nothing changes its calls.
 
     A network may report changes through `altered(method)`, which returns a reason or "", as `KAN`
     does.

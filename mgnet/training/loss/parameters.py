@@ -21,9 +21,9 @@ HALF = torch.bfloat16, torch.float16
 def full_precision(module: torch.nn.Module) -> torch.nn.Module:
     """The module itself, or a copy in float32 if it holds bfloat16 or float16.
 
-    Inputs of half precision are converted when they enter the copy and its submodules, so code that
-    calls the module may call the copy. Differences of outputs in half precision have only a digit
-    or two, which is too few to measure a step.
+    Inputs of half precision are converted when they enter the copy or one of its submodules, so
+    code that calls the module can call the copy instead. Differences between outputs in half
+    precision have only one or two correct digits, too few to judge a step.
 
     Examples
     --------
@@ -50,16 +50,16 @@ def lift(value: Any) -> Any:
 def lift_inputs(
     _: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Hook before a call that converts its arguments."""
+    """Forward pre-hook that converts the arguments of a call."""
     return tuple(map(lift, arguments)), {name: lift(value) for name, value in named.items()}
 
 
 class FlatParameters:
     """Reads, replaces and writes the parameters of a module that require a gradient.
 
-    Tied parameters count once. In an evaluation the vector may have another precision than the
-    module, which keeps its own. A module of half precision is evaluated as a copy in float32, see
-    `full_precision`, and rounded when it is written.
+    Tied parameters count once. The vector may differ in precision from the module, which keeps its
+    own. A module of half precision is evaluated as a copy in float32 (see `full_precision`), and
+    values are rounded when they are written to it.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class FlatParameters:
     module : torch.nn.Module
         Module that is evaluated.
     trainable : dict of str to Parameter
-        Its parameters that are in the vector.
+        The parameters of the module that are in the vector.
 
     Raises
     ------
@@ -153,7 +153,7 @@ class FlatParameters:
         return watched_parameters(name, lambda: call_with(bound, named, ()), u)
 
     def _follow(self) -> None:
-        """Update the copy of a module of half precision to the state of the module.
+        """Bring the float32 copy of a module of half precision up to date with the module.
 
         The module may have been set to `eval()`, or its frozen parameters may have changed.
         """

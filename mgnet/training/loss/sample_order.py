@@ -1,7 +1,7 @@
-"""An order of the samples whose first m are a representative subset, for every m.
+"""An order of the samples in which the first m are representative, for every m.
 
-Coarse levels with few samples use the first of this order, so the samples of a level are a subset
-of those of every finer one, whatever the order of the table.
+Coarse levels with few samples use the first samples in this order, so the samples of a level are a
+subset of those of every finer level, however the data are sorted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ SEED = 0  # of the permutation, which is the same on every level and in every ru
 
 
 def sample_order(samples: int, targets: torch.Tensor | None = None) -> torch.Tensor:
-    """A permutation of the samples whose beginning has all labels in their proportions.
+    """A permutation of the samples; the first ones, however many, have all labels in proportion.
 
     Labels are targets with few distinct values, at most the square root of the number of samples,
-    such as classes. The first samples have one label each, and then the counts grow in proportion.
-    Targets with more values are permuted at random.
+    such as classes. Every label occurs once among the first samples, and then the counts grow in
+    proportion. Targets with more values are permuted at random.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def sample_order(samples: int, targets: torch.Tensor | None = None) -> torch.Ten
 
 
 def _labels(targets: torch.Tensor) -> np.ndarray | None:
-    """The label number of each sample; None if there are too many values for labels."""
+    """The label number of each sample; None if there are too many distinct values for labels."""
     most = math.isqrt(len(targets))
     rows = targets.detach().flatten(1) if targets.dim() > 1 else targets.detach().unsqueeze(1)
     axis = None if rows.shape[1] == 1 else 0  # numbers are sorted much faster than rows
@@ -68,14 +68,14 @@ def _labels(targets: torch.Tensor) -> np.ndarray | None:
 
 
 def shares(count: int, sizes: list[int]) -> list[int]:
-    """Divide `count` among several kinds: small kinds completely, the others equally.
+    """Divide `count` among several kinds: small kinds are taken whole, the other kinds equally.
 
     Parameters
     ----------
     count : int
         Total number.
     sizes : list of int
-        Number of each kind.
+        Available number of each kind.
 
     Examples
     --------

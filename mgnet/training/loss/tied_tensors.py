@@ -1,4 +1,4 @@
-"""Call modules with other tensors, also if a module or tensor occurs twice."""
+"""Call modules with other tensors, even if a module or tensor occurs twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["call_with", "further_names"]
 
 
 def further_names(module: torch.nn.Module) -> dict[str, str]:
-    """The other names of tied tensors, in other modules, with the first name of each.
+    """The further names that tied tensors have in other modules, each with the tensor's first name.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def further_names(module: torch.nn.Module) -> dict[str, str]:
 def call_with(module: torch.nn.Module, tensors: dict[str, Tensor], given: tuple[Any, ...]) -> Any:
     """Run `torch.func.functional_call`, after which every module has its own tensors again.
 
-    torch's function treats a module with two names as two modules, and leaves the tensors of the
-    call in it.
+    PyTorch's function treats a module with two names as two modules, and leaves the tensors of the
+    call in such a module.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Check losses and residuals of the user: unintended broadcasting, and edits of parameters.
+"""Check the user's losses and residuals for unintended broadcasting and edits of parameters.
 
-Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, whose least squares
-are another problem with another solution; PyTorch warns about this only in its own losses.
+Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, which is a different
+least-squares problem with a different solution; PyTorch warns about this only in its own losses.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["check_all_pairs", "check_loss_pairs", "watched_parameters"]
 def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> None:
     """Refuse a loss that compares every output with every target.
 
-    Such a loss changes its value without the extra column, and does not change if one of both is a
-    row, which broadcasts in the same way. A loss that sums over the last axis, or does not accept
-    these shapes, passes.
+    The value of such a loss changes when outputs of shape (n, 1) lose their extra axis, but not
+    when one of the two tensors is made a row, which broadcasts in the same way. A loss that sums
+    over the last axis, or does not accept these shapes, passes.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
     Raises
     ------
     ValueError
-        If the residuals are such differences.
+        If the residuals are differences of all pairs.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, mad
 
 
 def _of_pairs(block: Any) -> bool:
-    """Whether entry (i, j) is a function of i plus one of j, such as a difference of all pairs."""
+    """Whether entry (i, j) is the sum of a function of i and a function of j, as for all pairs."""
     if not isinstance(block, torch.Tensor) or block.dim() != 2:
         return False
     if not len(block) == block.shape[1] > 1:

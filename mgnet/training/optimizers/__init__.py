@@ -1,1 +1,1 @@
-"""Optimizers as smoothers: PyTorch's own (`optimizer`), `broyden` with `wolfe`, `early_stop`."""
+"""Optimizers as smoothers: those of PyTorch (`optimizer`), `broyden` with `wolfe`, `early_stop`."""

@@ -1,4 +1,4 @@
-"""Self-scaled Broyden and BFGS: quasi-Newton with a dense inverse Hessian, as a smoother.
+"""Self-scaled Broyden and BFGS: quasi-Newton methods with a dense inverse Hessian, as a smoother.
 
 After a step `s = -alpha H g` that changed the gradient, the difference being y, with
 `h = <y, H y> / <y, s>`, `b = -alpha <s, g> / <y, s>` (which is `<s, H^-1 s> / <y, s>`) and
@@ -14,13 +14,13 @@ theta = 0 is BFGS. The self-scaled Broyden method takes
     tau = min(1, 1 / b) min(sigma^(-1/(n-1)), 1 / theta)       where theta > 0
     tau = min(min(1, 1 / b) sigma^(-1/(n-1)), sigma)           elsewhere
 
-and tau = h / sigma after the very first step. Sources: Urban, Stefanou and Pons, "Unveiling the
-optimization process of physics informed neural networks: how accurate and competitive can PINNs
+After the very first step, tau = h / sigma instead. Sources: Urban, Stefanou and Pons, "Unveiling
+the optimization process of physics informed neural networks: how accurate and competitive can PINNs
 be?", J. Comput. Phys. 523 (2025) 113656, arXiv 2405.04230, equations (13) to (23), which is
 `SSBroyden2` in their code, after Al-Baali and Khalfan, "Wide interval for efficient self-scaling
-quasi-Newton algorithms", Optim. Methods Softw. 20 (2005) 679-691. With theta = 0, tau is
-min(1, 1 / b): equation (11) there, from Al-Baali, "Numerical experience with a class of
-self-scaling quasi-Newton algorithms", J. Optim. Theory Appl. 96 (1998) 533-553.
+quasi-Newton algorithms", Optim. Methods Softw. 20 (2005) 679-691. With theta = 0, tau is min(1, 1 /
+b): equation (11) of Urban et al., from Al-Baali, "Numerical experience with a class of self-scaling
+quasi-Newton algorithms", J. Optim. Theory Appl. 96 (1998) 533-553.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Curvature(NamedTuple):
 class Broyden(Smoother):
     """Self-scaled Broyden with a strong Wolfe line search, for levels with an objective.
 
-    One sweep is one step; no step raises the objective. A visit begins with its own gradient, so it
-    should have tens of sweeps. H is dense, in float64, with n^2 numbers for n unknowns, so the
+    One sweep is one step; no step raises the objective. Each visit first evaluates a gradient, so
+    it should have tens of sweeps. H is dense, in float64, with n^2 numbers for n unknowns, so the
     method suits up to a few thousand unknowns. H is kept between visits, since the Hessian does not
-    depend on f, and is carried to a finer level. For formulas and sources see the head of this
-    file.
+    depend on f, and is carried to a finer level. For formulas and sources see the docstring of the
+    module.
 
     Parameters
     ----------
     update : "broyden" or "bfgs"
-        Update formula of H.
+        Formula that updates H.
     scaling : bool
         False sets tau = 1; `Broyden("bfgs", scaling=False)` is the textbook BFGS method.
 
@@ -130,7 +130,7 @@ class Broyden(Smoother):
         length: float,
         in_place: bool = False,
     ) -> torch.Tensor | None:
-        """H after the step `s = -length H g` that changed the gradient g by y; None is I."""
+        """H after the step `s = -length H g` that changed the gradient g by y; None means I."""
         z = y if H is None else H @ y
         ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # one read from a device
         if not ys > 0.0:  # only if the line search used up its trials
@@ -173,10 +173,10 @@ class Broyden(Smoother):
     def carry(self, memory: Curvature, transfer: Transfer) -> Curvature:
         """`P H P^T + gamma Q Q^T`: H on the coarse space, and small steps in the rest.
 
-        Q = I - P R, with R = `transfer.inject` a left inverse of P, spans the part that the coarse
-        level lacks (Q = I without R), and gamma is the smallest diagonal entry of H. In cascades of
-        4 levels with 30 steps on each finer one, a regression ended with a 10 times lower loss than
-        without H, and a PINN with a 1.4 times lower one.
+        Q = I - P R, with R = `transfer.inject` a left inverse of P, spans the part of the space
+        that the coarse level lacks (Q = I if there is no R), and gamma is the smallest diagonal
+        entry of H. In cascades of 4 levels with 30 steps on each finer one, a regression ended with
+        a 10 times lower loss than without H, and a PINN with a 1.4 times lower one.
         """
         H = memory.inverse
         if H is None:
@@ -196,7 +196,7 @@ class Broyden(Smoother):
 def value_and_gradient(
     level: Level, u: torch.Tensor, f: torch.Tensor | None
 ) -> tuple[float, torch.Tensor]:
-    """`J(u) - <f, u>` and its gradient, together where that is cheaper; one evaluation."""
+    """`J(u) - <f, u>` and its gradient, together if that is cheaper; counted as one evaluation."""
     level.charge(1.0)
     if isinstance(level.operator, Objective):
         value, gradient = level.operator.value_and_gradient(u)
@@ -226,10 +226,10 @@ def _step(
     H: torch.Tensor | None,
     gain: float,
 ) -> tuple[torch.Tensor, Trial] | None:
-    """The direction `-H g`, and the point along it that the line search found; None if none.
+    """The direction `-H g`, and the point that the line search found along it; None if none.
 
-    `gain` is that of the previous step; the first trial is long enough for the same gain: Nocedal
-    and Wright, equation (3.60).
+    `gain` is the decrease of the previous step; the length of the first trial is chosen to predict
+    the same decrease (Nocedal and Wright, equation (3.60)).
     """
     g = here.gradient
     d = -g if H is None else -(H @ g)

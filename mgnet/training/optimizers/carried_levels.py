@@ -1,4 +1,4 @@
-"""The optimizer state of the levels of a parameter, after a refinement of the parameter."""
+"""The optimizer state for the levels of a parameter after the parameter is refined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["carried_levels", "refined_transfers"]
 def refined_transfers(
     system: GeneratingSystem | None, transfer: AxisTransfer, levels: int | None
 ) -> list[AxisTransfer]:
-    """The transfers of a refined parameter: its levels are the old ones and a new finest one.
+    """The transfers of a refined parameter, whose levels are the old levels and a new finest one.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ def carried_levels(
     system: GeneratingSystem | None,
     refined: GeneratingSystem,
 ) -> dict[str, Any]:
-    """The optimizer state of the levels of a parameter, moved to those of the refined one.
+    """The optimizer state of the levels of a parameter, moved to the levels of the refined one.
 
-    Levels that both have keep their state exactly, since their gradients are the same. The new
-    finest level begins with `carried_moments` of the old finest level. However, the momentum of
-    plain SGD is carried as the average of gradients that it is, because the old finest level
-    continues with those steps itself.
+    Levels that both parameters have keep their state exactly, since their gradients are the same.
+    The new finest level begins with `carried_moments` of the old finest level. The momentum of
+    plain SGD, however, is carried like an average of gradients, because the old finest level itself
+    continues its steps.
 
     Parameters
     ----------

@@ -21,8 +21,9 @@ WAYS = "capturable", "foreach", "fused", "differentiable"
 def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
     """Raise an error unless the steps of a coefficient depend only on its own gradients.
 
-    Four steps are taken on small random arrays. They are repeated with one other gradient, which
-    must not change any other coefficient, and from another start, which must not change any step.
+    Four steps are taken on small random arrays. They are repeated with the gradient of one
+    coefficient changed, which must not affect any other coefficient, and from another start, which
+    must not affect any step.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
     Raises
     ------
     TypeError
-        If a step depends on other coefficients or on values.
+        If a step depends on other coefficients or on the values of the parameters.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
 
 
 def decay_of(kind: type, group: Mapping[str, Any]) -> str:
-    """How an optimizer uses its `weight_decay`: "" (not), "coupled" or "decoupled".
+    """How an optimizer uses its `weight_decay`: "" (not at all), "coupled" or "decoupled".
 
     Coupled: `weight_decay u` is added to the gradient, as in Adam and SGD. Decoupled: u is
     multiplied by `1 - lr weight_decay` before the step, as in AdamW.
@@ -91,7 +92,7 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     Raises
     ------
     TypeError
-        If the optimizer uses it in another way.
+        If the optimizer uses `weight_decay` in another way.
 
     Examples
     --------
@@ -145,7 +146,7 @@ def _path(
     pull: float = 0.0,
     factor: float = 1.0,
 ) -> list[torch.Tensor]:
-    """The path of the steps, with `pull u` added to gradients and u scaled by a factor."""
+    """The states after each step, with `pull u` added to gradients and u scaled by a factor."""
     u = torch.nn.Parameter(start.clone())
     known = inspect.signature(kind).parameters
     arguments = {name: value for name, value in options.items() if name in known}

@@ -31,8 +31,8 @@ class Search(NamedTuple):
     inner: Any  # memory of the inner smoother at u
     best: torch.Tensor | None
     best_inner: Any  # memory at the best state
-    value: float  # the held-out loss there
-    waited: int  # sweeps since then
+    value: float  # the held-out loss at the best state
+    waited: int  # sweeps since the best state
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,26 @@ class EarlyStop(Smoother):
     """Runs another smoother sweep by sweep until the held-out loss stagnates for `patience` sweeps.
 
     It returns the best state found, so it never raises the held-out loss. In a cascade, a level
-    that stopped skips its further sweeps and passes its best state to the next finer level, where
-    the count starts again. The count continues from visit to visit if nothing else changes the
-    state: 50 steps of one sweep are equivalent to one step of 50. On levels that solve for a
-    correction, only the inner smoother runs. For cycles, whose visits are short, use `Patience`.
+    that has stopped skips its remaining sweeps and passes its best state to the next finer level,
+    where the count of sweeps without improvement starts again. The count continues from visit to
+    visit if nothing else changes the state, so 50 steps of one sweep are equivalent to one step of
+    50 sweeps. On levels that solve for a correction, only the inner smoother runs. For cycles,
+    whose visits are short, use `Patience`.
 
     Parameters
     ----------
     inner : Smoother
         Smoother to run.
     held_out : Objective
-        The loss on other data for any network: `held_out.with_network(network)` is evaluated.
-        This takes time but does not count as work.
+        The loss on held-out data; `held_out.with_network(network)` is evaluated for the level's
+        network. This takes time but does not count as work.
     patience : int
-        Number of sweeps, at least 1.
+        Number of sweeps without improvement after which the smoother stops, at least 1.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has another type or is out of its range.
+        If an argument has the wrong type or is out of range.
 
     Examples
     --------
@@ -139,21 +140,21 @@ def _new(inner: Any) -> Search:
 
 
 class Patience:
-    """A monitor that ends `Solver` when the held-out loss has not decreased for some cycles.
+    """A monitor that ends a solve when the held-out loss has not decreased for some cycles.
 
     Parameters
     ----------
     held_out : callable
-        `state of level 0 -> loss`, such as the `value` of an `Objective` on other data.
+        `state of level 0 -> loss`, such as the `value` of an `Objective` on held-out data.
     patience : int
-        Number of cycles, at least 1.
+        Number of cycles without improvement after which the solve ends, at least 1.
 
     Attributes
     ----------
     best : state
         The state with the lowest held-out loss among the start and the states after each cycle.
     cycle : int
-        The cycle after which it was found.
+        The cycle after which the best state was found.
     values : list of float
         The held-out loss at the start and after each cycle.
 

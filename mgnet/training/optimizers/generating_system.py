@@ -23,15 +23,15 @@ DENSE = 2**20  # entries; on an accelerator a dense product of this size is fast
 
 
 def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
-    """The number of intervals or layers on a level and on its coarser levels.
+    """The numbers of intervals or layers on a level and on its coarser levels.
 
-    They are halved, or divided by three if they are odd, down to 4 or fewer or to the requested
-    number of levels.
+    From level to level the number is halved, or divided by three if it is odd, until it is at most
+    4 or the requested number of levels is reached.
 
     Parameters
     ----------
     size : int
-        Number on the finest level.
+        Number of intervals or layers on the finest level.
     levels : int, optional
         Largest number of levels, including the finest.
 
@@ -53,19 +53,19 @@ def coarser_sizes(size: int, levels: int | None = None) -> list[int]:
 class GeneratingSystem:
     """The levels of a parameter, concatenated along an axis that comes first.
 
-    The gradient of v_l is that of u, restricted by the transpose of P_l. The matrices of all levels
-    form one matrix, `W = [P_1, P_2, ...]` with products of the transfers: for splines it has degree
-    + 1 entries per row and level. One sparse product restricts and another one prolongs; a chain of
-    products would not be faster below thousands of intervals. Source: M. Griebel, Multilevel
-    algorithms considered as iterative methods on semidefinite systems, SIAM J. Sci. Comput. 15
-    (1994) 547-565.
+    The gradient with respect to v_l is the gradient with respect to u, restricted by the transpose
+    of P_l. The matrices of all levels form one matrix, `W = [P_1, P_2, ...]` with products of the
+    transfers. For splines this matrix has degree + 1 entries per row and level. One sparse product
+    restricts and another prolongs; with fewer than thousands of intervals, a chain of products
+    would not be faster. Source: M. Griebel, Multilevel algorithms considered as iterative methods
+    on semidefinite systems, SIAM J. Sci. Comput. 15 (1994) 547-565.
 
     Parameters
     ----------
     shape : sequence of int
         Shape of the parameter.
     transfers : sequence of AxisTransfer
-        At least one transfer; all on the same axis.
+        At least one transfer; all must act on the same axis.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class GeneratingSystem:
         self._parts = [self.sizes[0], sum(self.sizes[1:])]
 
     def views(self, packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The finest level in the shape of the parameter; it and the others as columns."""
+        """The finest level in the parameter's shape; the finest and the coarser ones as columns."""
         fine, coarse = packed.view(len(packed), -1).split([self.sizes[0], sum(self.sizes[1:])])
         return self.as_parameter(fine), fine, coarse
 
@@ -174,7 +174,7 @@ class PackedLevels:
         return u.dtype == self.gradient.dtype and u.device == self.gradient.device
 
     def restrict(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Compute the gradients of all levels from that of the parameter."""
+        """Compute the gradients of all levels from the gradient of the parameter."""
         whole, fine, coarse = self._down
         whole.copy_(gradient)
         exact = lift(fine)
@@ -243,6 +243,6 @@ def _as_torch(matrix: sp.csr_matrix, dense: bool) -> torch.Tensor:
         return torch.from_numpy(matrix.toarray())
     matrix.sort_indices()
     parts = [torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data)]
-    with warnings.catch_warnings():  # about the beta state and missing checks of such tensors
+    with warnings.catch_warnings():  # PyTorch says that such tensors are in beta and unchecked
         warnings.filterwarnings("ignore", message="Sparse")
         return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=True)

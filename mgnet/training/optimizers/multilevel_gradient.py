@@ -30,12 +30,13 @@ class HasLevels(Protocol):
     def coarser_transfers(
         self, levels: int | None = None
     ) -> Iterable[tuple[torch.nn.Parameter, Transfers]]:
-        """Parameters and their transfers: from the next coarser level, from the level below it, ...
+        """Parameters and their transfers: from the next coarser level, from the one below that, ...
 
         Parameters
         ----------
         levels : int, optional
-            Largest number of levels of a parameter, including its own; all useful ones by default.
+            Largest number of levels of a parameter, including its own; by default all useful
+            levels.
         """
         ...
 
@@ -44,38 +45,42 @@ class MultilevelGradient(torch.optim.Optimizer):
     """Any optimizer that treats coefficients independently, on all levels of a network at once.
 
     A spline on 256 intervals is written as a sum of splines on 256, 128, ..., 4 intervals,
-    `u = sum_l P_l v_l`, and every v_l has its own steps and moments: the gradient is restricted
+    `u = sum_l P_l v_l`, and every v_l has its own steps and moments. The gradient is restricted
     through the levels, the optimizer takes a step on each, and the sum of the prolonged steps is
-    added to u. The number of calls of the network does not change. If each fine spline depends on
-    few samples of a batch, its coarse parents depend on many, and smooth parts of the error
-    decrease first. This is the preconditioner of Bramble, Pasciak and Xu, Math. Comp. 55 (1990)
-    1-22, with an optimizer on every level instead of a scaling; `docs/methods.md` has the theory.
+    added to u. The number of calls of the network does not change. Even if each fine spline depends
+    on only a few samples of a batch, its coarse parents depend on many, so smooth parts of the
+    error decrease first. This is the preconditioner of Bramble, Pasciak and Xu, Math. Comp. 55
+    (1990) 1-22, with an optimizer on every level instead of a scaling; `docs/methods.md` has the
+    theory.
 
-    All else is as in PyTorch's optimizers: schedulers, parameter groups, closures, `GradScaler`,
-    hooks, `state_dict`. The state of a parameter has all levels, concatenated along one axis.
+    Everything else is as in PyTorch's optimizers: schedulers, parameter groups, closures,
+    `GradScaler`, hooks, `state_dict`. The state of a parameter contains all its levels,
+    concatenated along one axis.
 
     Parameters
     ----------
     kind : type
-        A class such as `torch.optim.Adam`, or your own. Small steps are tested first: a class whose
-        step of a coefficient depends on others (L-BFGS, Muon, Adafactor) is refused.
+        A class such as `torch.optim.Adam`, or your own. It is first tested on small arrays: a class
+        is refused if its step for one coefficient depends on other coefficients (L-BFGS, Muon,
+        Adafactor).
     network : torch.nn.Module, or mapping
         A network that contains `KAN`s, `ODENet`s, or your own modules with a method
         `coarser_transfers` (see `HasLevels`); other parameters have one level. Alternatively the
         transfers themselves, `{parameter: [AxisTransfer, ...]}`.
     options : mapping
-        Keyword arguments of `kind`, such as `{"lr": 3e-3}`. `weight_decay` acts on u, once: a
-        decoupled one multiplies u, a coupled one is added to the gradient before its restriction.
+        Keyword arguments of `kind`, such as `{"lr": 3e-3}`. `weight_decay` acts on u, and only
+        once. Decoupled decay multiplies u, and coupled decay is added to the gradient before it is
+        restricted.
     levels : int, optional
-        Largest number of levels of a parameter. By default intervals and layers are halved (or
-        divided by three) as long as possible and while there are more than 4.
+        Largest number of levels of a parameter. By default the number of intervals or layers is
+        halved (or divided by three) as long as that is possible and the number exceeds 4.
     groups : iterable, optional
         Parameters or parameter groups, as for `kind`; by default all parameters of the network.
 
     Attributes
     ----------
     systems : dict of Parameter to GeneratingSystem
-        The levels of the parameters that have more than one.
+        The levels of the parameters that have more than one level.
 
     Raises
     ------
@@ -137,13 +142,13 @@ class MultilevelGradient(torch.optim.Optimizer):
         self._build()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group as PyTorch does; parameters of the network have their levels."""
+        """Add a parameter group as PyTorch does; parameters of the network keep their levels."""
         super().add_param_group(param_group)
         if self._inner is not None:
             self._build()
 
     def _build(self) -> None:
-        """Build the inner optimizer, on the levels instead of the parameters, with their state."""
+        """Build the inner optimizer, which acts on levels instead of parameters, and its state."""
         self._levels: dict[torch.Tensor, PackedLevels] = {}
         self._decays: dict[int, str] = {}  # kinds of weight decay of groups, as far as known
         made: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
@@ -176,7 +181,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         return self._levels[p].steps if p in self._levels else p
 
     def _give_state(self) -> None:
-        """Transfer entries that a user cleared or replaced in the state to the inner optimizer."""
+        """Apply to the inner optimizer what a user cleared or replaced in the state."""
         inner = self._inner.state
         for group in self.param_groups:
             for p in group["params"]:
@@ -186,7 +191,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                     inner.pop(self._place(p), None)
 
     def _keep_state(self) -> None:
-        """Share the inner state: the same dictionaries, under the names of the parameters."""
+        """Share the inner state: the same dictionaries, with the parameters as keys."""
         inner = self._inner.state
         for group in self.param_groups:
             for p in group["params"]:
@@ -220,7 +225,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                 if self._decay(group) == "decoupled":
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 levels.move(p)
-        for group, own, leveled in self._pairs:  # some classes count steps in their groups
+        for group, own, leveled in self._pairs:  # some classes store step counts in groups
             _hand(own, group, leveled)
         self._keep_state()
         return loss
@@ -232,7 +237,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                     yield group, p, self._levels[p]
 
     def _decay(self, group: dict[str, Any]) -> str:
-        """The kind of weight decay of a group; schedules may change it from 0."""
+        """The kind of weight decay of a group, whose value a schedule may change from 0."""
         if not group.get("weight_decay"):
             return ""
         if id(group) not in self._decays:
@@ -295,7 +300,7 @@ class MultilevelGradient(torch.optim.Optimizer):
 
 
 def _hand(source: Mapping[str, Any], target: dict[str, Any], leveled: bool) -> None:
-    """Copy the options of one group to another; the inner optimizer has no decay of levels."""
+    """Copy the options of one group to another; the inner optimizer does not decay the levels."""
     for name, value in source.items():
         if name not in ("params", "param_names") and not (leveled and name == "weight_decay"):
             target[name] = value

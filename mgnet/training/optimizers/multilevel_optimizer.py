@@ -1,4 +1,4 @@
-"""`MultilevelGradient` as a smoother, for levels with their own network."""
+"""`MultilevelGradient` as a smoother, for levels that have their own networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["MultilevelOptimizer"]
 
 
 class Matrix(NamedTuple):
-    """A transfer in parts that a checkpoint can store."""
+    """A transfer, split into parts that a checkpoint can store."""
 
     axis: int
     shape: tuple[int, ...]
@@ -71,22 +71,22 @@ def _transfer(matrix: Matrix) -> AxisTransfer:
 class MultilevelOptimizer(Smoother):
     """`MultilevelGradient` as a smoother; one sweep is one step with one gradient evaluation.
 
-    Use it in schedules that only go upward (`cascade`), and on the finest level of others. When a
-    level is refined, each of its parameter levels keeps its memory.
+    Use it in schedules that only go upward (`cascade`), or on the finest level of other schedules.
+    When a level is refined, each level of its parameters keeps its memory.
 
     Parameters
     ----------
     kind : type
         Class such as `torch.optim.Adam`; see `MultilevelGradient`.
     options : mapping
-        Its keyword arguments, such as `{"lr": 1e-3}`.
+        Keyword arguments of the class, such as `{"lr": 1e-3}`.
     levels : int, optional
         Largest number of levels of a parameter; the default is that of `MultilevelGradient`.
 
     Raises
     ------
     TypeError, ValueError
-        If the class or its options are not suitable, or levels is not positive.
+        If the class or its options are not suitable, or `levels` is not positive.
 
     Examples
     --------

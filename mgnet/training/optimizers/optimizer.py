@@ -34,7 +34,7 @@ def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If it is not, or an option is unknown.
+        If `kind` is not such a class, or an option is unknown.
     """
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
         made = isinstance(kind, torch.optim.Optimizer)  # whose repr has many lines
@@ -69,7 +69,7 @@ class TorchOptimizer(Smoother):
     kind : type
         Class such as `torch.optim.Adam`.
     options : mapping
-        Its keyword arguments, such as `{"lr": 1e-3}`.
+        Keyword arguments of the class, such as `{"lr": 1e-3}`.
 
     Raises
     ------
@@ -129,13 +129,13 @@ class Pairs(NamedTuple):
 class LBFGS(Smoother):
     """L-BFGS with a strong Wolfe line search (PyTorch's), for levels with an objective.
 
-    One sweep is one iteration. The pairs are kept between visits as long as f does not change, and
-    are carried to a finer level if there is no f.
+    One sweep is one iteration. The pairs of steps and gradient differences are kept between visits
+    as long as f does not change, and are carried to a finer level if there is no f.
 
     Parameters
     ----------
     history : int
-        Largest number of pairs.
+        Largest number of stored pairs.
 
     Examples
     --------
@@ -203,9 +203,10 @@ class LBFGS(Smoother):
 
 
 def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of an L-BFGS optimizer whose parameters were moved, so that it omits this move.
+    """The state of an L-BFGS optimizer, changed to ignore that its parameters were moved elsewhere.
 
-    It would form a pair from its last step d and gradient; with d = 0 it skips this pair.
+    The optimizer would form a pair from its last step d and the change of the gradient; with d = 0
+    it skips this pair.
     """
     state = {
         k: {**v, "d": torch.zeros_like(v["d"])} if "d" in v else v
@@ -215,9 +216,9 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
-    """Give an optimizer the state of another one but keep its own options (lr, max_iter).
+    """Give an optimizer the state of another optimizer, but keep its own options (lr, max_iter).
 
-    PyTorch's optimizers continue with the given tensors, so pass a copy.
+    PyTorch's optimizers change the given tensors in place, so pass a copy.
     """
     options = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": memory["state"], "param_groups": options})
@@ -226,16 +227,17 @@ def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
 def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
     """The optimizer state of one parameter on the finer level.
 
-    Steps (momentum) are prolonged with P. A gradient on the finer level is smaller, since each fine
-    unknown has less effect: averages of gradients and of their squares are carried by
-    `transfer.carry_gradient`, `P D^-1` and `P D^-2`, where D contains the sums of the columns of P.
-    With P for both, Adam's steps would be too short by the factor of refinement until its memory
-    has decayed: fits in cascades of 4 levels ended with a 1.5 to 25 times higher loss.
+    Steps (momentum) are prolonged with P. The gradient on the finer level has smaller entries,
+    since each fine unknown has less effect, so averages of gradients and of their squares are
+    carried by `transfer.carry_gradient`, `P D^-1` and `P D^-2`, where D contains the column sums of
+    P. If P were used for all of them, Adam's steps would be too short by the refinement factor
+    until its memory has decayed. In a test, fits in cascades of 4 levels then ended with a 1.5 to
+    25 times higher loss.
 
     Parameters
     ----------
     state : mapping
-        Tensors that the transfer can prolong, and numbers, which do not change.
+        Tensors that the transfer can prolong, and numbers, which remain the same.
     transfer : Transfer
         Transfer from the coarse to the fine parameter.
 
@@ -259,10 +261,10 @@ def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, A
 
 
 def carried_pairs(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
-    """The state of `torch.optim.LBFGS` on the finer level; empty without pairs.
+    """The state of `torch.optim.LBFGS` on the finer level; empty if there are no pairs.
 
-    Steps s are prolonged with P. Differences y of gradients are dual: they are carried by the
-    transpose of `transfer.inject`, a left inverse of P, so that all <y, s> are preserved, and with
+    Steps s are prolonged with P. Differences y of gradients are dual vectors: they are carried by
+    the transpose of `transfer.inject`, a left inverse of P, which preserves all <y, s> and with
     them the curvature of the objective in the coarse space. In fits of three functions in cascades
     of 4 levels with 20 iterations on each finer one, the final loss was 2 to 5 times lower than
     without the pairs.
@@ -270,7 +272,7 @@ def carried_pairs(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any
     Parameters
     ----------
     state : mapping
-        State of the optimizer's only parameter, or of its first.
+        State of the optimizer's only or first parameter.
     transfer : Transfer
         Transfer of flat states, with `inject`.
 

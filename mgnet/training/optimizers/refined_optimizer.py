@@ -20,12 +20,12 @@ Transfers = Mapping[Any, AxisTransfer | None]
 
 
 def check_refinement(optimizer: Any, coarse: Any, fine: Any, kind: type) -> None:
-    """Check that these are an optimizer and two networks of a kind.
+    """Check that the arguments are an optimizer and two networks of this kind.
 
     Raises
     ------
     TypeError
-        If the objects are of other kinds.
+        If one of the objects has the wrong type.
 
     Examples
     --------
@@ -48,10 +48,10 @@ Linear and the fine Linear
 def refined_optimizer(
     optimizer: torch.optim.Optimizer, counterparts: Mapping[Any, Any], transfers: Transfers
 ) -> torch.optim.Optimizer:
-    """An optimizer of the same class and options for other parameters, with its state.
+    """An optimizer of the same class for the refined parameters, with the same options and state.
 
-    Entries with one row per point of a refined axis are prolonged, scaled like the gradient
-    (`carried_moments`), without negative weights; the pairs of L-BFGS are carried by
+    Entries with one row per point of a refined axis are prolonged without negative weights and
+    scaled like the gradient (`carried_moments`); the pairs of L-BFGS are carried by
     `carried_pairs`; step counts and options do not change.
 
     Parameters
@@ -112,7 +112,7 @@ def _refined_levels(
     counterparts: Mapping[Any, Any],
     transfers: Transfers,
 ) -> MultilevelGradient:
-    """The old levels, and a new finest one if there is one; other parameters do not change."""
+    """The old levels with, for every refined parameter, a new finest one; other parameters stay."""
     # Parameters that are not refined have counterparts, too, and keep their levels.
     chains: dict[Any, Any] = {
         counterparts.get(p, p): system.transfers for p, system in optimizer.systems.items()
@@ -163,7 +163,7 @@ def _carried(
 
 
 def _lifted(entries: dict[str, Any]) -> dict[str, Any]:
-    """Convert half precision to float32, also in lists; `load_state_dict` rounds it again."""
+    """Convert half precision to float32, even in lists; `load_state_dict` rounds it again."""
     return {
         name: [lift(each) for each in value] if isinstance(value, list) else lift(value)
         for name, value in entries.items()

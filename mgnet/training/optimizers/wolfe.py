@@ -1,4 +1,4 @@
-"""A line search for the strong Wolfe conditions, on values and slopes along a ray."""
+"""A line search for the strong Wolfe conditions, from values and slopes along a ray."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def strong_wolfe(
     """Find a point with sufficient decrease and a sufficiently small slope.
 
     The conditions are `value <= start.value + decrease * length * start.slope` and
-    `|slope| <= -curvature * start.slope`. The search brackets by cubic extrapolation, then narrows
-    by cubic interpolation. Source: Nocedal and Wright, Numerical Optimization (2006), algorithms
-    3.5 and 3.6, equation (3.59).
+    `|slope| <= -curvature * start.slope`. The search finds a bracket by cubic extrapolation, then
+    narrows it by cubic interpolation. Source: Nocedal and Wright, Numerical Optimization (2006),
+    algorithms 3.5 and 3.6, equation (3.59).
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def strong_wolfe(
     Returns
     -------
     Trial or None
-        The point; if the trials are used up, the lowest one with sufficient decrease, or None.
+        The point; if the trials are used up, the lowest trial with sufficient decrease, or None.
 
     Examples
     --------
