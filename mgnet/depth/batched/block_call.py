@@ -1,8 +1,9 @@
 """A call of a block for one layer, with keyed masks and correctly repeated checkpoints.
 
-`torch.utils.checkpoint` inside a block calls a part of it again in the backward pass, when the
-tensors of the layer are no longer in the block. Such a block is therefore called without a graph,
-and called again as a whole in the backward pass, with a graph and with the tensors of its layer.
+In the backward pass, `torch.utils.checkpoint` inside a block calls part of the block again, when
+the block no longer contains the tensors of the layer. Such a block is therefore called without a
+graph, and called again as a whole in the backward pass, with a graph and with the tensors of its
+layer.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def keyed_call(
     Returns
     -------
     Tensor
-        The result of the block.
+        The value that the block returns.
 
     Examples
     --------

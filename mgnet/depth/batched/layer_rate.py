@@ -1,9 +1,9 @@
 """Dropout rates that differ between layers, as objects for code that expects plain numbers.
 
 A block is one module for all layers, so plain numbers in it are the same for all layers. A rate
-that differs, as in stochastic depth, is a buffer, and the number is replaced by an object. In
-arithmetic, the object acts as the buffer of the current layer; in comparisons, as a number between
-0 and 1.
+that differs between layers, as in stochastic depth, is therefore stored as a buffer, and an object
+replaces the plain number. In arithmetic, the object acts as the buffer of the current layer; in
+comparisons, as a number between 0 and 1.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ def give_rates(module: nn.Module, name: str, rates: Sequence[float] | Tensor) ->
     Parameters
     ----------
     module : nn.Module
-        The module, changed in place; its new buffer is not saved, because rates never are.
+        The module, changed in place; its new buffer is not saved, just as plain rates are not
+        saved.
     name : str
         Name of the attribute.
     rates : sequence of float in [0, 1), or the buffer of another module

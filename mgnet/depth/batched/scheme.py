@@ -34,7 +34,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
         The scheme.
     F : callable
-        The function F(t, u), whose values have the shape of u, see `of_its_shape`.
+        The function F(t, u), whose values have the shape of u; see `of_its_shape`.
     t, s : float or tensor without axes
         Start time and length of the step.
     u : Tensor
@@ -48,7 +48,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     Raises
     ------
     TypeError, ValueError
-        If F edits u, or does not keep the shape.
+        If F edits u, or returns a different shape.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def of_its_shape(value: Any, u: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If the value has another form or shape.
+        If the value has a different form or shape.
 
     Examples
     --------
@@ -224,7 +224,8 @@ def takes_time(block: torch.nn.Module) -> bool:
     Raises
     ------
     TypeError
-        If there is another number of required arguments, another name, or a keyword-only argument.
+        If there are neither one nor two required arguments, if the first of two has a different
+        name, or if a required argument is keyword-only.
 
     Examples
     --------

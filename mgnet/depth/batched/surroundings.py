@@ -1,7 +1,7 @@
 """Data that a block reads besides its input, parameters and buffers.
 
-A traced block is a list of tensor operations, which contain all other data as they were during
-tracing. A trace is therefore used only as long as the `fingerprint` of the block is the same: the
+A traced block is a list of tensor operations, in which all other data are fixed as they were during
+tracing. A trace is therefore used only as long as the `fingerprint` of the block is unchanged: the
 plain values of its modules, and those in globals, closures and objects that its code accesses. A
 tensor from outside would be in the trace with its old values and without its gradient; `Watch` ends
 the trace of a block that uses one, and the block is then evaluated as written.
@@ -49,7 +49,7 @@ WRAPPED = "fget", "func", "__func__", "__wrapped__"  # of properties, static met
 
 
 class OutsideTensorError(RuntimeError):
-    """A block uses a tensor or an array that is not one of its parameters or buffers.
+    """Raised if a block uses a tensor or an array that is not one of its parameters or buffers.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def innermost(value: Tensor) -> Tensor:
 
 
 def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
-    """Raise an error if the graph of a slope ends in other leaves than these.
+    """Raise an error if the graph of a slope ends in leaves other than these.
 
     Raises
     ------
@@ -330,7 +330,7 @@ class _Reader:
         return self.named(read), self._class(type(value))
 
     def _class(self, kind: type) -> Any:
-        """The data that methods of a class and its base classes read; its attributes."""
+        """The data that methods of a class and its base classes read, and its attributes."""
         found = []
         for each in kind.__mro__:
             if each.__module__.partition(".")[0] in KNOWN or each in self.seen:

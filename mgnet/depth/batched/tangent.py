@@ -21,9 +21,9 @@ __all__ = ["TangentBlock"]
 class TangentBlock(StackedBlock):
     """The block of states (u, w), stacked on axis 0, where w is the derivative of u in a direction.
 
-    Its parameters are those of the block, followed by the direction in which they change. PyTorch
-    computes the derivative from a vector-Jacobian product, so it exists to the same order as
-    derivatives of the block.
+    The parameters of this block are those of the given block, followed by the direction in which
+    they change. PyTorch computes the derivative from a vector-Jacobian product, so it is as often
+    differentiable as the given block is.
 
     Parameters
     ----------
@@ -92,9 +92,9 @@ Slope = Callable[[Sequence[Tensor]], Tensor]
 class _Pushed(torch.autograd.Function):
     """Map (inputs, their direction) to the slope, and its derivative in that direction.
 
-    The backward pass differentiates one vector-Jacobian product of the slope. Differentiating the
-    derivative in the form computed here, which is already differentiated twice, would require one
-    order more, which PyTorch does not support for some modules, such as layer norm.
+    The backward pass differentiates one vector-Jacobian product of the slope. The forward pass has
+    already differentiated twice, so differentiating its result would require derivatives one order
+    higher, which PyTorch does not support for some modules, such as layer norm.
     """
 
     @staticmethod
