@@ -1,6 +1,6 @@
 """Autocast is part of a layer: a backward pass needs the autocast of its forward pass.
 
-It is enabled where a block is evaluated as written. Autocast is disabled in traced programs, which
+Autocast is enabled where a block is evaluated as written. It is disabled in traced programs, which
 contain its conversions as ordinary operations, and in backward passes, as in PyTorch.
 """
 

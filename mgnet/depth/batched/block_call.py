@@ -160,7 +160,7 @@ class _Again:
         return *tree_unflatten(leaves, self.spec), list(tensors)
 
     def gradients(self, inputs: tuple[Tensor, ...], gradient: Tensor) -> list[Tensor | None]:
-        """Gradients with respect to inputs, given tensors and parameters that require them."""
+        """Gradients for the inputs, the given tensors and the parameters that require them."""
         if [part.training for part in self.block.modules()] != self.modes:
             raise RuntimeError(
                 MESSAGE + "but its mode was changed before, by train() or eval(); change it after "

@@ -30,7 +30,7 @@ LOUD = "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"
 
 
 class _Mode(FakeTensorMode):
-    """A mode that converts sizes to numbers without a condition while it trusts the caller."""
+    """A mode that, while it trusts the caller, converts sizes to numbers without conditions."""
 
     trusts = False
 

@@ -1,6 +1,6 @@
 """Functions of vectors as LLVM code, because PyTorch's are not available in compiled loops.
 
-Errors are a few units in the last place, for `tanh` at most 2, as tested against NumPy in both
+Errors are a few units in the last place (for `tanh` at most 2), as tested against NumPy in both
 precisions. `exp` uses its Taylor series after the usual reduction to |r| <= ln(2) / 2, and `tanh`
 uses the same series without its first term.
 """

@@ -1,7 +1,7 @@
 """The operations of one layer in the format of the compiled loops, and their generation.
 
-Values that depend only on the layer's tensors are computed by PyTorch for all layers at once, with
-gradients: the loops only get the results.
+PyTorch computes the values that depend only on the layer's tensors for all layers at once, with
+gradients; the loops only get the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class UnknownOperationError(Exception):
-    """A layer has an operation that the compiled loops do not support."""
+    """Raised if a layer has an operation that the compiled loops do not support."""
 
 
 @dataclass
@@ -35,9 +35,10 @@ class Value:
     rows : int
         Number of rows.
     root : int
-        Number of the value that contains these rows, from `first` on; it may be this one.
+        Number of the value that contains these rows, starting at row `first`; it may be this value
+        itself.
     given : bool
-        Whether this is a tensor of the layer with a row for each sample.
+        Whether this is one of the layer's tensors, with a row for each sample.
     """
 
     rows: int
@@ -53,8 +54,8 @@ class LayerCode:
     Attributes
     ----------
     code : list of tuple
-        Operation, numbers of the result and of the values a and b, rows, columns, parameters p and
-        q, function.
+        Each tuple contains the operation, the numbers of the result and of the values a and b, the
+        numbers of rows and columns, the numbers of the parameters p and q, and the function.
     numbers : list of (float, float)
         The constants c and d of each operation.
     values : list of Value
@@ -77,7 +78,7 @@ class LayerCode:
 
 
 class Writer:
-    """Converts the operations of a graph one by one.
+    """Converts the operations of a graph, one after another.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ class Writer:
         self._check_shape(node, self.values[made].rows)
 
     def _check_shape(self, node: fx.Node, rows: int) -> None:
-        """Check that samples of a result are those of the state, in the same order."""
+        """Check that a result has the same samples as the state, in the same order."""
         found = node.meta["val"]
         shape = found[0].shape if isinstance(found, tuple) else found.shape
         whole = shape.numel() == rows * self.samples
@@ -214,7 +215,7 @@ class Writer:
         return self.slots[node]
 
     def _vector(self, node: Any, rows: int) -> int:
-        """The number of a parameter with one number for each row."""
+        """The number of a parameter that has one entry for each row."""
         while isinstance(node, fx.Node):
             if node in self.number:
                 raise UnknownOperationError("a state in the place of a weight")
@@ -324,12 +325,12 @@ class Writer:
         return self.value(len(rows), a, rows.start)
 
     def check_last(self, x: Any, axis: int) -> None:
-        """Check that an axis is that of the features.
+        """Check that an axis is the axis of the features.
 
         Raises
         ------
         UnknownOperationError
-            If it is another axis.
+            If it is a different axis.
         """
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
         if (
