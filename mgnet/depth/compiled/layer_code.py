@@ -180,7 +180,7 @@ class Writer:
             raise UnknownOperationError(f"{node.target} of another shape, {tuple(shape)}")
 
     def known(self, x: Any) -> bool:
-        """Whether a node is a value: from the state, or a tensor of the layer for each sample."""
+        """Whether a node is a value: made from the state, or a tensor with a row per sample."""
         if not isinstance(x, fx.Node) or x in self.number or self.samples < 2:
             return isinstance(x, fx.Node) and x in self.number
         found = x.meta["val"]

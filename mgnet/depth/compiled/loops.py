@@ -128,7 +128,7 @@ def _map(kind, extra, mem, x, y, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _map_back(kind, extra, mem, x, y, of_y, of_x, first, rows, S, lanes):
-    """of_x += f'(x) of_y, or = if it is the first; for some functions, y determines f'."""
+    """Add f'(x) of_y to of_x, or set of_x to it if `first`; for some functions, y determines f'."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:

@@ -345,7 +345,7 @@ class MarchedLayers:
         return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
     def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:
-        """The gradient with respect to the first state; those of parameters are added to `found`.
+        """The gradient with respect to the first state; add those of the parameters to `found`.
 
         The argument `gradient` is the same as in `adjoint`, `sums` contains the positions for all
         packed layers, and `found`, of shape (groups, sums.size), has one row per group of samples.

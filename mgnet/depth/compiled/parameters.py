@@ -129,7 +129,7 @@ class Prepared:
         ]
 
     def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
-        """Each (layers, ...) or, unless `whole`, (1, ...) if all layers have the same."""
+        """Values of shape (layers, ...) or, if all layers share one and not `whole`, (1, ...)."""
         rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):

@@ -13,7 +13,7 @@ State = Any
 
 
 class CheckedPropagator:
-    """Wraps a propagator from outside mgnet; all its other attributes remain accessible.
+    """Wraps a propagator from outside mgnet; all other attributes of it remain accessible.
 
     Parameters
     ----------

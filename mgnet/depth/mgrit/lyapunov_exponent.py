@@ -67,7 +67,7 @@ class Lyapunov:
 
     @property
     def converges(self) -> bool:
-        """Whether methods parallel in the layers should converge in few iterations.
+        """Whether methods that are parallel in the layers should converge in few iterations.
 
         This is the case if errors shrink, or grow at most by a factor of 1000 over all layers.
         """
@@ -102,7 +102,7 @@ def exponents_along(
 ) -> list[float]:
     """Compute the exponents of each sample from products of Jacobians with renormalized vectors.
 
-    Products are central differences of single layers, with two evaluations each.
+    A product is a central difference of a single layer, which takes two evaluations.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The derivative of a one-step method with respect to the state, given or by differences."""
+"""The derivative of a one-step method with respect to the state, given or from differences."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def step_jacobian(
     Raises
     ------
     ValueError
-        If a given Jacobian has another shape, or if none is given and states have too many entries.
+        If a given Jacobian has the wrong shape, or if none is given and states have too many
+        entries.
 
     Examples
     --------
