@@ -98,7 +98,7 @@ class Intervals:
 
     @cached_property
     def c_steps(self) -> tuple[BatchedStep, ...]:
-        """The calls of the layers that end at C-points; two if the last interval is short."""
+        """The calls for the layers that end at C-points: two if the last interval is short."""
         n, c = self.layers, self.factor
         if not n:
             return ()

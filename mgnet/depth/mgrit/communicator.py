@@ -68,7 +68,7 @@ class Communicator(Protocol):
     batches: Communicator | None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """The position in the coarsest level if it is so small that all processes hold it, or None.
+        """The position in the coarsest level if that is small enough for all to hold, else None.
 
         Each process then marches over the whole level with the same bits, without waiting.
         """
@@ -87,7 +87,7 @@ class Communicator(Protocol):
         ...
 
     def receive(self, start: State, reverse: bool) -> State:
-        """Receive the first point, shaped like `start`, from upstream; return `start` if first."""
+        """Receive the first point, like `start`, from upstream; return `start` if none is there."""
         ...
 
     def send(self, point: State, reverse: bool) -> None:

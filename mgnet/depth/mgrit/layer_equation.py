@@ -35,8 +35,8 @@ class Propagator(Protocol):
     step.
 
     If a propagator has a method `march(level, layers, start, rows, reverse)`, it replaces
-    `march_by_advance`. It must take the arguments that follow the propagator there, and count and
-    return the same. A propagator derived from `AtOnce` may march over all intervals in one call.
+    `march_by_advance`. It must take the same arguments except for the propagator, and give the same
+    counts and results. A propagator derived from `AtOnce` may march over all intervals in one call.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Propagator(Protocol):
         Returns
         -------
         state
-            States at the other ends. The result will not be edited, and `states` must not be.
+            States at the other ends. Callers do not edit them; a method must not edit `states`.
         """
         ...
 
@@ -277,7 +277,7 @@ class LayerEquation:
         return new
 
     def arrivals(self, u: State, f: State | None) -> State:
-        """The values at the C-points after F-relaxation of u; at the first one, the given value."""
+        """The values at the C-points after F-relaxation of u, the first of which is given."""
         transfer, u = self._coarsened(), self.relax(u, f)
         of, rhs, ends = self._results.arrivals
         if of() is u and rhs is f:

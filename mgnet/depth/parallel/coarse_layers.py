@@ -21,11 +21,11 @@ __all__ = [
 
 
 def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False) -> Layers:
-    """Build the layers of a coarse level: one per `stride` layers, with the sum of their steps.
+    """Build the layers of a coarse level: one per `stride` fine layers, whose steps are added.
 
     The coarse parameters are the means of the fine ones, weighted by the steps. To first order in
-    the differences of the parameters, they give the same drift, even if parameters are rough in
-    depth.
+    the differences between the parameters, coarse layers have the same drift as the fine ones, even
+    if the parameters vary irregularly with depth.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def shares_of(steps: Tensor, stride: int) -> Tensor:
 
 
 def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> None:
-    """Recompute parameters and buffers of coarse layers in place for unchanged steps.
+    """Recompute the parameters and buffers of coarse layers in place; the steps must be unchanged.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
-    """The layers of all processes, from one message per process.
+    """The layers of all processes, gathered with one message per process.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def renew(layers: Layers, new: Layers) -> None:
 
 
 def sums(values: Tensor, stride: int) -> Tensor:
-    """Sums of each `stride` rows (the last may have fewer), with bits independent of their number.
+    """Sums over groups of `stride` rows (the last may be smaller), bitwise independent of batching.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Checks of the modules that `capture_graph` accepts, and of the tensors that a graph accepts."""
+"""Checks of the modules that `capture_graph` gets, and of the tensors that a graph gets."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def hooked(parallel: nn.Module) -> list[str]:
 
 
 def refuse_code(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> None:
-    """Raise a ValueError if the block cannot be traced: a graph would repeat one run of its code.
+    """Raise a ValueError if the block cannot be traced, because a graph would repeat a single run.
 
     Examples
     --------

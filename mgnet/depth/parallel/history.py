@@ -31,8 +31,8 @@ class History:
     """Norms of residuals, and changes of the output.
 
     Squares are stored for every point and gathered on demand. All processes then add the same
-    numbers in the same order, so every decision is the same on all of them, and the same for any
-    number of processes. Nothing is read before that, so the host does not wait for a device.
+    numbers in the same order, so every decision is the same on all processes and for any number of
+    them. Nothing is read until then, so the host does not wait for a device.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class History:
         self._waiting.append((LOOK, seen.to(torch.float64)[None]))
 
     def spoiled(self, points: Tensor) -> Tensor:
-        """The same points, all NaN where one was seen: for a graph, in which nobody can raise."""
+        """The same points, made NaN if one was not finite: a CUDA graph cannot raise an error."""
         seen = [rows for kind, rows in self._waiting if kind == LOOK]
         return points.masked_fill(torch.cat(seen).any(), math.nan) if seen else points
 
@@ -96,7 +96,7 @@ class History:
         Raises
         ------
         FloatingPointError
-            If a state was not finite; all processes raise it together.
+            If a state was not finite; all processes raise the error together.
         """
         self._gather()
         if not all(self.looks):
@@ -107,7 +107,7 @@ class History:
         return summarize(self.changes, self.norms, self.rounding)
 
     def read(self) -> PassReport:
-        """The current estimates on the device, which a CUDA graph may have updated."""
+        """The current estimates, read from the device, where a CUDA graph may have updated them."""
         now = copy.copy(self)
         now.changes, now.norms, now.looks = [*self.changes], [*self.norms], []
         now._waiting = [(kind, rows) for kind, rows in self._waiting if kind != LOOK]
