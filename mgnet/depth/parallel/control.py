@@ -199,7 +199,7 @@ class CyclesToTolerance:
 class AdaptiveCycles:
     """A fixed number of cycles that is checked periodically and increased if necessary.
 
-    In one of `every` calls, a propagation makes twice its usual number of cycles. If the error
+    Once in `every` calls, a propagation makes twice its usual number of cycles. If the error
     after the usual number exceeded the tolerance, the number is increased until it suffices; if
     that takes more than `max_cycles`, propagation is serial from then on. Source: Jiang et al.
     (arXiv 2601.09026), whose indicator is the residual factor alone. In our measurements, that

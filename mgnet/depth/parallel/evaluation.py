@@ -198,7 +198,7 @@ def least_seconds(
     """Time several functions in turn with `fastest`, so a slow phase of the machine affects all.
 
     Each function is timed three times, or up to ten times while the total is below 0.2 s. If a
-    function meets a state that is not finite, its time is infinite.
+    function meets a state that is not finite, its time counts as infinite.
 
     Parameters
     ----------

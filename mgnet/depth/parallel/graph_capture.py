@@ -76,8 +76,10 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     TypeError, ValueError
         If something cannot be captured in a CUDA graph. The message gives the reason.
 
-    Notes ----- This was tested with a recorder in place of CUDA graphs; it has not been run on a
-    GPU yet. Source: `torch.cuda.make_graphed_callables`.
+    Notes
+    -----
+    This was tested with a recorder in place of CUDA graphs; it has not been run on a GPU yet.
+    Source: `torch.cuda.make_graphed_callables`.
 
     Examples
     --------

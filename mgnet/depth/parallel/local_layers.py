@@ -115,7 +115,7 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
 def naming_divergence(
     net: ODENet, direction: str, forecast: Callable[[], str] = str
 ) -> Iterator[None]:
-    """Add to the error for a state that is not finite which layers, and if weights are the cause.
+    """Extend the error for a non-finite state: in which layers, and whether weights are the cause.
 
     Parameters
     ----------

@@ -69,9 +69,11 @@ def accumulate_gradients(
         timing; if ranks have different batches (first and last rows are compared) or random
         numbers; or if several copies have a sparse gradient.
 
-    Notes ----- Batch statistics, such as those of batch norm, are computed per microbatch, as in
-    any accumulation of gradients. Dropout masks are drawn for each microbatch and are the same on
-    any grid of ranks. Put parameters of the loss itself into a module around the network; otherwise
+    Notes
+    -----
+    Batch statistics, such as those of batch norm, are computed per microbatch, as in any
+    accumulation of gradients. Dropout masks are drawn for each microbatch and are the same on any
+    grid of ranks. Put parameters of the loss itself into a module around the network; otherwise
     they are not summed over ranks.
 
     Examples

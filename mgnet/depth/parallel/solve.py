@@ -86,7 +86,7 @@ class ModuleCall:
         return None if self.starts is None else self.starts.guess(direction, like)
 
     def finish(self, direction: str, states: Tensor, made: PassReport | History) -> None:
-        """Store the states of a pass, and pass on its report."""
+        """Store the states of a pass, and hand over its report."""
         if self.starts is not None:
             self.starts.kept[direction] = states
         self.report(direction, made)
