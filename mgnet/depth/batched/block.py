@@ -43,8 +43,8 @@ class StackedBlock:
     s_n` with the same parameters, which are piecewise constant in depth.
 
     A block is traced once for the shapes that occur (see `traces.py`), and again if its mode, its
-    modules or a plain value that it reads has changed. Such changes are looked for once per
-    `Layers`. A block that uses tensors from outside is not traced (see `surroundings.py`).
+    modules or a plain value that it reads has changed. Each new `Layers` object is checked once for
+    such changes. A block that uses tensors from outside is not traced (see `surroundings.py`).
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ class StackedBlock:
         If False, every layer is evaluated separately in plain PyTorch, which is slow, for
         debugging.
     shared_buffers : sequence of str
-        Names of buffers that all layers share, so that no layer may change them.
+        Names of buffers that no layer may change, because all layers share them.
 
     Attributes
     ----------
     names : tuple of str
         Names of the parameters, in the order of `Layers.parameters`.
     stages : int
-        Number of evaluations of F per slope.
+        Number of evaluations of F that a slope takes.
     evaluations, vjps : int
         Numbers of evaluations of F for one layer, and of vector-Jacobian products of F, so far.
     draws : Draws
@@ -140,7 +140,7 @@ class StackedBlock:
         return slope
 
     def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
-        """Whether an evaluation changes buffers; True if the block is not traced."""
+        """Whether an evaluation changes buffers; always True for a block that is not traced."""
         if not self.has_state or not len(layers):
             return False
         one = self._traced(layers[:1], states)[0].one

@@ -71,11 +71,11 @@ class Draws:
 
 
 class CheckpointFoundError(RuntimeError):
-    """The block was found to be inside a `torch.utils.checkpoint` that it uses itself."""
+    """Raised if the block itself uses `torch.utils.checkpoint`."""
 
 
 class FusedAttentionError(RuntimeError):
-    """Attention with dropout is one operation, which draws its own mask."""
+    """Raised if attention with dropout is a single operation, which draws its own mask."""
 
 
 class KeyedDraws(TorchDispatchMode):
@@ -95,7 +95,7 @@ class KeyedDraws(TorchDispatchMode):
         Whether it is an error if the block records a graph with checkpoints.
     repeats : bool
         Whether the number of a draw is stored in PyTorch's generator, whose state a checkpoint
-        restores when it calls a part of the block again.
+        restores when it calls part of the block again.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class KeyedDraws(TorchDispatchMode):
     CheckpointFoundError
         If the block records a graph with checkpoints, and `looks` is set.
     FusedAttentionError
-        If attention draws its own mask; then repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
+        If attention draws its own mask. Repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
 
     Examples
     --------

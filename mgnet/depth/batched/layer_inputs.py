@@ -94,7 +94,7 @@ each layer, boundary layers included: shape (4, batch, ...)
 
 
 def inputs_of_layer(side: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Any]:
-    """The side inputs of layer n: row n of those with these names, and all of the others.
+    """The side inputs of layer n: row n of those with these names, and the other ones unchanged.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Independent calls side by side, on streams of a GPU.
 
-Layers that can be batched need no streams: a relaxation of all intervals is one batched call, which
-fills the device by itself. Streams are for layers that would otherwise run one after another, such
-as convolutions, each of which is too small to fill a GPU.
+Layers that can be batched need no streams, because a relaxation of all intervals is one batched
+call, which fills the device by itself. Streams are for layers that would otherwise run one after
+another, such as convolutions, each of which is too small to fill a GPU.
 """
 
 from __future__ import annotations

@@ -207,9 +207,9 @@ def _graph(value: Tensor) -> set[Any]:
 def fingerprint(block: nn.Module) -> Any:
     """All plain values that the code of a block may read now; equal if nothing has changed.
 
-    These are its own attributes, those of objects that it contains, and globals and closures of its
-    code and of functions that it calls, except for those of Python's library, torch, NumPy, SciPy
-    and mgnet; at most 2000 values.
+    These are the block's attributes, the attributes of objects that it contains, and the globals
+    and closures of its code and of the functions that it calls, except for functions of Python's
+    standard library, PyTorch, NumPy, SciPy and mgnet. At most 2000 values are read.
 
     Parameters
     ----------

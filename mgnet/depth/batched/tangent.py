@@ -140,7 +140,7 @@ def _gradients(
     inputs: Sequence[Tensor],
     in_graph: bool = False,
 ) -> list[Tensor]:
-    """Gradients of those outputs that have a graph, with respect to the inputs."""
+    """Gradients, with respect to the inputs, of all outputs that have a graph."""
     pairs = [(x, c) for x, c in zip(outputs, cotangents, strict=True) if x.requires_grad]
     if not pairs:
         return [torch.zeros_like(x) for x in inputs]

@@ -67,7 +67,7 @@ class Request:
         return tuple(self.states.shape[1:])
 
     def of_shape(self, shape: Sequence[int]) -> Request:
-        """A copy of the request, for states of another shape."""
+        """A copy of the request, for states of a different shape."""
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
     def inputs(self, keeps: bool = True) -> list[Tensor]:

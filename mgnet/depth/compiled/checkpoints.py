@@ -1,4 +1,4 @@
-"""Serial propagation that stores few states and recomputes the others in the backward pass."""
+"""Serial propagation that stores few states and recomputes the rest in the backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations of one layer in the format of the compiled loops, and their generation.
+"""The operations of one layer in the format of the compiled loops, and how they are generated.
 
 PyTorch computes the values that depend only on the layer's tensors for all layers at once, with
 gradients; the loops only get the results.
@@ -130,7 +130,7 @@ class Writer:
         return LayerCode(self.code, self.numbers, self.values, slope, prepared, self.shapes)
 
     def value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
-        """Create a new value, or refer to rows of another one; returns its number."""
+        """Create a new value, which may refer to rows of another value; return its number."""
         number = len(self.values)
         if parent is not None:
             first += self.values[parent].first
@@ -150,7 +150,7 @@ class Writer:
         kind: int = 0,
         numbers: tuple[float, float] = (1.0, 0.0),
     ) -> int:
-        """Append one operation; returns the number of its result."""
+        """Append one operation; return the number of its result."""
         rows = self.values[out].rows
         self.code.append((op, out, a, b, rows, columns, p, q, kind))
         self.numbers.append(numbers)

@@ -149,7 +149,7 @@ class Layout:
     at, of : ndarray
         Start of each value and of each adjoint, and strides between layers.
     empty : ndarray
-        Memory to be set to zero: (first, stride, rows).
+        Memory to be set to zero: (position, stride between layers, rows).
     lam, source, turned, size : int
         Positions of the adjoint of the state, of the given adjoints, and of space for the
         transposed rows of an adjoint; and the total size.

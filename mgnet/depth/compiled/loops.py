@@ -326,12 +326,12 @@ def backward(
     """Compute the adjoint from the last layer to the first, at the position of value 0's adjoint.
 
     `of` contains the positions of adjoints, as `at` contains those of values, and `empty` contains
-    those of adjoints to be set to zero. `source`, unless negative, is the position of gradients
-    with respect to states after layers. If `after` is not negative, the numbers at this position
-    (plus `by` per layer) are added to the adjoint before a layer, and the sum is written to the
-    same position. Gradients with respect to parameters are added to `sums` at the nonnegative
-    positions in `sums_at`; the numbers of a vector, or of a column of a matrix, fill whole vectors
-    there. `turned` is space for the transposed rows of one adjoint.
+    those of adjoints to be set to zero. `source`, unless negative, is the position of the gradients
+    with respect to the states after each layer. If `after` is not negative, the numbers at this
+    position (plus `by` per layer) are added to the adjoint before a layer, and the sum is written
+    to the same position. Gradients with respect to parameters are added to `sums` at the
+    nonnegative positions in `sums_at`; the numbers of a vector, or of a column of a matrix, fill
+    whole vectors there. `turned` is space for the transposed rows of one adjoint.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):

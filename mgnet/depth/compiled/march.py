@@ -122,7 +122,7 @@ class CompiledMarch:
         u : Tensor of shape (batch, ..., features)
             The state before the layers.
         record : bool
-            Whether gradients are needed later.
+            Whether gradients will be needed later.
         joint : bool
             Whether all layers share all parameters, each of shape (1, ...), and no parameter is
             combined with a tensor that differs between layers. If so, `backward` can continue the
@@ -381,7 +381,7 @@ class MarchedLayers:
         return min(len(self.parts), GROUPS)
 
     def of_given(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients with respect to the given values, which are those of all packed layers."""
+        """The gradients with respect to the given values; the argument is for all packed layers."""
         found = []
         for k, value in zip(self.march.given, given, strict=True):
             gradient = self.get("of", k, self.layers)

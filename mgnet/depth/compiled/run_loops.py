@@ -1,7 +1,7 @@
 """Loops over runs of layers, compiled by numba: one call replaces several calls of `loops.py`.
 
 Each part of a batch has its own memory of `size` numbers in each run, and the memory of the runs is
-consecutive. A task is one part of one run: task t is part t modulo `parts` of run t / parts.
+consecutive. A task is one part of one run: task t is part `t % parts` of run `t // parts`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _move(table, layers, here):
 
 @njit(cache=True, nogil=True)
 def _read(given, at, mem, to, samples, S, rows, repeats):
-    """Convert consecutive samples to rows of samples, padded with the first sample, or 0."""
+    """Convert consecutive samples to rows of samples, padded with the first sample or zeros."""
     for s in range(S):
         for r in range(rows):
             if s < samples:

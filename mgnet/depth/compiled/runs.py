@@ -67,8 +67,9 @@ class LayerRuns:
     shape : tuple of int
         Shape of a state, (batch, ..., features).
     kept : collection of int, optional
-        The parameters of the loops whose gradients are needed. If it is given, even empty, all
-        states and the data for an adjoint are stored; otherwise only the last state of each run.
+        The parameters of the loops whose gradients are needed. If this is given, even if it is
+        empty, all states and the data for an adjoint are stored; otherwise, only the last state of
+        each run is stored.
     rows : bool
         Whether there is space for terms added to the adjoint before each layer.
 

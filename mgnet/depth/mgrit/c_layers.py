@@ -149,7 +149,7 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
 
 
 def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tuple[int, ...]:
-    """The number of layers of every level, finest first; ceil(n / c) layers follow n layers.
+    """The number of layers of every level, finest first: after n layers come ceil(n / c).
 
     Parameters
     ----------

@@ -171,7 +171,7 @@ class LayerEquation:
         return image
 
     def check_layers(self, u: State) -> None:
-        """Check that layers give the same results together as alone.
+        """Check that layers give the same results in one call as in separate calls.
 
         The states of u are first scaled by different factors, because a propagator that mixes
         layers would not be detected if all states were equal, as in an initial guess.

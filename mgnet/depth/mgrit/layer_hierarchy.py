@@ -85,7 +85,7 @@ def layer_hierarchy(
         `NewtonSweep`.
     costs : sequence of float, optional
         Cost of each layer, in any unit, if costs differ; a coarse layer costs the mean of the
-        layers it represents. One work unit is the cost of all layers once.
+        layers it represents. One work unit is the cost of evaluating all layers once.
 
     Returns
     -------
@@ -254,7 +254,7 @@ def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]
 def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Iterator[Hierarchy]:
     """A context in which a stored hierarchy has the propagator and initial value of one solution.
 
-    Afterwards the hierarchy does not refer to data of that solution.
+    Afterwards, the hierarchy no longer refers to data of that solution.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class Lyapunov:
     Attributes
     ----------
     exponents : tuple of float
-        Exponent of each sample: the mean increase of the logarithm of a small error, per layer or
+        Exponent of each sample: the mean increase in the logarithm of a small error, per layer or
         step.
     layers : int
         Number of layers or steps.

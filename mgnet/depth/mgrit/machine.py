@@ -21,7 +21,7 @@ class Machine:
         Time of one forward evaluation of a layer, in seconds; with the default, the unit of all
         times is one evaluation.
     latency : float
-        Time that an empty message takes, in seconds.
+        Time taken by an empty message, in seconds.
     bandwidth : float
         Bandwidth of messages, in bytes per second.
     backward_ratio : float

@@ -1,6 +1,6 @@
 """Initial-value problems in NumPy, solved in parallel in time: steps of a one-step method.
 
-Users of XBraid and pyMGRIT: here, the grid is the time grid, and a layer is one time step.
+For users of XBraid and pyMGRIT: here the grid is the time grid and a layer is one time step.
 """
 
 from __future__ import annotations

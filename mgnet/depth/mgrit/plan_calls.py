@@ -69,7 +69,7 @@ def plan_calls(
     layers : int
         Number of layers.
     factors : sequence of int
-        Coarsening factors; none for a serial pass.
+        Coarsening factors; an empty sequence means a serial pass.
     relaxation : sequence of str
         Words of relaxation.
     text : str

@@ -174,7 +174,7 @@ def inner_runs(parts: Intervals, reverse: bool) -> Runs:
 
 
 def inner_points(parts: Intervals, count: int) -> Tensor:
-    """The numbers of the F-points of `count` intervals; points missing in the last one are n.
+    """The numbers of the F-points of `count` intervals; n for points that a short last one lacks.
 
     Examples
     --------

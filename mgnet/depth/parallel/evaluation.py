@@ -103,7 +103,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """A context for trial calls; afterwards, buffers and PyTorch's random generators are restored.
+    """A context for trial calls, after which buffers and PyTorch's random generators are restored.
 
     Unchanged buffers are not written to, because graphs that are yet to be differentiated may need
     them.

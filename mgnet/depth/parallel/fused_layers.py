@@ -99,7 +99,7 @@ class FusedLayers:
         return states.repeat_interleave(self.stride, 0)[:count]
 
     def _parts(self, which: slice) -> list[tuple[slice, int]]:
-        """The fine layers at offset j = 0, 1, ... of these coarse layers, and their number."""
+        """The fine layers at offset j = 0, 1, ... of these coarse layers, and how many they are."""
         c, n = self.stride, len(self.fine)
         start, stop, step = which.indices(len(self))
         parts = [slice(start * c + j, min((stop - 1) * c + j + 1, n), step * c) for j in range(c)]

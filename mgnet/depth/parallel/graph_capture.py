@@ -1,4 +1,4 @@
-"""`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
+"""`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, each launched as a whole.
 
 In a deep network of small layers, launching the kernels takes longer than running them. A graph
 contains all launches of a forward or a backward pass, by cycles or layer by layer, and replays them

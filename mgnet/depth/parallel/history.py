@@ -41,7 +41,7 @@ class History:
     reverse : bool
         Whether layers are traversed from right to left.
     dtype : torch.dtype
-        Precision of the states; smaller relative changes are rounding errors.
+        Precision of the states, which determines the changes that count as rounding errors.
 
     Examples
     --------

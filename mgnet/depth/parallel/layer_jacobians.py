@@ -29,7 +29,7 @@ def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     structure : {"dense", "diagonal"}
         Structure of the Jacobians.
     states : Tensor of shape (k, batch, ...)
@@ -63,7 +63,7 @@ def backward_jacobians(
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     tape : Tape
         The tape of k layers; None if there are none.
     scale : Tensor

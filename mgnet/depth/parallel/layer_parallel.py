@@ -183,7 +183,7 @@ class LayerParallel(Explained):
         Parameters
         ----------
         which : range
-            Layers of this process: whole intervals of the coarsest level.
+            Layers of this process, which form whole layers of the coarsest level.
         communicator : Communicator
             The processes that hold the layers.
         """

@@ -63,7 +63,7 @@ def lyapunov(
     Returns
     -------
     Lyapunov
-        The estimate in `.exponent` and the verdict in `.verdict`, which is also the printed form.
+        The estimate is in `.exponent`, and the verdict in `.verdict`, which is also printed.
 
     Raises
     ------

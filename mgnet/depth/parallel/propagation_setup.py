@@ -1,4 +1,4 @@
-"""Data that `LayerParallel` keeps between calls: the layers of every level, and hierarchies."""
+"""The data that `LayerParallel` keeps between calls: the layers of every level, and hierarchies."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PropagationSetup:
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     method : MGRITMethod
         The levels and cycles.
     levels : list of Layers or FusedLayers
@@ -115,7 +115,7 @@ class PropagationSetup:
         Parameters
         ----------
         kernel : StackedBlock
-            The calls of the block.
+            The block, which evaluates many layers in one call.
         layers : Layers
             All N layers, whose tensors have no autograd graph.
         method : MGRITMethod

@@ -4,7 +4,7 @@ For a cotangent g of u_N, the backward pass computes the gradients with respect 
 and the parameters. These gradients are linear in g. The derivative with respect to g of their inner
 product with cotangents (a, b) is w_N, the tangent of u_N along (a, b). All other derivatives are
 gradients of `<g, w_N>`. A single propagation of the state (u, w), with its own backward pass,
-therefore yields all of them; and since that is an ordinary propagation, it can be differentiated
+therefore yields all derivatives, and since it is an ordinary propagation, it can be differentiated
 again.
 """
 
@@ -39,7 +39,7 @@ class Buffers:
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block, which must not change in the meantime.
+        The block, which must not change in the meantime.
     layers : Layers
         The layers, before their buffers are updated.
     changed : sequence of (slice, tuple of Tensor)

@@ -169,7 +169,7 @@ def _layered(
 
 
 def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
-    """Whether an optimizer's value has one entry per entry of a parameter; False if one in all."""
+    """Whether an optimizer's value has an entry per entry of a parameter, not just one number."""
     if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
         return True
     if (
