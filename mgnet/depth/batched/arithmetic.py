@@ -123,7 +123,7 @@ def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
     return {operation: backward}
 
 
-# Largest number of elements in a step of PyTorch's vectorized loops; others form the rest.
+# Largest number of elements that PyTorch's vectorized loops process in one step.
 AT_ONCE = 64
 
 
@@ -151,7 +151,7 @@ def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
 
 
 # The rule of `vmap` for `select_scatter` writes each number many times, and its derivative sums
-# these.
+# all of them.
 EDITS: dict[Any, Any] = {
     **get_decompositions([aten.select_scatter, aten.slice_scatter]),
     aten.copy.default: lambda to, x, _=False: x.to(to.device, to.dtype).expand(to.shape),

@@ -54,7 +54,7 @@ class StackedBlock:
     scheme : {"euler", "midpoint", "heun", "heun3", "rk4", "rk4_38"}
         The Runge-Kutta method.
     traced : bool
-        If False, every layer is evaluated separately in plain PyTorch, which is slow, for
+        If False, every layer is evaluated separately in plain PyTorch; this is slow and meant for
         debugging.
     shared_buffers : sequence of str
         Names of buffers that no layer may change, because all layers share them.

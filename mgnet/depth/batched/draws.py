@@ -37,8 +37,8 @@ class Draws:
     recomputes : bool
         Whether the block was observed to use `torch.utils.checkpoint`.
     calls : int
-        Number of passes with masks so far; whether a pass has masks may become known only during
-        it.
+        Number of passes with masks so far; whether a pass has masks may become known only while it
+        runs.
 
     Examples
     --------

@@ -127,7 +127,7 @@ assign one number for all, such as 0.1, or create the network again
         return self.tensor()
 
     def _compared(self, other: Any, with_zero: bool, with_one: bool) -> Any:
-        """Compare as a number between 0 and 1; even for a rate of 0, dropout keeps everything."""
+        """Compare as a number strictly between 0 and 1, even if the rate of a layer is 0."""
         if not isinstance(other, int | float):
             return NotImplemented
         if 0.0 < other < 1.0:

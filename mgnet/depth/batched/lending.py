@@ -31,7 +31,7 @@ def lending() -> AbstractContextManager[Any]:
 
 
 def aliases(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors, with each parameter replaced by a view, from which operations then derive.
+    """The tensors, with each parameter replaced by a view, which operations use in its place.
 
     PyTorch 2.13 may deadlock if several threads concurrently create graph nodes for one parameter:
     they acquire the tensor's lock and Python's global lock in different orders. Views are therefore

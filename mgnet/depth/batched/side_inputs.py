@@ -1,8 +1,8 @@
 """Arguments of a block besides its state, such as masks, rotary caches, or an encoder's states.
 
-In `Layers`, side inputs that require a gradient are parameters, and all other tensors among them
-are buffers. Each is the same for all layers of a call, or has one row per layer. Numbers and
-strings count as part of the block.
+In `Layers`, side inputs that require a gradient are parameters, and all other tensors are buffers.
+Each is the same for all layers of a call, or has one row per layer. Numbers and strings count as
+part of the block.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class _Pushed(torch.autograd.Function):
             value = slope(leaves)
             lam = torch.zeros_like(value).requires_grad_()
             pulled = _pulled(value, leaves, lam)
-        # A vector-Jacobian product is linear in lam: its derivative is the other product.
+        # A vector-Jacobian product is linear in lam: its derivative is a Jacobian-vector product.
         pushed = _gradients(pulled, direction, [lam])[0]
         ctx.graph = leaves, value
         return value.detach(), pushed.detach()

@@ -83,7 +83,7 @@ class Tape(ABC):
 
     @abstractmethod
     def vjp_all(self, lam: Tensor) -> Gradients:
-        """The products for states, parameters and steps; None for one that has no effect."""
+        """The products for states, parameters and steps; the last is None if it has no effect."""
 
     @abstractmethod
     def __getitem__(self, which: slice) -> Tape:

@@ -8,7 +8,7 @@ described in `layer_code.py`. A call processes some samples of a batch, few enou
 stay in the cache for all layers.
 """
 # pyright: reportCallIssue=false
-# (numba's intrinsics have one argument less at the call than in their definition)
+# (numba's intrinsics have one argument fewer at the call than in their definition)
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _norm(eps, mem, x, y, spread_at, rows, S, lanes):
             v = minus(load(mem, x + r * S + t, ONE), mean)
             square = fused(square, v, v)
         square = plus(times(square, share), equal(mem, mem.dtype.type(eps), ONE))
-        # If squares overflow, too large values must not become zeros.
+        # If squares overflow, values that are too large must not become zeros.
         inverse = plus(over(one, root(square)), minus(square, square))
         store(mem, spread_at + t, inverse)
         for r in range(rows):

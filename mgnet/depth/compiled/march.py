@@ -282,8 +282,8 @@ class MarchedLayers:
             some = value[:, block.first : block.first + block.samples]
             if block.samples < block.S:
                 into[0, ..., : block.samples] = some.mT
-                # Vectors must be full. They are filled with the first sample, which overflows only
-                # if it does so itself. For adjoints, the rest is 0.
+                # Vectors must be full. They are padded with the first sample, which overflows only
+                # if that sample does. For adjoints, the padding is 0.
                 rest = into[..., :1] if table == "at" else 0.0
                 into[..., block.samples :] = rest
             else:
@@ -345,7 +345,7 @@ class MarchedLayers:
         return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
     def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:
-        """The gradient with respect to the first state; add those of the parameters to `found`.
+        """The gradient with respect to the first state; parameter gradients are added to `found`.
 
         The argument `gradient` is the same as in `adjoint`, `sums` contains the positions for all
         packed layers, and `found`, of shape (groups, sums.size), has one row per group of samples.
@@ -381,7 +381,7 @@ class MarchedLayers:
         return min(len(self.parts), GROUPS)
 
     def of_given(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients with respect to the given values; the argument is for all packed layers."""
+        """The gradients with respect to the values `given`, which are for all packed layers."""
         found = []
         for k, value in zip(self.march.given, given, strict=True):
             gradient = self.get("of", k, self.layers)

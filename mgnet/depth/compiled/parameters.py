@@ -50,7 +50,7 @@ class Memory:
     Attributes
     ----------
     lock : RLock
-        Lock held by the thread that writes adjoints, because several may differentiate one graph.
+        Lock that a thread holds while it writes adjoints, in case several threads share a graph.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class Prepared:
         ]
 
     def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
-        """Values of shape (layers, ...) or, if all layers share one and not `whole`, (1, ...)."""
+        """Values of shape (layers, ...) or, if shared by all layers and not `whole`, (1, ...)."""
         rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):

@@ -4,7 +4,7 @@ Eight rows of a result remain in registers until they are complete, which reache
 rate as long as the operands are in the cache.
 """
 # pyright: reportCallIssue=false
-# (numba's intrinsics have one argument less at the call than in their definition)
+# (numba's intrinsics have one argument fewer at the call than in their definition)
 
 from __future__ import annotations
 

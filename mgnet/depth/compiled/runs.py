@@ -1,4 +1,4 @@
-"""Runs of layers, each with its own start: all intervals of a level in one compiled call."""
+"""Runs of layers, each from a state of its own: all intervals of a level in one compiled call."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Intervals:
         return tuple(calls)
 
 
-# Propagators may store data for a slice object, so all hierarchies of a depth share these.
+# Propagators may store data for a slice object, so hierarchies of one depth share the intervals.
 intervals = lru_cache(maxsize=256)(Intervals)
 
 

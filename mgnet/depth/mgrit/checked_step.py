@@ -153,7 +153,7 @@ def check_step(
     function of one state in a loop: np.stack([one(*each) for each in zip(t, dt, u)])
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
-    # Unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
+    # Take unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
     unequal = np.unique(steps, return_index=True)[1]
     which = np.r_[unequal, np.arange(count) % len(steps)][:count]
     t, dt = times[which], steps[which]

@@ -87,7 +87,7 @@ class Communicator(Protocol):
         ...
 
     def receive(self, start: State, reverse: bool) -> State:
-        """Receive the first point, like `start`, from upstream; return `start` if none is there."""
+        """Receive the first point (like `start`) from upstream; the first process gets `start`."""
         ...
 
     def send(self, point: State, reverse: bool) -> None:

@@ -61,7 +61,7 @@ class Propagator(Protocol):
         Returns
         -------
         state
-            States at the other ends. Callers do not edit them; a method must not edit `states`.
+            States at the other ends. Callers do not edit them; the method must not edit `states`.
         """
         ...
 
@@ -324,7 +324,7 @@ class LayerEquation:
         return u[-1:] if self.reverse else u[:1]
 
     def _march_all(self, points: State, f: State | None) -> list[State]:
-        """The states before the last layer of every interval; the states between are not stored."""
+        """The states before the last layer of every interval; earlier states are not stored."""
         advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
         if not self.layers:  # other processes hold all layers
             return []

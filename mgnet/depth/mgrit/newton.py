@@ -1,4 +1,4 @@
-"""Newton's method for the layer equation: linearize all layers, then correct them by one scan.
+"""Newton's method for the layer equation: linearize all layers, and solve by one scan.
 
 Sources: DEER, Lim et al. (arXiv 2309.12252), with dense Jacobians; quasi-DEER and ELK, Gonzalez et
 al. (arXiv 2407.19115), with diagonals of the Jacobians and damping; Picard's running sum, with the

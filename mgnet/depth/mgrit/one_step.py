@@ -350,7 +350,7 @@ def heat(
     Raises
     ------
     ValueError
-        If an argument is outside its range, or `initial` has a different shape.
+        If an argument is outside its range, or `initial` has the wrong shape.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from mgnet.schedule import Schedule
 
 __all__ = ["Call", "check_calls", "plan_calls"]
 
-# A plan loops over its calls, so this many take seconds, as do ten million numbers in a state.
+# A plan loops over its calls; this many take seconds, as does a state of ten million numbers.
 MOST_CALLS, MOST_LAYERS = 300_000, 10**7
 
 

@@ -153,7 +153,7 @@ def renew(layers: Layers, new: Layers) -> None:
 
 
 def sums(values: Tensor, stride: int) -> Tensor:
-    """Sums over groups of `stride` rows (the last may be smaller), bitwise independent of batching.
+    """Sums over groups of `stride` rows (maybe fewer in the last), whose bits depend on no others.
 
     Examples
     --------

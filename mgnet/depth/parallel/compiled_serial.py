@@ -98,7 +98,7 @@ def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tenso
             len(layers.parameters)
         )
         if not isinstance(setup.communicator, SerialCommunicator):
-            # A process without layers does the same as the others.
+            # A process without layers makes the same choice as the other processes.
             each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
             own = bool(each.all())
         found = setup.compiled[key] = own

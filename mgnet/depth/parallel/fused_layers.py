@@ -17,8 +17,8 @@ __all__ = ["FusedLayers", "FusedTape"]
 class FusedLayers:
     """Coarse layers `u + sum_j s_j F(t_j, u; theta_j)`, where j runs over the represented layers.
 
-    They are consistent with the layers that they represent even if the weights of these differ
-    strongly, and if the slope contains products of weights, as in attention. A coarse layer costs
+    They are consistent with the layers that they represent even if the weights of those layers
+    differ strongly or the slope contains products of weights, as in attention. A coarse layer costs
     one evaluation for each layer that it represents, all in one batched call.
 
     Parameters
@@ -99,7 +99,7 @@ class FusedLayers:
         return states.repeat_interleave(self.stride, 0)[:count]
 
     def _parts(self, which: slice) -> list[tuple[slice, int]]:
-        """The fine layers at offset j = 0, 1, ... of these coarse layers, and how many they are."""
+        """The fine layers at offset j = 0, 1, ... of these coarse layers, and their number."""
         c, n = self.stride, len(self.fine)
         start, stop, step = which.indices(len(self))
         parts = [slice(start * c + j, min((stop - 1) * c + j + 1, n), step * c) for j in range(c)]

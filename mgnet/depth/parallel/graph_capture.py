@@ -137,20 +137,20 @@ class GraphedLayers:
         self._lock = threading.Lock()
         given = [x, *[side[name] for name in self._sides], *self._body.parameters()]
         count = 1 + len(side)
-        # Inputs have memory of the graph's; weights are read where they are.
+        # Inputs are copied to memory of the graphs; weights are read where they are.
         self._static = [
             (x.detach().clone() if n < count else x.detach()).requires_grad_(x.requires_grad)
             for n, x in enumerate(given)
         ]
         self._state = self._now()
-        # Not in `lending`: PyTorch goes backward through tensors of a GPU on a thread of its own,
-        # which lends and traces, while this one waits for it.
+        # Not in `lending`: PyTorch runs backward passes of GPU tensors on a thread of its own,
+        # which lends and traces while this thread waits for it.
         with _on(x.device), _apart(parallel), capturing():
             with lending():
                 refuse_code(parallel, x, side)
             make: Any = torch.cuda.make_graphed_callables
             self._replay = make(self._run, tuple(self._static), allow_unused_input=True)
-            # Graphs write to tensors of the set-up, and reports lie in memory of theirs.
+            # The graphs write to tensors of the setup, and the reports are in the graphs' memory.
             self._held = parallel._setups
             self._reports = {"forward": parallel.last_forward, "backward": parallel.last_backward}
 

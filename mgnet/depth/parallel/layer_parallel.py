@@ -76,10 +76,10 @@ class LayerParallel(Explained):
     warm_start : bool
         Whether a call starts from the states of the previous call if the shapes agree.
     coarse : {"mean", "first", "fused", "identity"}
-        A coarse layer has the mean weights of its fine layers, the weights of the first of them
-        (injection), all their slopes at its state (evaluated in one batch), or no effect, so that
-        coarse levels only add contributions of finer layers. Means are accurate to first order for
-        slopes linear in weights; for products of weights that vary (attention), use "fused".
+        A coarse layer has the mean weights of its fine layers, those of the first (injection), all
+        their slopes at its state (evaluated in one batch), or no effect, so that coarse levels only
+        add contributions of finer layers. Means are accurate to first order for slopes linear in
+        weights; for products of weights that vary in depth (attention), use "fused".
     memory : {"states", "checkpoints"}
         Serial propagation stores all states, or at most 1 MiB or about `3 sqrt(layers)` of them,
         from which the backward pass recomputes the others, with the same results up to rounding.

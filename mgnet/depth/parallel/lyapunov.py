@@ -63,7 +63,7 @@ def lyapunov(
     Returns
     -------
     Lyapunov
-        The estimate is in `.exponent`, and the verdict in `.verdict`, which is also printed.
+        The estimate, in `.exponent`, and the verdict, in `.verdict`, which `print` shows.
 
     Raises
     ------

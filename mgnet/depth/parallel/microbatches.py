@@ -315,7 +315,7 @@ def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
 
 
 def _share_failure(module: nn.Module) -> None:
-    """Set gradients to NaN on all ranks of a network if one has a gradient that is not finite.
+    """Set gradients to NaN on all ranks of a network if any gradient on a rank is not finite.
 
     Each rank has its own optimizer, and possibly a GradScaler, which would skip the step on that
     rank alone.

@@ -163,7 +163,7 @@ class PropagationSetup:
         own = self.kernel.changes_buffers(fine, u[None])
         if isinstance(self.communicator, SerialCommunicator):
             return own
-        # A process without layers does the same as the others.
+        # A process without layers makes the same choice as the other processes.
         return bool(self.communicator.gather(torch.full((1, min(len(fine), 1)), own)).any())
 
     def is_recorded(self, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> bool:
