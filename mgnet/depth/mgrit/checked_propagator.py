@@ -1,4 +1,4 @@
-"""Checks of a user's propagator: edited arguments and unsuitable results are refused."""
+"""Checks of a user's propagator: edits of arguments and unsuitable results are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a user's step function: edits that it may make, and results that are refused."""
+"""Checks of a user's step function: it may edit its arguments, but some results are refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CheckedStep:
         return new.copy() if self.reuses_results else new
 
     def observe(self, initial: np.ndarray, times: np.ndarray, steps: np.ndarray) -> None:
-        """Observe how the step treats its arguments; raise an error unless rows are independent.
+        """Observe whether the step edits its arguments; raise an error unless rows are independent.
 
         See `check_step`.
         """

@@ -29,7 +29,7 @@ State = Any
 
 
 class Propagator(Protocol):
-    """Computes the states after layers; the only object that depends on the kind of layers.
+    """Computes the states after layers. No other object depends on the kind of layers.
 
     Layer i of level l represents the layers `i c^l .. (i + 1) c^l - 1` of level 0 by one large
     step.
@@ -382,7 +382,7 @@ class LayerEquation:
         return transfer.interpolate(self.communicator.shift(new, self.reverse))
 
     def advise(self) -> list[str]:
-        """Describe the growth of errors after a failed solve, by a march over the layers."""
+        """After a failed solve, describe how errors grow, which a march over the layers shows."""
         if self.reverse or self.communicator is not SERIAL_COMMUNICATOR:
             return []
         count = min(self.layers, MOST_LAYERS)

@@ -1,8 +1,9 @@
 """Growth of errors along layers or steps, and its consequences for parallel methods.
 
 Source: Gonzalez et al., "Predictability enables parallelization of nonlinear state space models"
-(arXiv 2508.16817): the conditioning of the problem that such methods solve is exponential in the
-largest Lyapunov exponent times the number of steps, and bounded where the exponent is negative.
+(arXiv 2508.16817): the condition number of the problem that such methods solve grows exponentially
+with the product of the largest Lyapunov exponent and the number of steps, and is bounded if the
+exponent is negative.
 """
 
 from __future__ import annotations
@@ -113,8 +114,8 @@ def exponents_along(
     samples : bool
         Whether axis 1 contains samples, each with an exponent; otherwise there is one exponent.
     directions : int
-        Number of random vectors; the largest growth counts. Until the vectors have turned into the
-        fastest-growing direction, part of the logarithm of its growth is lost, in total at most
+        Number of random vectors; the largest growth counts. Until the vectors have turned to the
+        fastest-growing direction, part of the logarithm of its growth is missed: in total, at most
         half the logarithm of the number of unknowns.
     level : int
         Number of the level.

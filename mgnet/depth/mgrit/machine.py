@@ -18,8 +18,8 @@ class Machine:
     Parameters
     ----------
     layer_seconds : float
-        Time of one forward evaluation of a layer, in seconds; with the default, the unit of all
-        times is one evaluation.
+        Time of one forward evaluation of a layer, in seconds; by default, one evaluation is the
+        unit of all times.
     latency : float
         Time taken by an empty message, in seconds.
     bandwidth : float

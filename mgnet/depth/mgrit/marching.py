@@ -26,7 +26,7 @@ class AtOnce(ABC):
     """A propagator that marches over a level, or over all its intervals, in one call.
 
     It is recognized by this class, not by the names of its methods, because a user's methods with
-    these names may have another meaning.
+    these names may have a different meaning.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def march_by_advance(
 
 
 def filled(points: State, found: State, parts: Intervals) -> State:
-    """Set the F-points of a trajectory in place; a short last interval has fewer.
+    """Set the F-points of a trajectory in place; a short last interval has fewer F-points.
 
     Parameters
     ----------

@@ -45,17 +45,17 @@ class NewtonSweep(Smoother):
 
     Every sweep makes at least one more point exact, whatever the Jacobians are, so N sweeps
     suffice. If layers are contracting, a full Newton step doubles the number of correct digits of
-    all points. If they are chaotic, linearized errors grow without bound along the layers. A full
-    step is therefore evaluated once more, and undone if the residual is larger. From then on,
-    Jacobians are scaled by 1 - k, with the smallest k for which no correction is larger than three
-    times the largest state (scale-ELK with a trust region). To find this k, only the scan is
-    repeated, without evaluating layers.
+    all points. If layers are chaotic, linearized errors grow without bound along the layers. The
+    residual after a full step is therefore evaluated, and the step is undone if it has increased
+    the residual. From then on, Jacobians are scaled by 1 - k, with the smallest k for which no
+    correction is larger than three times the largest state (scale-ELK with a trust region). To find
+    this k, only the scan is repeated, without evaluating layers.
 
     Parameters
     ----------
     structure : {"dense", "diagonal", "identity"}
-        Which Jacobians to use: complete ones (DEER), their diagonals (quasi-DEER), or the identity,
-        for which the scan is a running sum (Picard). The last two converge linearly.
+        Which Jacobians to use: full Jacobians (DEER), their diagonals (quasi-DEER), or the
+        identity, for which the scan is a running sum (Picard). The last two converge linearly.
     damping : float
         Lower bound of k, dimensionless, below 1: Jacobians are always scaled by 1 - k. This is
         scale-ELK of Gonzalez et al. (arXiv 2407.19115); the Levenberg-Marquardt damping of their

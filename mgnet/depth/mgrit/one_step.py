@@ -45,8 +45,8 @@ class OneStep:
         t, shape (k,), with the step sizes dt, shape (k,), for states of shape (k, ...). Coarser
         levels take larger steps with the same method, so it should be stable for them. The function
         may edit its arguments, and return the same array each time. Before the first solution, a
-        few states are stepped together and one by one, to check that it keeps shapes and handles
-        each row independently.
+        few states are stepped together and one by one, to check that the function keeps shapes and
+        handles each row independently.
     initial : array of shape (...)
         The initial state; complex if the steps produce complex numbers.
     steps : array of shape (N,)
@@ -186,7 +186,7 @@ class OneStep:
             fewer unknowns.
         c_points_only : bool
             Whether a state of level 0 consists of its C-points alone; the initial guess is then
-            `guess()[::c]` with the last point. `observed` computes functionals of the whole
+            `guess()[::c]`, followed by the last point. `observed` computes functionals of the whole
             trajectory in this case.
 
         """

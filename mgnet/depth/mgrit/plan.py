@@ -153,7 +153,7 @@ def plan(
         message from each rank to the next.
     coarse : str
         Kind of coarse layers, as in `LayerParallel`: "fused" layers cost as much as the layers that
-        they represent (and are never gathered), "identity" layers cost nothing.
+        they represent (and are never gathered), and "identity" layers cost nothing.
     jacobian : int
         In Newton sweeps, the cost of a layer's Jacobian, in evaluations (in a backward pass, in
         vector-Jacobian products); with `LayerParallel`, it is the number of entries of a sample's

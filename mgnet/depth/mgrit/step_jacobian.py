@@ -24,8 +24,8 @@ def step_jacobian(
 ) -> np.ndarray:
     """The Jacobians of k steps.
 
-    Central differences have a relative error of about 1e-10 in float64. This slightly slows the
-    last sweeps of Newton's method but does not change results.
+    Central differences have a relative error of about 1e-10 in float64. This error slightly slows
+    the last sweeps of Newton's method but does not change its results.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False)
     stages : int
         Number of stages of the one-step method.
     first : bool
-        Whether to use the parameters of the first layer instead of means; the tensors are views.
+        Whether to use the parameters of the first layer of each group, as views, instead of means.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def renew(layers: Layers, new: Layers) -> None:
-    """Assign new values to the tensors of layers to which other objects hold references.
+    """Assign new values in place, because other objects hold references to the layers' tensors.
 
     Examples
     --------

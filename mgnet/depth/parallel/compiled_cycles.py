@@ -47,7 +47,7 @@ def compiled_cycles(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
 
 
 class CompiledForward(AtOnce):
-    """The forward `Propagator` of one call, which converts each level for the loops once.
+    """The forward `Propagator` of one call, which converts each level for the loops only once.
 
     Levels that the loops cannot process, with fused or identity layers, are handled by the setup.
 

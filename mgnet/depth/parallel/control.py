@@ -141,7 +141,7 @@ class FixedCycles:
         )
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """The control for subsequent calls; None means serial propagation from now on."""
+        """The control for later calls; None means serial propagation from now on."""
         return self
 
 

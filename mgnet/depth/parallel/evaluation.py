@@ -207,8 +207,8 @@ def least_seconds(
     u, side, parameters
         The arguments of `fastest`.
     alone : bool
-        Whether no other process takes part. Other processes would not know when to stop, so with
-        them each function is timed exactly three times.
+        Whether no other process takes part. Other processes would not know when to stop, so if they
+        take part, each function is timed exactly three times.
 
     Returns
     -------

@@ -17,8 +17,8 @@ __all__ = ["clip_grad_norm_"]
 def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
     """Scale all gradients so that their norm is at most `max_norm`, even if layers are distributed.
 
-    It corresponds to `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`, which takes
-    into account only the layers of one process. All ranks must call it.
+    This function corresponds to `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`,
+    which takes into account only the layers of one process. All ranks must call it.
 
     Parameters
     ----------

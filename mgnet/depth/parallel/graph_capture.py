@@ -1,11 +1,11 @@
 """`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, each launched as a whole.
 
 In a deep network of small layers, launching the kernels takes longer than running them. A graph
-contains all launches of a forward or a backward pass, by cycles or layer by layer, and replays them
-without Python. The capture itself is PyTorch's `make_graphed_callables`; this file does what that
-function leaves to its callers. Weights are inputs of the graphs, so later replays do not overwrite
-stored gradients. Outputs are new tensors, and a backward pass whose states have been overwritten is
-refused.
+contains all kernel launches of a forward or a backward pass, by cycles or layer by layer, and
+replays them without Python. The capture itself is PyTorch's `make_graphed_callables`; this file
+does what that function leaves to its callers. Weights are inputs of the graphs, so later replays do
+not overwrite stored gradients. Outputs are new tensors, and a backward pass whose states have been
+overwritten is refused.
 """
 
 from __future__ import annotations

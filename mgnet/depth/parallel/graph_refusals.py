@@ -50,7 +50,7 @@ modules: torch.cuda.make_graphed_callables)
 
 
 def is_serial(parallel: LayerParallel) -> bool:
-    """Whether a module propagates layer by layer, by its settings or because cycles cost more.
+    """Whether a module propagates layer by layer, because of its settings or the cost of cycles.
 
     Examples
     --------

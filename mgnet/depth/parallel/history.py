@@ -68,7 +68,7 @@ class History:
         self._waiting.append((RESIDUAL, squares(own_points(residual, self.reverse))[None]))
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
-        """Add a cycle, given the states at the C-points before and after it."""
+        """Add a cycle to the record, given the states at the C-points before and after it."""
         ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
         last = 0 if self.reverse else -1
         if len(after) > 1:  # this process has layers

@@ -196,7 +196,7 @@ class LayerParallel(Explained):
         return settings_to_state(self.settings, self.control, self.calls)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the settings of the saved model, independent of the current ones."""
+        """Restore the settings of the saved model, whatever the current settings are."""
         settings, control, calls = settings_from_state(state)
         self._set(settings, control)
         self.calls = calls

@@ -25,7 +25,8 @@ def keep_layers(net: ODENet, which: range) -> None:
     Parameters
     ----------
     net : ODENet
-        The network, changed in place; its parameters are new objects, so create an optimizer later.
+        The network, changed in place; its parameters are new objects, so create optimizers
+        afterwards.
     which : range
         Consecutive layers to keep; may be empty.
 

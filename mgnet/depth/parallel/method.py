@@ -21,7 +21,7 @@ MEMORIES = ("states", "checkpoints")
 
 
 def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
-    """Raise an error unless a `LayerParallel` module can have this mode, memory and control.
+    """Raise an error unless a `LayerParallel` module can have these settings and this control.
 
     Parameters
     ----------

@@ -53,8 +53,8 @@ def accumulate_gradients(
         The batch. All tensors that have axes have the same number of rows, on axis 0. Values that
         are not tensors with axes are passed unchanged with every microbatch.
     microbatches : int, optional
-        Number of microbatches, of equal size or with one more row in the first ones; by default
-        the number of copies of the network.
+        Number of microbatches, of equal size or with one more row in each of the first few; by
+        default, the number of copies of the network.
 
     Returns
     -------

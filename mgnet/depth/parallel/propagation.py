@@ -1,8 +1,8 @@
 """The state and the adjoint of a network for one input, solved by multigrid over its layers.
 
-`Propagation` and `Adjoint` belong to one call of a `LayerParallel` module. They hold the tapes of
-the closing sweep, or the data that the compiled loops stored, and the states at which the coarse
-layers are recorded.
+`Propagation` and `Adjoint` belong to one call of a `LayerParallel` module. These objects hold the
+tapes of the closing sweep, or the data that the compiled loops stored, and the states at which the
+coarse layers are recorded.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Propagation:
         return points.new_empty(size) if self.every else None
 
     def _sweep(self, points: Tensor) -> None:
-        """Compute the states after all layers of this process from those at the C-points."""
+        """Compute the states after all layers of this process from the states at the C-points."""
         if self.loops is not None:
             self.states = self.loops.record(0, points[:-1])[0].states()
             return

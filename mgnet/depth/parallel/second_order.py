@@ -203,7 +203,7 @@ def _refuse_batches(*gradients: Tensor | None) -> None:
 
 
 class _Adjoint(torch.autograd.Function):
-    """Map (cotangent of u_N, u_0, steps, parameters) to gradients for the last three."""
+    """Map (cotangent of u_N, u_0, steps, parameters) to the gradients of the last three."""
 
     @staticmethod
     def forward(

@@ -79,7 +79,7 @@ def march(
     ------
     RuntimeError
         In the backward pass, if weights, buffers or side inputs were edited; with checkpoints and
-        without a compiled loop also if the block was changed, for example by `eval()`.
+        without a compiled loop, also if the block was changed, for example by `eval()`.
 
     Examples
     --------
@@ -200,7 +200,7 @@ Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
 def _from_checkpoints(ctx: Any, lam: Tensor, sources: Sequence[Tensor] | None) -> Found:
-    """Recompute the tapes of a segment, then its adjoint, segment by segment."""
+    """Segment by segment, recompute the tapes and then compute the adjoint."""
     setup: PropagationSetup = ctx.setup
     buffers = ctx.buffers.unchanged("began a backward pass from checkpoints")
     layers, kernel = setup.fine, setup.kernel
