@@ -104,7 +104,7 @@ def _group_norm_backward(
 
 
 def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
-    """Decompose the backward pass of a norm if its input and weight have different types.
+    """Decompose the backward pass of a norm if the input and the weight have different types.
 
     This happens under autocast. PyTorch's rules for `vmap` then return wrong types; for equal
     types, they are used unchanged.

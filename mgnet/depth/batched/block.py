@@ -66,13 +66,13 @@ class StackedBlock:
     stages : int
         Number of evaluations of F that a slope takes.
     evaluations, vjps : int
-        Numbers of evaluations of F for one layer, and of vector-Jacobian products of F, so far.
+        Numbers so far of evaluations of F and of its vector-Jacobian products, each for one layer.
     draws : Draws
         A record of the block's random numbers; the block has a buffer `KEY` if it may draw masks.
     has_state : bool
         Whether there are buffers besides `KEY`; an evaluation may change them.
     own_buffers : int
-        Number of buffers that belong to the template; these come first.
+        Number of buffers that belong to the template; these are the first buffers.
 
     Examples
     --------
@@ -200,7 +200,7 @@ class StackedBlock:
         return runs
 
     def _key(self, states: Tensor, shape: Sequence[int], training: bool) -> Any:
-        """All data that select a program, except those in the fingerprint."""
+        """All data, besides those in the fingerprint, that determine which program is used."""
         return self, shape, states.dtype, training, cast_of(states.device.type)
 
     def named(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:

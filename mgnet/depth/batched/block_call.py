@@ -1,4 +1,4 @@
-"""A call of a block for one layer, with keyed masks and correctly repeated checkpoints.
+"""A call of a block for one layer, with keyed masks, in which checkpoints repeat correctly.
 
 In the backward pass, `torch.utils.checkpoint` inside a block calls part of the block again, when
 the block no longer contains the tensors of the layer. Such a block is therefore called without a
@@ -57,9 +57,10 @@ def keyed_call(
     given : tuple
         The state, or the time and the state.
     tensors : mapping of str to Tensor
-        The tensors of the layer by name; a tensor in several places has several names.
+        The tensors of the layer by name; a tensor that the block uses in several places has several
+        names.
     draws : Draws
-        The random numbers of the block.
+        A record of the random numbers of the block.
     strict : bool
         Whether random numbers without a key are refused, as in `KeyedDraws`.
     side : mapping, optional
@@ -202,7 +203,7 @@ def _pulled(
 
 
 class _Inside(nn.Module):
-    """Calls a function while the block has the tensors passed to this module."""
+    """A module that calls a function while the block contains the tensors passed to this module."""
 
     def __init__(self, block: nn.Module):
         super().__init__()

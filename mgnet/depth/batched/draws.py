@@ -1,6 +1,6 @@
 """Random numbers inside a block: masks are functions of a key, and all other draws are refused.
 
-An iteration over the layers has a solution only if all evaluations of a layer are the same. Each
+An iteration over the layers has a solution only if every evaluation of a layer is the same. Each
 random number of dropout is therefore a hash of the key of the layer, the number of the draw within
 the layer, and the number of the entry, so it is the same in serial and batched evaluation, in the
 adjoint and on every device. `torch.nn.functional.dropout` and its variants, attention and
@@ -102,7 +102,7 @@ class KeyedDraws(TorchDispatchMode):
     ValueError
         If the block draws random numbers that no key determines.
     CheckpointFoundError
-        If the block records a graph with checkpoints, and `looks` is set.
+        If `looks` is set and the block records a graph with checkpoints.
     FusedAttentionError
         If attention draws its own mask. Repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
 

@@ -60,7 +60,7 @@ shared_buffers
     ) -> None:
         """Raise a ValueError if a buffer has since been edited or replaced.
 
-        Values on a device are compared there, and `settle` raises the error.
+        Values on a device are compared there; if they differ, `settle` raises the error later.
         """
         if not self.numbers:
             return
@@ -96,5 +96,5 @@ shared_buffers
 
 
 def _has_values(x: Tensor) -> bool:
-    """Whether values can be compared, which is impossible during tracing or mapping."""
+    """Whether values can be compared, which is impossible during tracing or under `vmap`."""
     return type(x) is Tensor and not x.is_meta and innermost(x) is x and not devices.captured(x)

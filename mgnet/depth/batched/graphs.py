@@ -31,7 +31,7 @@ class ShapeError(RuntimeError):
 class Traced:
     """A graph as a function.
 
-    It omits the source code that PyTorch stores permanently for every `GraphModule`.
+    Unlike a `GraphModule`, it does not make PyTorch store source code permanently.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Traced:
         return self._run(*inputs)
 
     def bare(self) -> Traced:
-        """Remove the notes about the value of each node; returns this object."""
+        """Remove the metadata about the value of each node; return this object."""
         for node in self.graph.nodes:
             node.meta = {}
         return self
@@ -190,7 +190,7 @@ def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
 
 
 def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
-    """Make sizes the first inputs of a graph, and make numbers in it functions of them.
+    """Make sizes the first inputs of a graph, and express the numbers in it by these sizes.
 
     Parameters
     ----------

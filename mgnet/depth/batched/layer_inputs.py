@@ -1,4 +1,4 @@
-"""Side inputs with one row per layer, such as the inputs of time steps.
+"""Side inputs with one row per layer, such as a different input for each time step.
 
 Such a tensor has the shape (layers, batch, ...). The user names these side inputs, because they
 cannot be recognized by their shapes.
@@ -25,7 +25,7 @@ def input_names(names: Any) -> tuple[str, ...]:
     Raises
     ------
     TypeError, ValueError
-        If they are not a list of names, or if one of them is already an argument.
+        If the names are not a list of names, or if one of them is already an argument.
 
     Examples
     --------

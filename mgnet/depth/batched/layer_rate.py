@@ -30,7 +30,7 @@ class LayerRate:
     holder : nn.Module
         The module with the rate.
     name : str
-        Name of its attribute; the buffer is called `name_of_layers`.
+        Name of the module's attribute; the buffer is called `name_of_layers`.
     kept : bool
         Whether this is 1 minus the rate.
 
@@ -62,7 +62,7 @@ assign one number for all, such as 0.1, or create the network again
         return f"{self.name}_of_layers"
 
     def rates(self) -> Tensor:
-        """Rates of the current layer or, outside a call, of all layers, in double precision."""
+        """The rate of the current layer or, outside a call, of all layers, in double precision."""
         rate = self.holder._buffers[self.buffer].double() * UNIT  # type: ignore[union-attr]
         return 1.0 - rate if self.kept else rate
 

@@ -1,4 +1,4 @@
-"""Programs: the graph of one layer for many layers at once, with few tensor operations.
+"""Programs: the graph of one layer, run for many layers at once with few tensor operations.
 
 The function `batch` maps a graph over layers (by `vmap`, with the layers on axis 0 of all inputs
 and outputs), removes operations without effect, and returns a `Program`. Saved tensors also have
@@ -78,10 +78,10 @@ def batch(
     one : Traced
         A graph of `OneLayer`.
     inputs : sequence of Tensor
-        Its inputs except for the sizes, stacked; only their shapes, strides and types matter. The
-        last one has the shape of the states.
+        Stacked inputs of the graph, except for the sizes; only their shapes, strides and types
+        matter. The last one has the shape of the states.
     tensors : int
-        Number of inputs that belong to the layers; views of these are prepared.
+        Number of inputs that belong to the layers, of which views are prepared.
     alone : bool
         Whether there is only one layer, so that `one` is used without `vmap`.
     axes : sequence of int
@@ -146,7 +146,7 @@ def _of_one_layer(one: Traced, sizes: int) -> Callable[..., Any]:
 
 
 def _drop_if_idle(node: fx.Node) -> None:
-    """Remove an operation that returns its argument, such as many that vmap inserts."""
+    """Remove an operation that returns its argument unchanged; `vmap` inserts many of these."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return
     source = node.args[0]

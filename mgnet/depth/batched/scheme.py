@@ -27,7 +27,7 @@ STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 
 
 
 def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
-    """The increment of a step of length s, divided by s: Hairer, Norsett, Wanner, ODEs I, II.1.
+    """The increment of a step of size s, divided by s; see Hairer, Norsett, Wanner, ODEs I, II.1.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
 def _in_thirds(
     scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any, k: Tensor
 ) -> Tensor:
-    """Methods with stages at one and two thirds of the step; k is the slope at its start."""
+    """Methods with stages at one and two thirds of the step; k is the slope at the start."""
     third = s / 3.0
     second = of_its_shape(F(t + third, u + third * k), u)
     if scheme == "heun3":
@@ -92,7 +92,7 @@ def _in_thirds(
 
 
 def of_its_shape(value: Any, u: Tensor) -> Tensor:
-    """Check a block's value for the state u: a tensor of its shape, or a tuple with one first.
+    """Check a block's value for the state u: a tensor shaped like u, or a tuple starting with one.
 
     Layers of Hugging Face return tuples. The entries after the tensor must be None or empty.
 

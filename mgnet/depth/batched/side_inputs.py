@@ -85,7 +85,7 @@ class SideInputs:
 
 
 class SideBlock(StackedBlock):
-    """A block with side inputs, which `Layers` has as parameters and buffers after the block's own.
+    """A block with side inputs, which follow the block's own parameters and buffers in `Layers`.
 
     Parameters
     ----------

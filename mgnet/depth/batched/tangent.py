@@ -1,7 +1,8 @@
 """Layers together with their derivative in one direction, as another block.
 
 `u+ = u + s F(u; theta)` and its tangent `w+ = w + s (F_u w + F_theta b) + b_s F` are a layer of the
-state (u, w). Every operation on layers, serial or by multigrid, is thus available for derivatives.
+state (u, w). Every way to propagate through layers, serial or by multigrid, thus works for
+derivatives.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class TangentBlock(StackedBlock):
     block : StackedBlock
         The block; it may be a `TangentBlock`, for derivatives of higher order.
     with_steps : bool
-        Whether the steps also change. Each layer then has one more parameter, the factor between
-        its step and that in `Layers.steps`, which is constant.
+        Whether the steps also change. Each layer then has one more parameter: the factor by which
+        its step differs from the constant step in `Layers.steps`.
 
     Examples
     --------

@@ -58,7 +58,8 @@ class Tape(ABC):
     value : Tensor
         The slopes, shape `(layers, batch, ...)`.
     new_buffers : tuple of Tensor
-        The layers' buffers after this evaluation, each `(layers, ...)`, such as batch norm's.
+        The layers' buffers after this evaluation, each `(layers, ...)`, such as those of batch
+        norm.
     linear : bool
         Whether `vjp` is known to be linear; a hook or a custom backward pass might clip gradients.
 
@@ -91,7 +92,7 @@ class Tape(ABC):
 
     @abstractmethod
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The `vjp` of each layer separately, for cotangents like `lam`, to be called once each.
+        """The `vjp` of each layer separately, for cotangents like `lam`; each may be called once.
 
         This is faster than slicing the tape, and counts one product per layer.
         """

@@ -97,7 +97,7 @@ class Trace:
         Traces for single shapes that satisfy the conditions. Programs of this trace are compared
         with the programs of its witnesses.
     compares : bool
-        Whether programs for one shape store the data for such comparisons.
+        Whether programs for one shape store the data that are needed for such comparisons.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Trace:
             trace.apart = True
 
     def program(self, kind: str, request: Request) -> Program:
-        """The program of one kind for as many layers as there are states.
+        """The program of the given kind for as many layers as there are states.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Tracing of a layer written in Python to short functions of stacked tensors.
+"""Tracing: a layer written in Python becomes short functions of stacked tensors.
 
 For small layers, `torch.vmap` of a block spends most of its time in Python. A layer's slope and its
 vector-Jacobian products are therefore traced once to graphs of plain tensor operations:
@@ -71,7 +71,8 @@ class OneLayer:
         differently.
     hidden : bool
         Whether autograd of the graphs would miss parts of the block: custom backward passes, hooks
-        of tensors, `no_grad`, or edits of strided views, which have wrong derivatives as functions.
+        of tensors, `no_grad`, or in-place edits of strided views, which have wrong derivatives if
+        rewritten as functions.
     """
 
     slope: Traced

@@ -22,8 +22,8 @@ def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
     """Choose the ends of segments of layers so that the backward pass needs little memory.
 
     The states before all segments are stored. From the last segment to the first, the backward pass
-    recomputes the data of a segment, and then drops the state before it. Late segments are
-    therefore short, because many states are still stored when they are recomputed.
+    recomputes the data of a segment, and then drops the state before that segment. Late segments
+    are therefore short, because many states are still stored when they are recomputed.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def _polynomial(builder: Any, x: Any, coefficients: Sequence[float]) -> Any:
 
 
 def _two_to(builder: Any, k: Any, like: Any) -> Any:
-    """2^k for a vector of integers, from the bits of the exponent."""
+    """2^k for a vector of integers k, made from the bits of the exponent."""
     bits = _bits(like)
     fraction, bias = (23, 127) if bits == 32 else (52, 1023)
 

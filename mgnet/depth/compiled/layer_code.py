@@ -65,8 +65,8 @@ class LayerCode:
     prepared : Traced
         The function `(*tensors) -> matrices and vectors, given values` of one layer.
     shapes : list of tuple
-        Shape of each parameter in the loops, the step first: (), (rows,), or (columns, rows) for a
-        matrix, which is stored twice, the second time transposed.
+        Shape of each parameter in the loops, starting with the step: (), (rows,), or (columns,
+        rows) for a matrix, which is stored twice, the second time transposed.
     """
 
     code: list[tuple[int, ...]]
@@ -83,7 +83,7 @@ class Writer:
     Parameters
     ----------
     traced : Traced
-        The function `(*tensors, state) -> slope`, with notes of shapes.
+        The function `(*tensors, state) -> slope`, with shapes in the metadata of its nodes.
     state : Tensor of shape (batch, ..., features)
         A state.
     table : mapping
@@ -237,7 +237,7 @@ class Writer:
         Raises
         ------
         UnknownOperationError
-            If the product is not one of features with a matrix of the layer.
+            If the product is not a product of features with one of the layer's matrices.
         """
         a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:

@@ -38,7 +38,7 @@ class Block:
 
 
 def blocks_of(samples: int, lanes: int, rows: int, alone: bool = True) -> list[Block]:
-    """The parts of a batch, which are processed one after another, or by threads, for all layers.
+    """The parts of a batch; each is processed through all layers, one after another or by threads.
 
     The parts do not depend on the number of threads, so neither do sums over samples.
 

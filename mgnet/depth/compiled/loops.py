@@ -1,4 +1,4 @@
-"""The loops over layers, compiled by numba: an interpreter of the operations of one layer.
+"""The loops over layers, compiled by numba: an interpreter for the operations of a layer.
 
 A state is stored feature by feature, each as a row of S samples, so that vectors run over samples
 and a matrix is read entry by entry. S is a multiple of `lanes`, the number of entries per vector.
@@ -199,7 +199,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, first, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes):
-    """Compute y = a + c b, a b, a + c v, a v, c a + d or a; weights v have a number per row."""
+    """Compute y = a + c b, a b, a + c v, a v, c a + d or a; weights v have one entry per row."""
     scale, added = equal(mem, c, ONE), equal(mem, d, ONE)
     factor = scale
     for r in range(rows):

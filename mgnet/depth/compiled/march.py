@@ -214,7 +214,7 @@ class PackedLayers:
         return self.march.prepared.leaves(self.tensors, self.wanted)
 
     def sums(self, values: Sequence[Tensor]) -> Sums:
-        """Positions of gradients with respect to the loops' parameters, which are `values`."""
+        """Positions of the gradients with respect to `values`, the parameters of the loops."""
         prepared = self.march.prepared
         pairs = [(0, self.count), *zip(prepared.slots, map(len, values), strict=True)]
         wanted = prepared.wanted(self.wanted)

@@ -43,7 +43,7 @@ def _tile(order, start, par, w, v, stride, mem, x, y, columns, S):
 
 @njit(cache=True, nogil=True)
 def product(start, par, w, v, mem, x, y, rows, columns, S, lanes):
-    """Compute y = M x, or with v or y added; entry (i, j) of M is par[w + j rows + i]."""
+    """Compute y = M x, plus v or the current y; entry (i, j) of M is par[w + j rows + i]."""
     i = 0
     while i < rows:
         left, at = rows - i, y + i * S

@@ -16,7 +16,7 @@ __all__ = ["backward_runs", "forward_runs"]
 
 @njit(cache=True, nogil=True)
 def _move(table, layers, here):
-    """Offsets for a later layer; negative positions, which mean none, do not change."""
+    """Offsets for a later layer; negative positions, which stand for none, are left unchanged."""
     for k in range(len(table)):
         here[k, 0] = table[k, 0] + layers * table[k, 1]
         here[k, 1] = table[k, 1]

@@ -243,7 +243,7 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Any]) -> Tensor:
-    """w_N, the tangent if u_0, the steps and the parameters change in the direction (a, b)."""
+    """w_N, the tangent of u_N if u_0, steps and parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b
     if first.spread is not None:
