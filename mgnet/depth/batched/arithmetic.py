@@ -1,13 +1,11 @@
 """Operations whose rounding does not depend on how many layers are computed at once.
 
-PyTorch computes most functions with a vectorized loop, and the rest of an array, which is too short
-for a vector, with another loop. For some functions the two round differently, and the size of the
-array determines which elements belong to the rest. Batch norm has no rule for `vmap`. In traced
-layers, `TABLE` replaces all of these operations: `exp`, `expm1`, `log1p`, `erf`, `tanh`, sums along
-an axis, and matrix products are the same at every position, and so are the operations composed of
-them.
-
-The exception is powers with fractional exponents.
+PyTorch evaluates most functions with a vectorized loop, and the last elements of an array, which
+are too few to fill a vector, with a different loop. For some functions the two loops round
+differently, and the size of the array determines which loop handles an element. Batch norm has no
+rule for `vmap`. In traced layers, `TABLE` replaces all of these operations by compositions of
+`exp`, `expm1`, `log1p`, `erf`, `tanh`, sums along an axis, and matrix products, whose rounding is
+the same at every position. The exception is powers with fractional exponents.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ def _group_norm(
     groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Group norm by layer norm, whose rule for `vmap` does not fix the number of samples."""
+    """Compute group norm by layer norm, whose `vmap` rule does not fix the number of samples."""
     wide = x if weight is None else x.to(weight.dtype)
     rows = wide.reshape(count, groups, channels // groups * inner)
     out, mean, rstd = aten.native_layer_norm(rows, rows.shape[2:], None, None, eps)
@@ -106,10 +104,10 @@ def _group_norm_backward(
 
 
 def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
-    """Decompose the backward pass of a norm if its input and weight have different types.
+    """Decompose the backward pass of a norm if the input and the weight have different types.
 
-    This happens under autocast. The rules of torch for `vmap` then return wrong types; for equal
-    types they are kept.
+    This happens under autocast. PyTorch's rules for `vmap` then return wrong types; for equal
+    types, they are used unchanged.
     """
     operation = getattr(aten, name).default
     apart = get_decompositions([operation])[operation]
@@ -125,15 +123,16 @@ def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
     return {operation: backward}
 
 
-# Largest number of elements in a step of PyTorch's vectorized loops; others form the rest.
+# Largest number of elements that PyTorch's vectorized loops process in one step.
 AT_ONCE = 64
 
 
 def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
-    """Decompose functions, except if rows are multiples of a vector, so that there is no rest.
+    """Decompose functions unless every row fills whole vectors, so that no elements are left over.
 
-    Undecomposed, they take a third of the time or less, and store one tensor for backward passes. A
-    size that is open in the trace may have any value.
+    Without decomposition, the functions take a third of the time or less, and store one tensor for
+    the backward pass. They are also decomposed if a size is open in the trace, because it may have
+    any value.
     """
 
     def made(name: str) -> tuple[Any, Any]:
@@ -152,7 +151,7 @@ def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
 
 
 # The rule of `vmap` for `select_scatter` writes each number many times, and its derivative sums
-# these.
+# all of them.
 EDITS: dict[Any, Any] = {
     **get_decompositions([aten.select_scatter, aten.slice_scatter]),
     aten.copy.default: lambda to, x, _=False: x.to(to.device, to.dtype).expand(to.shape),

@@ -1,6 +1,6 @@
 """Autocast is part of a layer: a backward pass needs the autocast of its forward pass.
 
-It is enabled where a block is evaluated as written. It is disabled in traced programs, which
+Autocast is enabled where a block is evaluated as written. It is disabled in traced programs, which
 contain its conversions as ordinary operations, and in backward passes, as in PyTorch.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["cast_of", "same_cast", "uncast", "without_cast"]
 
 
 def cast_of(device: str) -> torch.dtype | None:
-    """The precision to which autocast converts now on a type of device; None if it is disabled.
+    """The precision to which autocast now converts on this type of device; None if it is disabled.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def same_cast(device: str) -> Callable[[], AbstractContextManager[Any]]:
 
 @contextmanager
 def without_cast(device: str) -> Iterator[None]:
-    """Disable autocast inside; much cheaper than `torch.autocast(device, enabled=False)`.
+    """A context without autocast; much cheaper than `torch.autocast(device, enabled=False)`.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def without_cast(device: str) -> Iterator[None]:
 
 
 def uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """A traced program, which contains its autocast conversions, without the current autocast.
+    """Run a traced program without the current autocast, because it contains all conversions.
 
     Examples
     --------

@@ -43,8 +43,8 @@ class StackedBlock:
     s_n` with the same parameters, which are piecewise constant in depth.
 
     A block is traced once for the shapes that occur (see `traces.py`), and again if its mode, its
-    modules or a plain value that it reads has changed, which is checked once for each new `Layers`.
-    A block that uses tensors from outside is not traced (see `surroundings.py`).
+    modules or a plain value that it reads has changed. Each new `Layers` object is checked once for
+    such changes. A block that uses tensors from outside is not traced (see `surroundings.py`).
 
     Parameters
     ----------
@@ -54,24 +54,25 @@ class StackedBlock:
     scheme : {"euler", "midpoint", "heun", "heun3", "rk4", "rk4_38"}
         The Runge-Kutta method.
     traced : bool
-        If False, every layer is evaluated separately in plain PyTorch; slow, for debugging.
+        If False, every layer is evaluated separately in plain PyTorch; this is slow and meant for
+        debugging.
     shared_buffers : sequence of str
-        Names of buffers that all layers share, so that no layer may change them.
+        Names of buffers that no layer may change, because all layers share them.
 
     Attributes
     ----------
     names : tuple of str
         Names of the parameters, in the order of `Layers.parameters`.
     stages : int
-        Number of evaluations of F per slope.
+        Number of evaluations of F that a slope takes.
     evaluations, vjps : int
-        Numbers of evaluations of F for one layer, and of vector-Jacobian products of F, so far.
+        Numbers so far of evaluations of F and of its vector-Jacobian products, each for one layer.
     draws : Draws
-        The random numbers of the block, which has a buffer `KEY` if they may be masks.
+        A record of the block's random numbers; the block has a buffer `KEY` if it may draw masks.
     has_state : bool
-        Whether there are other buffers, which an evaluation may change.
+        Whether there are buffers besides `KEY`; an evaluation may change them.
     own_buffers : int
-        Number of buffers that belong to the template; these come first.
+        Number of buffers that belong to the template; these are the first buffers.
 
     Examples
     --------
@@ -121,7 +122,7 @@ class StackedBlock:
         return self.compiled(kind, layers, states)(states)
 
     def record(self, layers: Layers, states: Tensor) -> Tape:
-        """The slopes, with the data for vector-Jacobian products; no autograd graph."""
+        """The slopes, with the data for vector-Jacobian products but without an autograd graph."""
         self.evaluations += self.stages * len(layers)
         if not torch.is_grad_enabled():  # entering no_grad costs as much as a small layer
             return self.compiled("record", layers, states)(states)
@@ -139,7 +140,7 @@ class StackedBlock:
         return slope
 
     def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
-        """Whether an evaluation changes buffers; True if the block is not traced."""
+        """Whether an evaluation changes buffers; always True for a block that is not traced."""
         if not self.has_state or not len(layers):
             return False
         one = self._traced(layers[:1], states)[0].one
@@ -148,7 +149,7 @@ class StackedBlock:
     def check_gradients(self, layers: Layers, states: Tensor) -> None:
         """Raise a ValueError if slopes depend on a tensor from outside that requires a gradient.
 
-        This is for evaluations without a record, which performs the check itself.
+        Call this if the layers are evaluated without `record`, which performs the check itself.
         """
         if len(layers) and self._traced(layers, states)[0].one is None:
             with torch.enable_grad():
@@ -160,7 +161,7 @@ class StackedBlock:
     def compiled(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Callable[..., Any]:
-        """The program for these layers, in the current mode or another; found once."""
+        """The program for these layers, in the current mode or a given one; looked up only once."""
         training = self.template.training if training is None else training
         # Equivalent to `_key`, because a call costs as much as a small layer.
         cast = cast_of(states.device.type)
@@ -180,7 +181,7 @@ class StackedBlock:
     def programs(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Sequence[Callable[..., Any]]:
-        """The `compiled` program for each of these layers separately; found once."""
+        """The `compiled` program for each of these layers separately; it is looked up once."""
         training = self.template.training if training is None else training
         key = self._key(states, (1, *states.shape[1:]), training)
         names = layers._names.get(key)
@@ -199,7 +200,7 @@ class StackedBlock:
         return runs
 
     def _key(self, states: Tensor, shape: Sequence[int], training: bool) -> Any:
-        """All data that select a program, except those in the fingerprint."""
+        """All data, besides those in the fingerprint, that determine which program is used."""
         return self, shape, states.dtype, training, cast_of(states.device.type)
 
     def named(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -217,7 +218,7 @@ class StackedBlock:
         state: Tensor,
         side: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The slope of one layer, and its new buffers; edits the buffers."""
+        """The slope of one layer, and its new buffers; the given buffers are edited in place."""
         tensors, keywords = self.named(parameters, buffers), dict(side or {})
         before = self.fixed.before(buffers)
 
@@ -276,7 +277,7 @@ class StackedBlock:
     def _binding(
         self, kind: str, trace: Trace, some: Program, layers: Layers, device: str, training: bool
     ) -> Callable[[tuple[int, ...]], Callable[..., Any]]:
-        """Return a function that binds a program to a shape, as a function of states alone."""
+        """Return a function that maps a shape to a program that takes only the states."""
         tensors = layers.tensors()
         prepared = () if kind == "differentiable" else some.prepare(*tensors)
 
@@ -292,7 +293,7 @@ class StackedBlock:
         return bind
 
     def _cast_as_now(self, device: str) -> Callable[..., Any]:
-        """`evaluate` with the current autocast, wherever it is traced."""
+        """A function that calls `evaluate` with the current autocast, wherever it is traced."""
         again = same_cast(device)
 
         def slope(*inputs: Any) -> Any:
@@ -308,7 +309,7 @@ class StackedBlock:
     def _traced(
         self, layers: Layers, states: Tensor, training: bool | None = None
     ) -> tuple[Trace, Family]:
-        """The trace for such tensors, and all traces of this type."""
+        """The trace for tensors like these, and the family of traces to which it belongs."""
         device, cast = states.device.type, cast_of(states.device.type)
         shapes = tuple([(x.shape[1:], x.dtype) for x in layers.tensors()])
         kind = states.dim(), states.dtype, states.device, cast
@@ -383,7 +384,7 @@ class StackedBlock:
         return TracedTape(self, layers, value, tuple(buffers), saved, training, linear)
 
     def fingerprint(self, layers: Layers | None = None, training: bool | None = None) -> Any:
-        """All data that may change the effect of the block's code: now, or when layers were new."""
+        """All data that affect what the block's code does: now, or when the layers were new."""
         if layers is None:
             return self.traced, fingerprint(self.template)
         key = self, self.template.training if training is None else training
@@ -392,7 +393,7 @@ class StackedBlock:
         return layers._fingerprint[key]
 
     def variant(self, key: Any, make: Callable[[], Any]) -> Any:
-        """A block derived from this one, such as that with side inputs; created once per key."""
+        """A block derived from this one, such as one with side inputs; created once per key."""
         with lending():
             if key not in self._variants and len(self._variants) >= VARIANTS:
                 self._variants.clear()

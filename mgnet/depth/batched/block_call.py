@@ -1,8 +1,9 @@
-"""A call of a block for one layer, with keyed masks and correctly repeated checkpoints.
+"""A call of a block for one layer, with keyed masks, in which checkpoints repeat correctly.
 
-`torch.utils.checkpoint` inside a block calls a part of it again in the backward pass, when the
-tensors of the layer are no longer in the block. Such a block is therefore called without a graph,
-and called again as a whole in the backward pass, with a graph and with the tensors of its layer.
+In the backward pass, `torch.utils.checkpoint` inside a block calls part of the block again, when
+the block no longer contains the tensors of the layer. Such a block is therefore called without a
+graph, and called again as a whole in the backward pass, with a graph and with the tensors of its
+layer.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ def keyed_call(
     given : tuple
         The state, or the time and the state.
     tensors : mapping of str to Tensor
-        The tensors of the layer by name; a tensor in several places has several names.
+        The tensors of the layer by name; a tensor that the block uses in several places has several
+        names.
     draws : Draws
-        The random numbers of the block.
+        A record of the random numbers of the block.
     strict : bool
         Whether random numbers without a key are refused, as in `KeyedDraws`.
     side : mapping, optional
@@ -67,7 +69,7 @@ def keyed_call(
     Returns
     -------
     Tensor
-        The result of the block.
+        The value that the block returns.
 
     Examples
     --------
@@ -159,7 +161,7 @@ class _Again:
         return *tree_unflatten(leaves, self.spec), list(tensors)
 
     def gradients(self, inputs: tuple[Tensor, ...], gradient: Tensor) -> list[Tensor | None]:
-        """Gradients with respect to inputs, given tensors and parameters that require them."""
+        """Gradients for the inputs, the given tensors and the parameters that require them."""
         if [part.training for part in self.block.modules()] != self.modes:
             raise RuntimeError(
                 MESSAGE + "but its mode was changed before, by train() or eval(); change it after "
@@ -201,7 +203,7 @@ def _pulled(
 
 
 class _Inside(nn.Module):
-    """Calls a function while the block has the tensors passed to this module."""
+    """A module that calls a function while the block contains the tensors passed to this module."""
 
     def __init__(self, block: nn.Module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether the host would wait for a device, and whether the work given to it is being recorded."""
+"""Whether the host would have to wait for a device, and whether a CUDA graph is being captured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _local = threading.local()
 
 
 def waits(x: Tensor) -> bool:
-    """Whether reading a number of this tensor makes the host wait until its device is done.
+    """Whether the host must wait for a device before it can read a number of this tensor.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def capturing() -> Iterator[None]:
 
 
 def captured(x: Tensor) -> bool:
-    """Whether operations on this tensor become part of a CUDA graph, so no number can be read.
+    """Whether operations on this tensor become part of a CUDA graph, so its numbers cannot be read.
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""Random numbers inside a block: masks are functions of a key, and others are refused.
+"""Random numbers inside a block: masks are functions of a key, and all other draws are refused.
 
-An iteration over the layers has a solution only if all evaluations of a layer are the same. The
-random numbers of dropout are therefore a hash of the key of the layer, the number of the draw in
-it, and the number of the entry: the same in serial and batched evaluation, in the adjoint and on
-every device. `torch.nn.functional.dropout` and its variants, attention and stochastic depth all use
-the few random operations that are replaced here.
+An iteration over the layers has a solution only if every evaluation of a layer is the same. Each
+random number of dropout is therefore a hash of the key of the layer, the number of the draw within
+the layer, and the number of the entry, so it is the same in serial and batched evaluation, in the
+adjoint and on every device. `torch.nn.functional.dropout` and its variants, attention and
+stochastic depth all use the few random operations that are replaced here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Draws:
     recomputes : bool
         Whether the block was observed to use `torch.utils.checkpoint`.
     calls : int
-        Number of passes with masks so far. It may turn out during a pass that it has masks.
+        Number of passes with masks so far; whether a pass has masks may become known only while it
+        runs.
 
     Examples
     --------
@@ -59,7 +60,7 @@ class Draws:
         self._counted = True
 
     def begin(self, sure: bool) -> None:
-        """Begin a pass, which certainly has masks if `sure`."""
+        """Begin a pass; if `sure`, it is known to have masks."""
         self._counted = sure
         self.calls += sure
 
@@ -70,11 +71,11 @@ class Draws:
 
 
 class CheckpointFoundError(RuntimeError):
-    """The block is inside a `torch.utils.checkpoint` of its own."""
+    """Raised if the block itself uses `torch.utils.checkpoint`."""
 
 
 class FusedAttentionError(RuntimeError):
-    """Attention with dropout is one operation, which draws its own mask."""
+    """Raised if attention with dropout is a single operation, which draws its own mask."""
 
 
 class KeyedDraws(TorchDispatchMode):
@@ -83,27 +84,27 @@ class KeyedDraws(TorchDispatchMode):
     Parameters
     ----------
     key : Tensor of no axes, or None
-        The key of the layer. Without a key, masks are also refused.
+        The key of the layer. If it is None, masks are refused as well.
     draws : Draws
         The record in which masks are noted.
     training : bool
         The mode of the block, for messages.
     strict : bool
-        Whether random numbers without a key are refused, or left to PyTorch's generator.
+        Whether random numbers without a key are refused; otherwise PyTorch's generator draws them.
     looks : bool
         Whether it is an error if the block records a graph with checkpoints.
     repeats : bool
         Whether the number of a draw is stored in PyTorch's generator, whose state a checkpoint
-        restores when it calls a part of the block again.
+        restores when it calls part of the block again.
 
     Raises
     ------
     ValueError
         If the block draws random numbers that no key determines.
     CheckpointFoundError
-        If the block records a graph with checkpoints, and `looks` is set.
+        If `looks` is set and the block records a graph with checkpoints.
     FusedAttentionError
-        If attention draws its own mask; then repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
+        If attention draws its own mask. Repeat the call with `sdpa_kernel(SDPBackend.MATH)`.
 
     Examples
     --------
@@ -147,7 +148,7 @@ class KeyedDraws(TorchDispatchMode):
             torch.default_generator.set_state(self.state)
 
     def end(self) -> None:
-        """End the call; later operations are repetitions of its parts."""
+        """End the call; later operations repeat parts of it."""
         self.last = torch.default_generator.initial_seed()
 
     def _next(self) -> int:
@@ -249,7 +250,7 @@ def _is_reentrant(frame: FrameType | None) -> bool:
 
 
 def _is_idle(given: dict[str, Any]) -> bool:
-    """Whether an operation that may draw does not."""
+    """Whether an operation that can draw random numbers draws none with these arguments."""
     never = given.get("dropout_p", given.get("dropout")) == 0.0
     return never or given.get("training", given.get("train")) is False
 

@@ -24,7 +24,7 @@ class FixedBuffers:
     block : nn.Module
         The block, for messages.
     names : sequence of str
-        Names of all its buffers.
+        Names of all buffers of the block.
     fixed : sequence of str
         Names of the buffers that must not change.
 
@@ -47,9 +47,9 @@ shared_buffers
         self._seen: list[tuple[str, Tensor]] = []  # on a device: whether other values were there
 
     def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
-        """Numbers of edits so far and, if requested and possible, the values.
+        """The number of edits of each buffer so far and, if requested and possible, the values.
 
-        The values are needed because batch norm edits its statistics without counting.
+        The values are needed because batch norm edits its statistics without counting an edit.
         """
         values = values and not torch.compiler.is_compiling()
         fixed = [buffers[k] for k in self.numbers]
@@ -60,7 +60,7 @@ shared_buffers
     ) -> None:
         """Raise a ValueError if a buffer has since been edited or replaced.
 
-        Values on a device are compared there, and `settle` raises the error.
+        Values on a device are compared there; if they differ, `settle` raises the error later.
         """
         if not self.numbers:
             return
@@ -74,7 +74,7 @@ shared_buffers
                 self._refuse(name)
 
     def settle(self) -> None:
-        """Raise a ValueError if values on a device were seen to change; at the end of a pass."""
+        """At the end of a pass, raise a ValueError if values on a device were seen to change."""
         if self._seen:
             seen, self._seen = self._seen, []
             changed = torch.stack([each for _, each in seen]).tolist()
@@ -83,7 +83,7 @@ shared_buffers
                     self._refuse(name)
 
     def check_numbers(self, changed: Sequence[int]) -> None:
-        """Raise a ValueError if one of them is among the buffers known to change."""
+        """Raise a ValueError if a fixed buffer is among the buffers that are known to change."""
         for k in changed:
             if k in self.numbers:
                 self._refuse(self.numbers[k])
@@ -96,5 +96,5 @@ shared_buffers
 
 
 def _has_values(x: Tensor) -> bool:
-    """Whether values can be compared, which is impossible during tracing or mapping."""
+    """Whether values can be compared, which is impossible during tracing or under `vmap`."""
     return type(x) is Tensor and not x.is_meta and innermost(x) is x and not devices.captured(x)

@@ -1,9 +1,9 @@
 """Graphs of tensor operations, in which open sizes of a trace are separate inputs.
 
 A graph traced with unknown sizes has nodes that are numbers: sizes of tensors, and numbers that the
-block computes from them. `open_sizes` makes all of these functions of the inputs `sizes`, the open
-sizes of a state. The graph can then be cut anywhere, mapped over layers, and run with plain numbers
-that are computed once per shape.
+block computes from them. The function `open_sizes` expresses all of these by the inputs `sizes`,
+the open sizes of a state. The graph can then be divided anywhere, mapped over layers, and run with
+plain numbers that are computed once per shape.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ShapeError(RuntimeError):
 class Traced:
     """A graph as a function.
 
-    It omits the source code that PyTorch stores permanently for every `GraphModule`.
+    Unlike a `GraphModule`, it does not make PyTorch store source code permanently.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ class Traced:
         return self._run(*inputs)
 
     def bare(self) -> Traced:
-        """Remove the notes about the value of each node; returns this object."""
+        """Remove the metadata about the value of each node; return this object."""
         for node in self.graph.nodes:
             node.meta = {}
         return self
 
     def text(self, sizes: Sequence[int] = ()) -> list[str]:
-        """The operations as text, for these open sizes; for comparisons.
+        """The operations as text, for these open sizes; used to compare graphs.
 
         Examples
         --------
@@ -97,7 +97,7 @@ class Traced:
         return rows
 
     def function(self) -> Callable[..., Any]:
-        """The graph as a plain function, which is independent of it."""
+        """The graph as a plain function that no longer refers to it."""
         code = self.graph.python_code("self")
         space = dict(code.globals)
         exec(compile(code.src, "<traced layer>", "exec"), space)
@@ -105,7 +105,7 @@ class Traced:
 
 
 class _Name(str):
-    """The name of a node, written without quotes."""
+    """The name of a node, whose `repr` has no quotes."""
 
     __slots__ = ()
     __repr__ = str.__str__
@@ -118,7 +118,7 @@ def _described(constant: Any) -> str:
 
 
 def taken(module: fx.GraphModule) -> Traced:
-    """Take the graph of a module that was just made, so that no data of the module remain.
+    """Take the graph out of a module that was just made, and drop the other data of the module.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def is_number(node: fx.Node) -> bool:
 
 
 def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
-    """The part of a graph that leads from some nodes to other nodes.
+    """The part of a graph that computes some nodes from other nodes.
 
     Examples
     --------
@@ -190,12 +190,12 @@ def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
 
 
 def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
-    """Make sizes the first inputs of a graph, and make numbers in it functions of them.
+    """Make sizes the first inputs of a graph, and express the numbers in it by these sizes.
 
     Parameters
     ----------
     graph : fx.Graph
-        The graph, changed in place; its nodes have their values as `meta["val"]`.
+        The graph, changed in place; the value of each node is stored as its `meta["val"]`.
     unknown : sequence of torch.SymInt
         The open sizes.
 
@@ -234,7 +234,7 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
 
 
 def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
-    """An integer expressed in terms of the sizes: as nodes, with their values."""
+    """An integer expressed in terms of the sizes, as nodes with their values."""
     from torch.utils._sympy.functions import FloorDiv
 
     if not isinstance(number, torch.SymInt):

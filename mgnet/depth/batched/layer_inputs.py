@@ -1,4 +1,4 @@
-"""Side inputs with one row per layer, such as the inputs of time steps.
+"""Side inputs with one row per layer, such as a different input for each time step.
 
 Such a tensor has the shape (layers, batch, ...). The user names these side inputs, because they
 cannot be recognized by their shapes.
@@ -20,12 +20,12 @@ TAKEN = "self", "x", "times"  # arguments of `ODENet.forward` and `trajectory`
 
 
 def input_names(names: Any) -> tuple[str, ...]:
-    """Return the names if they can be names of side inputs.
+    """Return the names after checking that they can be names of side inputs.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not a list of names, or if one of them is already an argument.
+        If the names are not a list of names, or if one of them is already an argument.
 
     Examples
     --------
@@ -59,14 +59,14 @@ def check_layer_inputs(
     names : sequence of str
         Names of the side inputs with rows.
     side : mapping
-        All side inputs of a call; the block has a default for omitted ones.
+        All side inputs of a call; for those that are omitted, the block has defaults.
     layers : int
         Number of layers of all processes, including boundary layers.
 
     Raises
     ------
     TypeError, ValueError
-        If a side input is not a tensor or has another number of rows.
+        If a side input is not a tensor or has a different number of rows.
 
     Examples
     --------
@@ -94,7 +94,7 @@ each layer, boundary layers included: shape (4, batch, ...)
 
 
 def inputs_of_layer(side: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Any]:
-    """The side inputs of layer n: a row of those with these names; the others unchanged.
+    """The side inputs of layer n: row n of those with these names, and the other ones unchanged.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """Dropout rates that differ between layers, as objects for code that expects plain numbers.
 
 A block is one module for all layers, so plain numbers in it are the same for all layers. A rate
-that differs, as in stochastic depth, is a buffer, and the number is replaced by an object. In
-arithmetic, the object acts as the buffer of the current layer; in comparisons, as a number between
-0 and 1.
+that differs between layers, as in stochastic depth, is therefore stored as a buffer, and an object
+replaces the plain number. In arithmetic, the object acts as the buffer of the current layer; in
+comparisons, as a number between 0 and 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LayerRate:
     holder : nn.Module
         The module with the rate.
     name : str
-        Name of its attribute; the buffer is called `name_of_layers`.
+        Name of the module's attribute; the buffer is called `name_of_layers`.
     kept : bool
         Whether this is 1 minus the rate.
 
@@ -62,7 +62,7 @@ assign one number for all, such as 0.1, or create the network again
         return f"{self.name}_of_layers"
 
     def rates(self) -> Tensor:
-        """Rates of the current layer or, outside a call, of all layers, in double precision."""
+        """The rate of the current layer or, outside a call, of all layers, in double precision."""
         rate = self.holder._buffers[self.buffer].double() * UNIT  # type: ignore[union-attr]
         return 1.0 - rate if self.kept else rate
 
@@ -127,7 +127,7 @@ assign one number for all, such as 0.1, or create the network again
         return self.tensor()
 
     def _compared(self, other: Any, with_zero: bool, with_one: bool) -> Any:
-        """Compare as a number between 0 and 1, even if the rate is 0: dropout then keeps all."""
+        """Compare as a number strictly between 0 and 1, even if the rate of a layer is 0."""
         if not isinstance(other, int | float):
             return NotImplemented
         if 0.0 < other < 1.0:
@@ -178,7 +178,8 @@ def give_rates(module: nn.Module, name: str, rates: Sequence[float] | Tensor) ->
     Parameters
     ----------
     module : nn.Module
-        The module, changed in place; its new buffer is not saved, because rates never are.
+        The module, changed in place; its new buffer is not saved, just as plain rates are not
+        saved.
     name : str
         Name of the attribute.
     rates : sequence of float in [0, 1), or the buffer of another module

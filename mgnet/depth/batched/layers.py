@@ -76,17 +76,17 @@ class Layers:
         return programs
 
     def keep_names(self, key: Any, names: Any) -> None:
-        """Store the names of the programs of these layers and their slices."""
+        """Store keys under which the programs of these layers and of their slices are found."""
         if len(self._names) >= PLACES:
             self._names.clear()
         self._names[key] = names
 
     def with_steps(self, steps: Tensor) -> Layers:
-        """The same layers with other steps."""
+        """The same layers with different steps."""
         return replace(self, steps=steps)
 
     def update(self, new_buffers: Sequence[Tensor]) -> None:
-        """Assign these values to the first buffers, in place; the others are side inputs."""
+        """Assign these values to the first buffers, in place; the rest are side inputs."""
         for buffer, new in zip(self.buffers, new_buffers, strict=False):
             if new is not buffer and not is_joint(buffer):
                 buffer.copy_(new)
@@ -97,7 +97,7 @@ class Layers:
 
 
 def is_joint(tensor: Tensor) -> bool:
-    """Whether all layers use the same memory: shared weights, and side inputs of all layers.
+    """Whether all layers use the same memory, as with shared weights and common side inputs.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A lock for placing the tensors of a layer into the modules of a block: one thread at a time."""
+"""A lock that lets one thread at a time place the tensors of a layer in the modules of a block."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _locks = [threading.RLock()]
 
 
 def lending() -> AbstractContextManager[Any]:
-    """A context in which no other thread places tensors in a block, reads its own or traces it.
+    """A context in which no other thread places tensors in a block, reads its tensors or traces it.
 
     There is one lock for all blocks, because tracing changes methods of `torch.nn.Module` for the
-    whole process, and blocks may contain networks. `torch.compile` neither needs nor gets a lock,
-    because it does not run blocks.
+    whole process, and blocks may contain networks. While `torch.compile` compiles code, no lock is
+    needed, because blocks are not run.
 
     Examples
     --------
@@ -31,11 +31,11 @@ def lending() -> AbstractContextManager[Any]:
 
 
 def aliases(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors, with each parameter replaced by a view, for operations that derive from it.
+    """The tensors, with each parameter replaced by a view, which operations use in its place.
 
-    PyTorch 2.13 may deadlock if several threads create graph nodes for one parameter concurrently,
-    with a lock of the tensor and Python's in both orders. Views are therefore created one after
-    another.
+    PyTorch 2.13 may deadlock if several threads concurrently create graph nodes for one parameter:
+    they acquire the tensor's lock and Python's global lock in different orders. Views are therefore
+    created one after another.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Programs: the graph of one layer for many layers at once, with few tensor operations.
+"""Programs: the graph of one layer, run for many layers at once with few tensor operations.
 
-`batch` maps a graph over layers (`vmap`, with the layers on axis 0 of all inputs and outputs),
-removes operations without effect, and returns a `Program`. Saved tensors also have the layers on
-axis 0 after `vmap`, so they can be divided into layers.
+The function `batch` maps a graph over layers (by `vmap`, with the layers on axis 0 of all inputs
+and outputs), removes operations without effect, and returns a `Program`. Saved tensors also have
+the layers on axis 0 after `vmap`, so they can be divided into layers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class Program:
     Attributes
     ----------
     prepare, run : callable
-        Functions that create the views, and that compute the results.
+        The function that creates the views, and the function that computes the results.
     numbers : callable or None
-        Function that computes the numbers that depend on the open sizes of a state; None if none.
+        Function that computes the numbers that depend on the open sizes of a state; None if no
+        number depends on them.
     results : list of callable
         Functions that create an empty tensor like each result.
     whole : Traced or None
-        The function `(*sizes, *tensors, *rest)` before it was divided; for comparisons.
+        The function `(*sizes, *tensors, *rest)` before it was divided; used to compare programs.
     """
 
     prepare: Callable[..., tuple[Tensor, ...]]
@@ -77,12 +78,12 @@ def batch(
     one : Traced
         A graph of `OneLayer`.
     inputs : sequence of Tensor
-        Its inputs except for the sizes, stacked; only their shapes, strides and types matter. The
-        last one has the shape of the states.
+        Stacked inputs of the graph, except for the sizes; only their shapes, strides and types
+        matter. The last one has the shape of the states.
     tensors : int
-        Number of inputs that belong to the layers; views of these are prepared.
+        Number of inputs that belong to the layers, of which views are prepared.
     alone : bool
-        Whether there is one layer, for which `one` is used unchanged.
+        Whether there is only one layer, so that `one` is used without `vmap`.
     axes : sequence of int
         Axes of a state on which its sizes are open.
 
@@ -145,7 +146,7 @@ def _of_one_layer(one: Traced, sizes: int) -> Callable[..., Any]:
 
 
 def _drop_if_idle(node: fx.Node) -> None:
-    """Remove an operation that returns its argument, such as many that vmap inserts."""
+    """Remove an operation that returns its argument unchanged; `vmap` inserts many of these."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return
     source = node.args[0]
@@ -159,7 +160,7 @@ def _drop_if_idle(node: fx.Node) -> None:
 
 
 def _fuse_product_and_sum(node: fx.Node) -> None:
-    """Combine `bias + a @ b` in one operation."""
+    """Combine the sum and the product of `bias + a @ b` in one operation."""
     if node.target is not aten.add.Tensor or node.kwargs:
         return
     for bias, product in (node.args, node.args[::-1]):
@@ -184,7 +185,7 @@ def _overwrite_product(node: fx.Node) -> None:
 
 
 def _keeps_layers(node: fx.Node) -> bool:
-    """Whether a node is a view for any strides along the layers."""
+    """Whether a node remains a view whatever the strides along the layers are."""
     if node.op == "get_attr":
         return True
     if not is_view(node.target):

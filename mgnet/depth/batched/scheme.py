@@ -27,14 +27,14 @@ STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 
 
 
 def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
-    """The increment of a step of length s, divided by s: Hairer, Norsett, Wanner, ODEs I, II.1.
+    """The increment of a step of size s, divided by s; see Hairer, Norsett, Wanner, ODEs I, II.1.
 
     Parameters
     ----------
     scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
         The scheme.
     F : callable
-        The function F(t, u), whose values have the shape of u, see `of_its_shape`.
+        The function F(t, u), whose values have the shape of u; see `of_its_shape`.
     t, s : float or tensor without axes
         Start time and length of the step.
     u : Tensor
@@ -48,7 +48,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     Raises
     ------
     TypeError, ValueError
-        If F edits u, or does not keep the shape.
+        If F edits u, or returns a different shape.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
 def _in_thirds(
     scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any, k: Tensor
 ) -> Tensor:
-    """Methods with stages at one and two thirds of the step; k is the slope at its start."""
+    """Methods with stages at one and two thirds of the step; k is the slope at the start."""
     third = s / 3.0
     second = of_its_shape(F(t + third, u + third * k), u)
     if scheme == "heun3":
@@ -92,7 +92,7 @@ def _in_thirds(
 
 
 def of_its_shape(value: Any, u: Tensor) -> Tensor:
-    """Check a block's value for the state u: a tensor of its shape, or a tuple with one first.
+    """Check a block's value for the state u: a tensor shaped like u, or a tuple starting with one.
 
     Layers of Hugging Face return tuples. The entries after the tensor must be None or empty.
 
@@ -111,7 +111,7 @@ def of_its_shape(value: Any, u: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If the value has another form or shape.
+        If the value has a different form or shape.
 
     Examples
     --------
@@ -224,7 +224,8 @@ def takes_time(block: torch.nn.Module) -> bool:
     Raises
     ------
     TypeError
-        If there is another number of required arguments, another name, or a keyword-only argument.
+        If there are neither one nor two required arguments, if the first of two has a different
+        name, or if a required argument is keyword-only.
 
     Examples
     --------

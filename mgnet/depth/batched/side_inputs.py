@@ -1,8 +1,8 @@
-"""Arguments of a block besides its state: masks, rotary caches, the states of an encoder.
+"""Arguments of a block besides its state, such as masks, rotary caches, or an encoder's states.
 
-For `Layers`, those that require a gradient are parameters, and the other tensors are buffers; each
-is the same for all layers of a call, or has a row for each. Numbers and strings are part of the
-block.
+In `Layers`, side inputs that require a gradient are parameters, and all other tensors are buffers.
+Each is the same for all layers of a call, or has one row per layer. Numbers and strings count as
+part of the block.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEARNED, FIXED = "learned", "fixed"
 
 @dataclass(frozen=True)
 class SideInputs:
-    """Side inputs of one call, divided into their tensors and the rest.
+    """Side inputs of one call, divided into tensors and plain values.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class SideInputs:
 
 
 class SideBlock(StackedBlock):
-    """A block with side inputs, which `Layers` has as parameters and buffers after the block's own.
+    """A block with side inputs, which follow the block's own parameters and buffers in `Layers`.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class SideBlock(StackedBlock):
 
     @property
     def evaluations(self) -> int:
-        """The count of the block, which includes its calls without side inputs."""
+        """The total count of the block, including its calls without side inputs."""
         return self.block.evaluations
 
     @evaluations.setter
@@ -133,7 +133,7 @@ class SideBlock(StackedBlock):
 
     @property
     def vjps(self) -> int:
-        """The count of the block, which includes its calls without side inputs."""
+        """The total count of the block, including its calls without side inputs."""
         return self.block.vjps
 
     @vjps.setter
@@ -169,12 +169,12 @@ class SideBlock(StackedBlock):
 
 
 def check_side_inputs(owner: str, block: nn.Module, side: Mapping[str, Any]) -> None:
-    """Raise an error unless the block accepts such keywords, with tensors and plain values.
+    """Raise an error unless the block accepts these keywords, and they are tensors or plain values.
 
     Raises
     ------
     TypeError
-        If the block has no such argument, or a value has another type.
+        If the block has no such argument, or a value has an unsupported type.
 
     Examples
     --------

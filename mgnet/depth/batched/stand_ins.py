@@ -2,12 +2,12 @@
 
 A trace with open sizes serves many shapes. If the block, or PyTorch, queries an open size (is the
 batch larger than 8? are these axes equally long?), the trace contains the answer for the current
-shape, and its conditions contain the query: `StandIns.hold` checks whether all answers are the
-same for another shape. PyTorch's compiler uses the same mechanism.
+shape, and its conditions contain the query: `StandIns.hold` checks whether all answers would be the
+same for a different shape. PyTorch's compiler uses the same mechanism.
 
 Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) query all sizes as plain numbers,
-to detect empty tensors. This is not a condition inside `trusting`; programs made in this way are
-compared at other sizes (see `traces.py`), which reveals built-in numbers.
+to detect empty tensors. Inside `trusting`, such a query does not add a condition. Programs made in
+this way are compared at other sizes (see `traces.py`), which reveals numbers that were built in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOUD = "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"
 
 
 class _Mode(FakeTensorMode):
-    """A mode that converts sizes to numbers without a condition while it trusts the caller."""
+    """A mode that, while it trusts the caller, converts sizes to numbers without conditions."""
 
     trusts = False
 
@@ -63,7 +63,7 @@ def spare_mode(keeps: bool = True) -> FakeTensorMode:
     Parameters
     ----------
     keeps : bool
-        Whether PyTorch stores permanently the results of each operation for these shapes.
+        Whether PyTorch permanently stores the result of each operation for these shapes.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def spare_mode(keeps: bool = True) -> FakeTensorMode:
 
 @contextmanager
 def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
-    """Allow queries of stand-ins' sizes as plain numbers without a condition inside.
+    """A context in which sizes of stand-ins may be queried as plain numbers without a condition.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def quiet() -> Iterator[None]:
 
 
 def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
-    """The mode of tensors without values, if the inputs are such tensors.
+    """The mode for tensors without values, if the inputs are such tensors.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
 
 
 class StandIns:
-    """Tensors without values for those of a layer, with some sizes of the state open.
+    """Tensors without values in place of a layer's tensors, with some sizes of the state open.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class StandIns:
         self._held: dict[tuple[int, ...], tuple[int, bool]] = {}
 
     def many(self, count: int) -> list[Tensor]:
-        """The tensors of this number of layers, and their states."""
+        """Stand-ins for the stacked tensors of this many layers, and for their states."""
         with self.mode:
             return [x.new_empty((count, *x.shape)) for x in (*self.tensors, self.state)]
 
@@ -184,7 +184,7 @@ class StandIns:
         return tuple([shape[axis] for axis in self.axes])
 
     def is_open(self) -> bool:
-        """Whether there are open sizes left; others were queried as plain numbers."""
+        """Whether any sizes are still open; a size is not if it was queried as a plain number."""
         return any(size.node.expr.is_Symbol for size in self.unknown)
 
     def hold(self, shape: tuple[int, ...]) -> bool:
@@ -226,5 +226,5 @@ class StandIns:
 
 
 def _equal(sizes: tuple[int, ...]) -> list[int]:
-    """Which sizes are equal; trusted code may have compared them."""
+    """For each size, the first position with an equal one; trusted code may have compared sizes."""
     return [sizes.index(size) for size in sizes]

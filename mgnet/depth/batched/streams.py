@@ -1,8 +1,8 @@
 """Independent calls side by side, on streams of a GPU.
 
-Layers that can be batched need no streams: a relaxation of all intervals is one batched call, which
-fills the device by itself. Streams are for layers that run one after another, as convolutions do,
-each of them too small to fill a GPU.
+Layers that can be batched need no streams, because a relaxation of all intervals is one batched
+call, which fills the device by itself. Streams are for layers that would otherwise run one after
+another, such as convolutions, each of which is too small to fill a GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]], like: Tensor) -> list[Any]:
     Parameters
     ----------
     calls : sequence of callable
-        Each gives a tensor, a tape, or a tuple or list of tensors.
+        Functions without arguments; each returns a tensor, a tape, or a tuple or list of tensors.
     like : Tensor
         Tensor on the device of the calls.
 

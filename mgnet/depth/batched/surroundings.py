@@ -1,10 +1,10 @@
-"""Data that a block reads besides its input, parameters and buffers.
+"""The data that a block reads besides its input, parameters and buffers.
 
-A traced block is a list of tensor operations, which contain all other data as they were during
-tracing. A trace is therefore used only as long as the `fingerprint` of the block is the same: the
+A traced block is a list of tensor operations, in which all other data are fixed as they were during
+tracing. A trace is therefore used only as long as the `fingerprint` of the block is unchanged: the
 plain values of its modules, and those in globals, closures and objects that its code accesses. A
-tensor from outside would be in the trace with its old values and without its gradient; `Watch` ends
-the trace of a block that uses one, and the block is then evaluated as written.
+tensor from outside would be in the trace with its old values and without its gradient, so `Watch`
+ends the trace of a block that uses such a tensor, and the block is then evaluated as written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WRAPPED = "fget", "func", "__func__", "__wrapped__"  # of properties, static met
 
 
 class OutsideTensorError(RuntimeError):
-    """A block uses a tensor or an array that is not one of its parameters or buffers.
+    """Raised if a block uses a tensor or an array that is not one of its parameters or buffers.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def _held(block: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 class Watch(TorchFunctionMode):
-    """Detects effects that a graph of operations would lose, while a layer is traced.
+    """While a layer is traced, detects effects that a graph of operations would lose.
 
     Attributes
     ----------
@@ -147,13 +147,13 @@ class Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def look(self, value: Tensor) -> None:
-        """Look for custom backward passes of the block in the graph of its value."""
+        """Look for custom backward passes of the block in the autograd graph of its value."""
         kind = torch.autograd.function.BackwardCFunction
         self.hidden = self.hidden or any(isinstance(node, kind) for node in _graph(value))
 
 
 def innermost(value: Tensor) -> Tensor:
-    """The tensor inside wrappers of `torch.func`, for differentiation or mapping of layers.
+    """The tensor inside the wrappers with which `torch.func` differentiates or maps layers.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def innermost(value: Tensor) -> Tensor:
 
 
 def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
-    """Raise an error if the graph of a slope ends in other leaves than these.
+    """Raise an error if the graph of a slope ends in leaves other than these.
 
     Raises
     ------
@@ -205,11 +205,11 @@ def _graph(value: Tensor) -> set[Any]:
 
 
 def fingerprint(block: nn.Module) -> Any:
-    """All plain values that the code of a block may read now; equal if nothing has changed.
+    """All plain values that the code of a block may read now; results are equal if none changed.
 
-    These are its own attributes, those of objects that it contains, and globals and closures of its
-    code and of functions that it calls, except for those of Python's library, torch, NumPy, SciPy
-    and mgnet; at most 2000 values.
+    These are the block's attributes, the attributes of objects that it contains, and the globals
+    and closures of its code and of the functions that it calls, except for functions of Python's
+    standard library, PyTorch, NumPy, SciPy and mgnet. At most 2000 values are read.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
 
 
 class _Reader:
-    """Describes values by the data that code can read from them; each object once."""
+    """Describes values by the data that code can read from them, each object only once."""
 
     def __init__(self) -> None:
         self.seen: dict[Any, int] = {}
@@ -330,7 +330,7 @@ class _Reader:
         return self.named(read), self._class(type(value))
 
     def _class(self, kind: type) -> Any:
-        """The data that methods of a class and its base classes read; its attributes."""
+        """The data that methods of a class and its base classes read, and its attributes."""
         found = []
         for each in kind.__mro__:
             if each.__module__.partition(".")[0] in KNOWN or each in self.seen:

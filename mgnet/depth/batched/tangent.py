@@ -1,7 +1,8 @@
 """Layers together with their derivative in one direction, as another block.
 
 `u+ = u + s F(u; theta)` and its tangent `w+ = w + s (F_u w + F_theta b) + b_s F` are a layer of the
-state (u, w). Every operation on layers, serial or by multigrid, is thus available for derivatives.
+state (u, w). Every way to propagate through layers, serial or by multigrid, thus works for
+derivatives.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ __all__ = ["TangentBlock"]
 class TangentBlock(StackedBlock):
     """The block of states (u, w), stacked on axis 0, where w is the derivative of u in a direction.
 
-    Its parameters are those of the block, followed by the direction in which they change. PyTorch
-    computes the derivative from a vector-Jacobian product, so it exists to the same order as
-    derivatives of the block.
+    The parameters of this block are those of the given block, followed by the direction in which
+    they change. PyTorch computes the derivative from a vector-Jacobian product, so it is as often
+    differentiable as the given block is.
 
     Parameters
     ----------
     block : StackedBlock
         The block; it may be a `TangentBlock`, for derivatives of higher order.
     with_steps : bool
-        Whether the steps also change. Each layer then has one more parameter, the factor between
-        its step and that in `Layers.steps`, which is constant.
+        Whether the steps also change. Each layer then has one more parameter: the factor by which
+        its step differs from the constant step in `Layers.steps`.
 
     Examples
     --------
@@ -92,9 +93,9 @@ Slope = Callable[[Sequence[Tensor]], Tensor]
 class _Pushed(torch.autograd.Function):
     """Map (inputs, their direction) to the slope, and its derivative in that direction.
 
-    The backward pass differentiates one vector-Jacobian product of the slope. Differentiating the
-    derivative in the form computed here, which is already differentiated twice, would require one
-    order more, which PyTorch does not support for some modules, such as layer norm.
+    The backward pass differentiates one vector-Jacobian product of the slope. The forward pass has
+    already differentiated twice, so differentiating its result would require derivatives one order
+    higher, which PyTorch does not support for some modules, such as layer norm.
     """
 
     @staticmethod
@@ -107,7 +108,7 @@ class _Pushed(torch.autograd.Function):
             value = slope(leaves)
             lam = torch.zeros_like(value).requires_grad_()
             pulled = _pulled(value, leaves, lam)
-        # A vector-Jacobian product is linear in lam: its derivative is the other product.
+        # A vector-Jacobian product is linear in lam: its derivative is a Jacobian-vector product.
         pushed = _gradients(pulled, direction, [lam])[0]
         ctx.graph = leaves, value
         return value.detach(), pushed.detach()
@@ -140,7 +141,7 @@ def _gradients(
     inputs: Sequence[Tensor],
     in_graph: bool = False,
 ) -> list[Tensor]:
-    """Gradients of those outputs that have a graph, with respect to the inputs."""
+    """Gradients, with respect to the inputs, of all outputs that have a graph."""
     pairs = [(x, c) for x, c in zip(outputs, cotangents, strict=True) if x.requires_grad]
     if not pairs:
         return [torch.zeros_like(x) for x in inputs]

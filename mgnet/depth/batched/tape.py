@@ -29,13 +29,13 @@ class Block(Protocol):
     def compiled(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Callable[..., Any]:
-        """The program of one kind for these layers."""
+        """The program of the given kind for these layers."""
         ...
 
     def programs(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Sequence[Callable[..., Any]]:
-        """The program of one kind for each of these layers separately."""
+        """The program of the given kind for each of these layers separately."""
         ...
 
     def evaluate(
@@ -58,9 +58,10 @@ class Tape(ABC):
     value : Tensor
         The slopes, shape `(layers, batch, ...)`.
     new_buffers : tuple of Tensor
-        The layers' buffers after this evaluation, each `(layers, ...)`, such as batch norm's.
+        The layers' buffers after this evaluation, each `(layers, ...)`, such as those of batch
+        norm.
     linear : bool
-        Whether `vjp` is known to be linear; a hook, or a custom backward pass, may clip gradients.
+        Whether `vjp` is known to be linear; a hook or a custom backward pass might clip gradients.
 
     Examples
     --------
@@ -83,24 +84,24 @@ class Tape(ABC):
 
     @abstractmethod
     def vjp_all(self, lam: Tensor) -> Gradients:
-        """The products for states, parameters and steps (None where the slope is independent)."""
+        """The products for states, parameters and steps; the last is None if it has no effect."""
 
     @abstractmethod
     def __getitem__(self, which: slice) -> Tape:
-        """The tape of some of the layers, without an evaluation."""
+        """The tape of some of the layers, without evaluating them again."""
 
     @abstractmethod
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The `vjp` of each layer separately, for cotangents like `lam`, to be called once each.
+        """The `vjp` of each layer separately, for cotangents like `lam`; each may be called once.
 
-        This is faster than slices of the tape, and counts one product per layer.
+        This is faster than slicing the tape, and counts one product per layer.
         """
 
 
 class TracedTape(Tape):
     """A tape of traced layers: all tensors in `saved` have the layers on axis 0.
 
-    `training` is the mode in which they were recorded; that of the block may have changed since.
+    `training` is the block's mode when the layers were recorded, which may have changed since.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class TracedTape(Tape):
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
 
     def tensors(self) -> list[Tensor]:
-        """All that it holds of one evaluation."""
+        """All tensors of one evaluation that the tape holds."""
         return [self.value, *self.new_buffers, *self.saved]
 
     def __getitem__(self, which: slice) -> Tape:
@@ -162,7 +163,7 @@ class TracedTape(Tape):
 
 
 def _packed(part: Tensor) -> Tensor:
-    """Copy a tensor unless it is contiguous, or one tensor that all layers share.
+    """Copy a tensor unless it is contiguous or shared by all layers.
 
     PyTorch 2.13 reads the statistics that norms store for their backward pass as if they were
     contiguous (findings/torch_norm_backward_strides.sh).
@@ -171,7 +172,7 @@ def _packed(part: Tensor) -> Tensor:
 
 
 def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
-    """Combine the tapes of some layers each, in order, to one tape of all `layers`.
+    """Combine tapes, each of some of the layers in order, into one tape of all `layers`.
 
     Examples
     --------
@@ -307,7 +308,7 @@ class SeparateTapes(Tape):
         return [vjp for tape in self.tapes for vjp in tape.vjp_each(lam)]
 
     def _each(self, method: str, lam: Tensor) -> list[Any]:
-        """A method of each tape; those that run no code of users go side by side."""
+        """Call a method of each tape, side by side unless a tape runs the user's code."""
         parts = zip(self.tapes, lam.split(1), strict=False)
         calls = [partial(getattr(tape, method), part) for tape, part in parts]
         if all(isinstance(tape, TracedTape) for tape in self.tapes):
@@ -316,5 +317,5 @@ class SeparateTapes(Tape):
 
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Tensors of single layers, concatenated on axis 0; also correct for no layers."""
+    """Tensors of single layers, concatenated on axis 0; this also works without layers."""
     return tuple([torch.cat([x[:0], *[part[k] for part in parts]]) for k, x in enumerate(like)])

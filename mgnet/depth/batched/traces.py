@@ -1,10 +1,11 @@
-"""The traces of a block: one for many shapes if possible, else one per shape, for some time.
+"""The traces of a block: one for many shapes if possible, else one for each recent shape.
 
 The first shapes have separate traces. Afterwards a trace has open sizes on the axes that were
-observed to differ, and serves all shapes for which its conditions hold. Before such a program is
-used, it is specialized to a shape with a separate trace, and must agree with it operation by
-operation, so no result depends on which of the two is used. A block that queries a size as a plain
-number (`len(x)`, `range(x.shape[1])`) has a trace for each such size.
+observed to differ, and serves all shapes for which its conditions hold. Before a program of such a
+trace is used, it is specialized to a shape that has a separate trace, and must agree with that
+trace's program operation by operation, so no result depends on which of the two is used. A block
+that queries a size as a plain number (`len(x)`, `range(x.shape[1])`) has a trace for each such
+size.
 """
 
 from __future__ import annotations
@@ -66,14 +67,15 @@ class Request:
         return tuple(self.states.shape[1:])
 
     def of_shape(self, shape: Sequence[int]) -> Request:
-        """A copy of the request, for states of another shape."""
+        """A copy of the request, for states of a different shape."""
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
     def inputs(self, keeps: bool = True) -> list[Tensor]:
-        """Inputs for the trace of many layers; `keeps` is that of `spare_mode`.
+        """Inputs for the trace of many layers; `keeps` is passed to `spare_mode`.
 
-        States are contiguous, regardless of their memory layout in the current call: the gradient
-        of a sum has strides of 0, for which PyTorch's rules for layer norm insert a copy.
+        States are contiguous here, regardless of their memory layout in the current call, because
+        the gradient of a sum has strides of 0, for which PyTorch's rules for layer norm insert a
+        copy.
         """
         found = [_traceable(x) for x in (*self.tensors, self.states.contiguous())]
         if keeps:
@@ -83,7 +85,7 @@ class Request:
 
 
 class Trace:
-    """The trace of one layer and its programs for many; for one shape, or with open sizes.
+    """The trace of one layer, for one shape or with open sizes, and its programs for many layers.
 
     Parameters
     ----------
@@ -93,14 +95,14 @@ class Trace:
         The inputs of a trace with open sizes.
     witnesses : sequence of (Trace, shape)
         Traces for single shapes that satisfy the conditions. Programs of this trace are compared
-        with programs of those.
+        with the programs of its witnesses.
     compares : bool
-        Whether programs for one shape store the data for such comparisons.
+        Whether programs for one shape store the data that are needed for such comparisons.
 
     Attributes
     ----------
     name : object
-        An object that is replaced when conditions are added.
+        An object that identifies the trace and is replaced when conditions are added.
     apart : bool
         Whether layers run one after another.
     operations : int
@@ -136,7 +138,7 @@ class Trace:
             trace.apart = True
 
     def program(self, kind: str, request: Request) -> Program:
-        """The program of one kind for as many layers as there are states.
+        """The program of the given kind for as many layers as there are states.
 
         Parameters
         ----------
@@ -197,7 +199,7 @@ class Trace:
 
 
 class Family:
-    """All traces for states with one type and number of axes."""
+    """All traces for states of the same type and number of axes."""
 
     def __init__(self) -> None:
         self.alone: OrderedDict[tuple[int, ...], Trace] = OrderedDict()  # last used is last
@@ -238,7 +240,7 @@ class Family:
         return found
 
     def close(self, trace: Trace) -> None:
-        """Abandon a trace with open sizes: from now on, each further shape has its own."""
+        """Abandon a trace with open sizes: from now on, each new shape has its own trace."""
         self._closed = True
         if trace in self.open:
             self.open.remove(trace)
@@ -322,7 +324,7 @@ class Traces:
         return sum([len(f.alone) + len(f.open) for f in self._families.values()])
 
     def family(self, about: Any) -> Family:
-        """The traces for one kind of input."""
+        """The family of traces for one kind of input."""
         found = self._families.get(about)
         if found is None:
             found = self._families[about] = Family()
@@ -344,5 +346,5 @@ class Traces:
 
 
 def _traceable(tensor: Tensor) -> Tensor:
-    """A tensor without graph; a copy if it was made in inference mode."""
+    """The tensor without its graph; a copy if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -1,4 +1,4 @@
-"""Tracing of a layer written in Python to short functions of stacked tensors.
+"""Tracing: a layer written in Python becomes short functions of stacked tensors.
 
 For small layers, `torch.vmap` of a block spends most of its time in Python. A layer's slope and its
 vector-Jacobian products are therefore traced once to graphs of plain tensor operations:
@@ -65,12 +65,14 @@ class OneLayer:
     vjp, vjp_all : Traced
         Functions `(*tensors, *saved, lam) -> dstate` and `-> dstate, *dparameters[, dstep]`.
     changed : tuple of int
-        Numbers of the buffers that the block updates.
+        Positions of the buffers that the block updates.
     convolves : bool
-        Whether many layers at once become grouped convolutions: slower, with other rounding.
+        Whether many layers at once would become grouped convolutions, which are slower and round
+        differently.
     hidden : bool
         Whether autograd of the graphs would miss parts of the block: custom backward passes, hooks
-        of tensors, `no_grad`, or edits of strided views, which have wrong derivatives as functions.
+        of tensors, `no_grad`, or in-place edits of strided views, which have wrong derivatives if
+        rewritten as functions.
     """
 
     slope: Traced
@@ -82,7 +84,7 @@ class OneLayer:
     hidden: bool
 
     def about(self) -> tuple[Any, ...]:
-        """The data besides the graphs."""
+        """All data other than the graphs."""
         return self.changed, self.convolves, self.hidden
 
 
@@ -157,7 +159,7 @@ def trace_for_autograd(
 def _purely(
     function: Callable[..., Any], inputs: Sequence[Tensor], table: Any, axes: Sequence[int]
 ) -> tuple[Traced, list[fx.Node]]:
-    """A graph without edits, and its inputs for the sizes of its last tensor."""
+    """A graph without in-place edits, and its inputs that are the sizes of its last tensor."""
     unknown = [inputs[-1].shape[axis] for axis in axes]
     traced = trace(function, inputs, table)
     sizes = open_sizes(traced.graph, unknown)
@@ -192,7 +194,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) ->
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
-    """Disable hooks: checkpoints count saved tensors, but traces are made only in the first run."""
+    """A context without hooks: checkpoints count saved tensors, but only a first run is traced."""
     autograd: Any = torch._C._autograd  # type: ignore[attr-defined]
     if autograd._top_saved_tensors_default_hooks(False) is None:
         return nullcontext()
@@ -245,7 +247,7 @@ def _cut(
 
 
 def merge_equal(graph: fx.Graph) -> None:
-    """Compute repeated operations once: in stages, or in backward passes of a block.
+    """Compute operations only once if they are repeated in stages or in a block's backward passes.
 
     Examples
     --------
@@ -276,7 +278,7 @@ def _use_copy(graph: fx.Graph, node: fx.Node, behind: fx.Node) -> None:
 def _border(
     graph: fx.Graph, layer: list[fx.Node], lam: fx.Node, outputs: list[fx.Node]
 ) -> list[fx.Node]:
-    """The values of the forward pass for vector-Jacobian products; views of a layer are free.
+    """The values of the forward pass to be saved for products; views of a layer are free.
 
     Numbers are also free, because they are computed from the sizes wherever they are needed.
     """

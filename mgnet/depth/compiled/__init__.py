@@ -1,1 +1,1 @@
-"""Layers one after another in one compiled loop, forward and backward."""
+"""Layers run one after another in one compiled loop, forward and backward."""

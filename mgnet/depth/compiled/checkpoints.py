@@ -1,4 +1,4 @@
-"""Serial propagation that stores few states and recomputes the others in the backward pass."""
+"""Serial propagation that stores few states and recomputes the rest in the backward pass."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
     """Choose the ends of segments of layers so that the backward pass needs little memory.
 
     The states before all segments are stored. From the last segment to the first, the backward pass
-    recomputes the data of a segment, and then drops the state before it. Late segments, at which
-    there are still many states, are therefore short.
+    recomputes the data of a segment, and then drops the state before that segment. Late segments
+    are therefore short, because many states are still stored when they are recomputed.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
     -------
     list of int
         The ends, from 0 to `layers`. At most `3 sqrt(layers)` states are stored at a time if `kept`
-        is at most 4.5, else about `sqrt(2 kept layers)`; or 1 MiB of them, if that is more.
+        is at most 4.5, else about `sqrt(2 kept layers)`. If 1 MiB holds more states, that many are
+        stored.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
 
 
 class CheckpointedLayers:
-    """Layers that a compiled loop has processed, with states only at checkpoints.
+    """Layers that a compiled loop has processed, with states stored only at checkpoints.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ class CheckpointedLayers:
         return state
 
     def _memory(self, record: bool) -> Memory:
-        """Memory for any segment; the first one is the longest."""
+        """Memory that is large enough for any segment; the first segment is the longest."""
         return Memory(
             self.march.places(self.packed, self.ends[1], self.start, record)[1], self.march.dtype
         )

@@ -1,6 +1,6 @@
 """Functions of vectors as LLVM code, because PyTorch's are not available in compiled loops.
 
-Errors are a few units in the last place, for `tanh` at most 2, as tested against NumPy in both
+Errors are a few units in the last place (for `tanh` at most 2), as tested against NumPy in both
 precisions. `exp` uses its Taylor series after the usual reduction to |r| <= ln(2) / 2, and `tanh`
 uses the same series without its first term.
 """
@@ -49,7 +49,7 @@ def _polynomial(builder: Any, x: Any, coefficients: Sequence[float]) -> Any:
 
 
 def _two_to(builder: Any, k: Any, like: Any) -> Any:
-    """2^k for a vector of integers, from the bits of the exponent."""
+    """2^k for a vector of integers k, made from the bits of the exponent."""
     bits = _bits(like)
     fraction, bias = (23, 127) if bits == 32 else (52, 1023)
 

@@ -1,4 +1,4 @@
-"""Conversion of the graph of one layer to the operations of the compiled loops.
+"""Conversion of the graph of one layer into the operations of the compiled loops.
 
 If a graph contains unsupported operations, there is no code, and layers run without the loops.
 """
@@ -43,7 +43,7 @@ def code_of(traced: Traced, state: Tensor) -> LayerCode:
     Parameters
     ----------
     traced : Traced
-        The function `(*tensors, state) -> slope` from `trace_for_autograd`, with its notes.
+        The function `(*tensors, state) -> slope` from `trace_for_autograd`, including its metadata.
     state : Tensor of shape (batch, ..., features)
         A state.
 

@@ -1,7 +1,7 @@
-"""The operations of one layer in the format of the compiled loops, and their generation.
+"""The operations of one layer in the format of the compiled loops, and how they are generated.
 
-Values that depend only on the layer's tensors are computed by PyTorch for all layers at once, with
-gradients: the loops only get the results.
+PyTorch computes the values that depend only on the layer's tensors for all layers at once, with
+gradients; the loops only get the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 class UnknownOperationError(Exception):
-    """A layer has an operation that the compiled loops do not support."""
+    """Raised if a layer has an operation that the compiled loops do not support."""
 
 
 @dataclass
@@ -35,9 +35,10 @@ class Value:
     rows : int
         Number of rows.
     root : int
-        Number of the value that contains these rows, from `first` on; it may be this one.
+        Number of the value that contains these rows, starting at row `first`; it may be this value
+        itself.
     given : bool
-        Whether this is a tensor of the layer with a row for each sample.
+        Whether this is one of the layer's tensors, with a row for each sample.
     """
 
     rows: int
@@ -53,8 +54,8 @@ class LayerCode:
     Attributes
     ----------
     code : list of tuple
-        Operation, numbers of the result and of the values a and b, rows, columns, parameters p and
-        q, function.
+        Each tuple contains the operation, the numbers of the result and of the values a and b, the
+        numbers of rows and columns, the numbers of the parameters p and q, and the function.
     numbers : list of (float, float)
         The constants c and d of each operation.
     values : list of Value
@@ -64,8 +65,8 @@ class LayerCode:
     prepared : Traced
         The function `(*tensors) -> matrices and vectors, given values` of one layer.
     shapes : list of tuple
-        Shape of each parameter in the loops, the step first: (), (rows,), or (columns, rows) for a
-        matrix, which is stored twice, the second time transposed.
+        Shape of each parameter in the loops, starting with the step: (), (rows,), or (columns,
+        rows) for a matrix, which is stored twice, the second time transposed.
     """
 
     code: list[tuple[int, ...]]
@@ -77,12 +78,12 @@ class LayerCode:
 
 
 class Writer:
-    """Converts the operations of a graph one by one.
+    """Converts the operations of a graph, one after another.
 
     Parameters
     ----------
     traced : Traced
-        The function `(*tensors, state) -> slope`, with notes of shapes.
+        The function `(*tensors, state) -> slope`, with shapes in the metadata of its nodes.
     state : Tensor of shape (batch, ..., features)
         A state.
     table : mapping
@@ -129,7 +130,7 @@ class Writer:
         return LayerCode(self.code, self.numbers, self.values, slope, prepared, self.shapes)
 
     def value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
-        """Create a new value, or refer to rows of another one; returns its number."""
+        """Create a new value, which may refer to rows of another value; return its number."""
         number = len(self.values)
         if parent is not None:
             first += self.values[parent].first
@@ -149,7 +150,7 @@ class Writer:
         kind: int = 0,
         numbers: tuple[float, float] = (1.0, 0.0),
     ) -> int:
-        """Append one operation; returns the number of its result."""
+        """Append one operation; return the number of its result."""
         rows = self.values[out].rows
         self.code.append((op, out, a, b, rows, columns, p, q, kind))
         self.numbers.append(numbers)
@@ -171,7 +172,7 @@ class Writer:
         self._check_shape(node, self.values[made].rows)
 
     def _check_shape(self, node: fx.Node, rows: int) -> None:
-        """Check that samples of a result are those of the state, in the same order."""
+        """Check that a result has the same samples as the state, in the same order."""
         found = node.meta["val"]
         shape = found[0].shape if isinstance(found, tuple) else found.shape
         whole = shape.numel() == rows * self.samples
@@ -179,7 +180,7 @@ class Writer:
             raise UnknownOperationError(f"{node.target} of another shape, {tuple(shape)}")
 
     def known(self, x: Any) -> bool:
-        """Whether a node is a value: from the state, or a tensor of the layer for each sample."""
+        """Whether a node is a value: made from the state, or a tensor with a row per sample."""
         if not isinstance(x, fx.Node) or x in self.number or self.samples < 2:
             return isinstance(x, fx.Node) and x in self.number
         found = x.meta["val"]
@@ -214,7 +215,7 @@ class Writer:
         return self.slots[node]
 
     def _vector(self, node: Any, rows: int) -> int:
-        """The number of a parameter with one number for each row."""
+        """The number of a parameter that has one entry for each row."""
         while isinstance(node, fx.Node):
             if node in self.number:
                 raise UnknownOperationError("a state in the place of a weight")
@@ -236,7 +237,7 @@ class Writer:
         Raises
         ------
         UnknownOperationError
-            If the product is not one of features with a matrix of the layer.
+            If the product is not a product of features with one of the layer's matrices.
         """
         a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:
@@ -324,12 +325,12 @@ class Writer:
         return self.value(len(rows), a, rows.start)
 
     def check_last(self, x: Any, axis: int) -> None:
-        """Check that an axis is that of the features.
+        """Check that an axis is the axis of the features.
 
         Raises
         ------
         UnknownOperationError
-            If it is another axis.
+            If it is a different axis.
         """
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
         if (

@@ -21,14 +21,14 @@ CACHE = 2**13  # bytes of a value of one part; several of these and a matrix fit
 
 @dataclass(frozen=True)
 class Block:
-    """Parts of a batch with the same size.
+    """Parts of a batch that have the same size.
 
     Attributes
     ----------
     first, samples : int
         First sample, and number of samples.
     parts, S : int
-        Number of parts, and samples of each, which are whole vectors.
+        Number of parts, and number of samples of each, which fill whole vectors.
     """
 
     first: int
@@ -38,18 +38,19 @@ class Block:
 
 
 def blocks_of(samples: int, lanes: int, rows: int, alone: bool = True) -> list[Block]:
-    """The parts of a batch, which are processed one after another, or by threads, for all layers.
+    """The parts of a batch; each is processed through all layers, one after another or by threads.
 
-    They do not depend on the number of threads, and neither do sums over samples.
+    The parts do not depend on the number of threads, so neither do sums over samples.
 
     Parameters
     ----------
     samples, lanes : int
-        Number of samples, and numbers per vector.
+        Number of samples, and number of entries of a vector register.
     rows : int
         Number of rows of the widest value.
     alone : bool
-        Whether threads have no other work to share; then there are at least four parts if possible.
+        Whether the threads have no other work to share; if so, there are at least four parts where
+        possible.
 
     Returns
     -------
@@ -78,9 +79,11 @@ def operations_of(code: LayerCode) -> tuple[np.ndarray, set[int]]:
     Returns
     -------
     table : ndarray
-        Integers of shape (operations, 10); the last is 1 for the adjoint of a, 2 for that of b.
+        Integers of shape (operations, 10). The last one is the sum of 1 if the operation is the
+        first to write the adjoint of a, and 2 if it is the first to write that of b.
     empty : set of int
-        Values whose adjoints are initialized to zero, because their parts are written separately.
+        Values whose adjoints must first be set to zero, for example because parts of them are
+        written separately.
     """
     values = code.values
     empty = {value.root for k, value in enumerate(values) if value.root != k}
@@ -133,7 +136,7 @@ class Layout:
     layers, S : int
         Number of layers, and samples of a part.
     kept : set of int or None
-        The values that a backward pass reads; None if there is none.
+        The values that a backward pass reads; None if there is no backward pass.
     given : dict
         Number of rows of each given value: one per layer, or 1.
     lanes : int
@@ -144,12 +147,12 @@ class Layout:
     Attributes
     ----------
     at, of : ndarray
-        Start of values and adjoints, and strides between layers.
+        Start of each value and of each adjoint, and strides between layers.
     empty : ndarray
-        Memory to be set to zero: (first, stride, rows).
+        Memory to be set to zero: (position, stride between layers, rows).
     lam, source, turned, size : int
-        Positions of the adjoint of the state, of given adjoints, and of space for transposed rows
-        of an adjoint; and total size.
+        Positions of the adjoint of the state, of the given adjoints, and of space for the
+        transposed rows of an adjoint; and the total size.
     """
 
     def __init__(
@@ -206,18 +209,18 @@ class Sums:
     code : LayerCode
         The operations.
     counts : dict
-        By the number of a parameter of the loops, its number of copies: one per layer, or 1.
+        For the number of each parameter of the loops, how many copies it has: one per layer, or 1.
     lanes : int
         Numbers per vector.
     shared : set of int
-        Parameters that come first, contiguously.
+        Parameters whose gradients come first and are contiguous.
 
     Attributes
     ----------
     at : ndarray
         Start of each gradient, and stride between layers; -1 for the second copy of a matrix.
     shared, size : int
-        Size of those that come first, and of all.
+        Total size of the gradients that come first, and of all gradients.
     """
 
     def __init__(
@@ -234,7 +237,7 @@ class Sums:
         self.size = end
 
     def _numbers(self, p: int) -> int:
-        """Size for one layer: the last axis fills whole vectors."""
+        """Size for one layer, where the last axis is padded to whole vectors."""
         *columns, rows = self.shapes[p] or (0,)
         return -(-rows // self.lanes) * self.lanes * int(np.prod(columns)) if rows else 1
 

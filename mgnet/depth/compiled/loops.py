@@ -1,13 +1,14 @@
-"""The loops over layers, compiled by numba: an interpreter of the operations of one layer.
+"""The loops over layers, compiled by numba: an interpreter for the operations of a layer.
 
 A state is stored feature by feature, each as a row of S samples, so that vectors run over samples
-and a matrix is read number by number. S is a multiple of `lanes`, the numbers per vector. All
-arrays are flat. For each value, its adjoint, each parameter and its gradient, a table contains the
-start for layer 0, and the stride to the next layer; see `layer_code.py` for the operations. A call
-processes some samples of a batch, few enough to stay in the cache during all layers.
+and a matrix is read entry by entry. S is a multiple of `lanes`, the number of entries per vector.
+All arrays are flat. For each value and its adjoint, and for each parameter and its gradient, a
+table contains the position for layer 0, and the stride to the next layer. The operations are
+described in `layer_code.py`. A call processes some samples of a batch, few enough that their data
+stay in the cache for all layers.
 """
 # pyright: reportCallIssue=false
-# (numba's intrinsics have one argument less at the call than in their definition)
+# (numba's intrinsics have one argument fewer at the call than in their definition)
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def _fill(mem, y, rows, S, lanes, values, at, given):
 
 @njit(cache=True, nogil=True)
 def _curve(kind, extra, x):
-    """Functions that are evaluated number by number."""
+    """Functions that are evaluated entry by entry."""
     if kind == GELU:
         return 0.5 * x * (1.0 + math.erf(x * ROOT_HALF))
     if kind == GELU_TANH:
@@ -127,7 +128,7 @@ def _map(kind, extra, mem, x, y, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _map_back(kind, extra, mem, x, y, of_y, of_x, first, rows, S, lanes):
-    """of_x += f'(x) of_y, or = if it is the first; for some functions, y determines f'."""
+    """Add f'(x) of_y to of_x, or set of_x to it if `first`; for some functions, y determines f'."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
@@ -169,7 +170,7 @@ def _norm(eps, mem, x, y, spread_at, rows, S, lanes):
             v = minus(load(mem, x + r * S + t, ONE), mean)
             square = fused(square, v, v)
         square = plus(times(square, share), equal(mem, mem.dtype.type(eps), ONE))
-        # If squares overflow, too large values must not become zeros.
+        # If squares overflow, values that are too large must not become zeros.
         inverse = plus(over(one, root(square)), minus(square, square))
         store(mem, spread_at + t, inverse)
         for r in range(rows):
@@ -198,7 +199,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, first, rows, S, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes):
-    """Compute y = a + c b, a b, a + c v, a v, c a + d or a; weights v have a number per row."""
+    """Compute y = a + c b, a b, a + c v, a v, c a + d or a; weights v have one entry per row."""
     scale, added = equal(mem, c, ONE), equal(mem, d, ONE)
     factor = scale
     for r in range(rows):
@@ -225,7 +226,8 @@ def _combine_back(
 ):  # fmt: skip
     """Add the contributions of y's adjoint to those of a and b, and to the gradient of v.
 
-    `first` states which of the two is written for the first time: 1 that of a, 2 that of b, 3 both.
+    `first` states which adjoint is written for the first time: that of a (1), that of b (2), or
+    both (3).
     """
     factor = equal(mem, c, ONE)
     summed = to >= 0 and (op == SCALE or op == SHIFT or op == FILL)
@@ -256,7 +258,7 @@ def _combine_back(
 
 @njit(cache=True, nogil=True)
 def _step(mem, x, y, z, size, adds, more, rows, S, lanes):
-    """Compute z = x + size y, or only y; with `more`, add it to the present value."""
+    """Compute z = x + size y, or z = y; with `more`, add the result to the current z."""
     factor = equal(mem, size, ONE)
     for t in range(0, rows * S, lanes):
         v = load(mem, y + t, ONE)
@@ -271,9 +273,9 @@ def _step(mem, x, y, z, size, adds, more, rows, S, lanes):
 def forward(code, numbers, at, par, par_at, mem, rows_added, slope, adds, width, layers, S, lanes):
     """Process all layers, from the state at the position of layer 0.
 
-    A state is value 0, with `width` features; a step is the number of parameter 0. Value `slope`
-    times the step is added to the state, or replaces it. With `rows_added`, the numbers at the
-    position of a later state are added to it.
+    A state is value 0, with `width` features; the step is the only entry of parameter 0. The value
+    with the number `slope`, times the step, is added to the state or replaces it. With
+    `rows_added`, the numbers already stored at the position of the next state are added to it.
     """
     for n in range(layers):
         for k in range(len(code)):
@@ -323,13 +325,13 @@ def backward(
 ):  # fmt: skip
     """Compute the adjoint from the last layer to the first, at the position of value 0's adjoint.
 
-    `of` contains the positions of adjoints like `at` those of values, and `empty` those to be set
-    to zero. `source`, unless negative, is the position of gradients with respect to states after
-    layers. If `after` is not negative, the numbers at this position, with the stride `by` per
-    layer, are added to the adjoint before a layer, which is then written there. Gradients with
-    respect to parameters are added to `sums` at the nonnegative positions in `sums_at`; the numbers
-    of a vector, or of a column of a matrix, fill whole vectors there. `turned` is space for the
-    transposed rows of one adjoint.
+    `of` contains the positions of adjoints, as `at` contains those of values, and `empty` contains
+    those of adjoints to be set to zero. `source`, unless negative, is the position of the gradients
+    with respect to the states after each layer. If `after` is not negative, the numbers at this
+    position (plus `by` per layer) are added to the adjoint before a layer, and the sum is written
+    to the same position. Gradients with respect to parameters are added to `sums` at the
+    nonnegative positions in `sums_at`; the numbers of a vector, or of a column of a matrix, fill
+    whole vectors there. `turned` is space for the transposed rows of one adjoint.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):

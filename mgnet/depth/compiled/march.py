@@ -23,7 +23,7 @@ GROUPS = 16  # number of groups of parts with separate sums; each needs memory
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Positions of the parts of a block in the memory of a pass: `size` numbers each."""
+    """Positions of the parts of a block in the memory of a pass; each part has `size` numbers."""
 
     block: Block
     layout: Layout
@@ -100,7 +100,7 @@ class CompiledMarch:
         return found
 
     def kept(self, wanted: Sequence[bool]) -> float:
-        """Size of what a layer stores for gradients with respect to these tensors, in states."""
+        """Size of a layer's data for gradients with respect to these tensors, in states."""
         kept = kept_values(self.code, self.prepared.wanted(wanted))
         return sum(self.code.values[k].rows for k in kept) / self.width
 
@@ -117,17 +117,18 @@ class CompiledMarch:
         Parameters
         ----------
         tensors : sequence of Tensor
-            Tensors of the layers, `Layers.tensors()`; one that all layers share may be (1, ...).
+            Tensors of the layers, from `Layers.tensors()`; if all layers share a tensor, its shape
+            may be (1, ...).
         u : Tensor of shape (batch, ..., features)
             The state before the layers.
         record : bool
-            Whether gradients are needed later.
+            Whether gradients will be needed later.
         joint : bool
-            Whether all layers share all parameters, each (1, ...), and no parameter is combined
-            with a tensor that differs between layers. `backward` can then continue the sums of
-            other layers.
+            Whether all layers share all parameters, each of shape (1, ...), and no parameter is
+            combined with a tensor that differs between layers. If so, `backward` can continue the
+            sums of other layers.
         wanted : sequence of bool, optional
-            The tensors with respect to which gradients are needed; by default all with real
+            The tensors with respect to which gradients are needed; by default, all tensors of real
             numbers.
         """
         layers = PackedLayers(self, tensors, joint, wanted)
@@ -136,7 +137,7 @@ class CompiledMarch:
     def places(
         self, layers: PackedLayers, count: int, u: Tensor, record: bool
     ) -> tuple[list[Place], int]:
-        """Positions of the parts of a batch, for this number of layers; total size."""
+        """Positions of the parts of a batch, for this number of layers, and their total size."""
         of_loops = self.prepared.wanted(layers.wanted) if record else None
         places, size, samples = [], 0, u.numel() // self.width
         rows = max(value.rows for value in self.code.values)
@@ -158,7 +159,7 @@ class CompiledMarch:
     ) -> MarchedLayers:
         """Process layers first .. last - 1, from the state before them.
 
-        The memory is used if it is large enough; otherwise new memory is allocated.
+        The given memory is used if it is large enough; otherwise new memory is allocated.
         """
         places, size = self.places(layers, last - first, u, record)
         with torch.no_grad():
@@ -209,11 +210,11 @@ class PackedLayers:
             self.shared = self.sums(values).shared if joint else 0
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors as leaves of a graph, and the values that the loops get from them."""
+        """The tensors as leaves of a graph, and the loops' values, which are computed from them."""
         return self.march.prepared.leaves(self.tensors, self.wanted)
 
     def sums(self, values: Sequence[Tensor]) -> Sums:
-        """Positions of gradients with respect to the loops' parameters, which are `values`."""
+        """Positions of the gradients with respect to `values`, the parameters of the loops."""
         prepared = self.march.prepared
         pairs = [(0, self.count), *zip(prepared.slots, map(len, values), strict=True)]
         wanted = prepared.wanted(self.wanted)
@@ -227,7 +228,7 @@ class PackedLayers:
         return Sums(self.march.code, counts, self.march.lanes, shared)
 
     def pull(self, leaves: Any, sums: Sums, found: Tensor, of_given: Sequence[Tensor]) -> list[Any]:
-        """Gradients with respect to the tensors, from those of parameters and of given values."""
+        """Gradients of the tensors, computed from those of the parameters and given values."""
         prepared, (tensors, values, given) = self.march.prepared, leaves
         total = found[0] if len(found) == 1 else found.sum(0)
         of_parameters = {p: sums.of(total, p) for p in prepared.slots if p in sums.counts}
@@ -281,8 +282,8 @@ class MarchedLayers:
             some = value[:, block.first : block.first + block.samples]
             if block.samples < block.S:
                 into[0, ..., : block.samples] = some.mT
-                # Vectors must be full. They are filled with the first sample, which overflows only
-                # if it does so itself. For adjoints, the rest is 0.
+                # Vectors must be full. They are padded with the first sample, which overflows only
+                # if that sample does. For adjoints, the padding is 0.
                 rest = into[..., :1] if table == "at" else 0.0
                 into[..., block.samples :] = rest
             else:
@@ -297,7 +298,7 @@ class MarchedLayers:
         return torch.cat(found, 1)  # a copy: the memory may be reused before the caller reads it
 
     def forward(self) -> None:
-        """March from the state at the position of layer 0."""
+        """March over the layers, starting from the state at the position of layer 0."""
         march, par = self.march, self.packed.parameters.numbers.numpy()
         loop = _loops().forward
         about = march.code.slope, march.adds, march.width, self.layers
@@ -314,7 +315,7 @@ class MarchedLayers:
         return self.get("at", 0, 1, self.layers).reshape(self.shape)
 
     def states(self) -> Tensor:
-        """The states after each layer, (layers, batch, ..., features), of a recorded pass."""
+        """The states after each layer of a recorded pass, (layers, batch, ..., features)."""
         return self.get("at", 0, self.layers, 1).reshape(self.layers, *self.shape)
 
     def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
@@ -323,18 +324,18 @@ class MarchedLayers:
         Parameters
         ----------
         gradient : Tensor
-            The gradient with respect to the state after all layers or, if `of_all`, the states
-            after each of them.
+            The gradient with respect to the state after all layers or, if `of_all`, to the states
+            after each layer.
         """
         start, _, found = self.returned(gradient, self.before())
         return start, found
 
     def before(self) -> Tensor:
-        """Zeros instead of sums of later layers, for parameters that all layers share."""
+        """Zeros to start the sums over layers, for parameters that all layers share."""
         return self.memory.numbers.new_zeros(self.groups, self.packed.shared)
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
-        """Like `adjoint`, with the sums of later layers, and returning these layers' sums."""
+        """Like `adjoint`, but add to the sums of later layers, and return the new sums."""
         leaves = self.packed.leaves()
         sums = self.packed.sums(leaves[1])
         found = self.memory.numbers.new_zeros(self.groups, sums.size)
@@ -344,10 +345,10 @@ class MarchedLayers:
         return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
     def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:
-        """The gradient with respect to the first state; those of parameters are added to `found`.
+        """The gradient with respect to the first state; parameter gradients are added to `found`.
 
-        The argument `gradient` is that of `adjoint`, `sums` contains the positions for all packed
-        layers, and `found`, of shape (groups, sums.size), has one row per group of samples.
+        The argument `gradient` is the same as in `adjoint`, `sums` contains the positions for all
+        packed layers, and `found`, of shape (groups, sums.size), has one row per group of samples.
         """
         march, par = self.march, self.packed.parameters.numbers.numpy()
         loop, sums_at = _loops().backward, _from(sums.at, self.first)
@@ -376,11 +377,11 @@ class MarchedLayers:
 
     @property
     def groups(self) -> int:
-        """The number of rows of sums."""
+        """The number of rows of sums, one for each group of samples."""
         return min(len(self.parts), GROUPS)
 
     def of_given(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The gradients with respect to the given values, which are those of all packed layers."""
+        """The gradients with respect to the values `given`, which are for all packed layers."""
         found = []
         for k, value in zip(self.march.given, given, strict=True):
             gradient = self.get("of", k, self.layers)

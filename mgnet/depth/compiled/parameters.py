@@ -36,9 +36,9 @@ def forget() -> None:
 
 
 class Memory:
-    """Numbers for one pass; memory that is no longer used is kept for a pass of the same size.
+    """An array for one pass; memory that is no longer used is kept for a pass of the same size.
 
-    Fresh memory costs more than the computations of small layers.
+    Allocating new memory takes longer than the computations of small layers.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Memory:
     Attributes
     ----------
     lock : RLock
-        Lock of the thread that writes adjoints into it, as several may differentiate one graph.
+        Lock that a thread holds while it writes adjoints, in case several threads share a graph.
 
     Examples
     --------
@@ -97,7 +97,7 @@ class Prepared:
     Attributes
     ----------
     slots : list of int
-        Numbers of the parameters after the step; a matrix also has the next one.
+        Numbers of the parameters that follow the step; a matrix also occupies the next number.
     """
 
     def __init__(self, code: LayerCode):
@@ -129,7 +129,7 @@ class Prepared:
         ]
 
     def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
-        """Each (layers, ...) or, unless `whole`, (1, ...) if all layers have the same."""
+        """Values of shape (layers, ...) or, if shared by all layers and not `whole`, (1, ...)."""
         rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):
@@ -143,7 +143,7 @@ class Prepared:
         return found
 
     def keeps_apart(self, parameters: int) -> bool:
-        """Whether parameters computed from the first tensors depend on no others."""
+        """Whether all parameters that depend on the first tensors depend on no other tensors."""
         own = set(range(parameters))
         made, given = self.needs[: len(self.slots)], self.needs[len(self.slots) :]
         return all(needs <= own or not needs & own for needs in made) and not any(
@@ -185,7 +185,7 @@ class Prepared:
     def leaves(
         self, tensors: Sequence[Tensor], wanted: Sequence[bool]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors, wanted ones as leaves of a graph, and the parameters made from them."""
+        """The tensors (the wanted ones as leaves of a graph), and the parameters made from them."""
         leaves = [x.detach().requires_grad_(each) for x, each in zip(tensors, wanted, strict=True)]
         with torch.enable_grad():
             return leaves, *self.shaped(leaves, whole=True)

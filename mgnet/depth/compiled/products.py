@@ -1,10 +1,10 @@
-"""Products of the compiled loops: of a matrix with rows of samples, and of two of the latter.
+"""Products of the compiled loops: a matrix times rows of samples, and rows times rows.
 
-Eight rows of a result remain in registers until they are complete, which achieves the peak rate of
-the machine while the operands stay in the cache.
+Eight rows of a result remain in registers until they are complete, which reaches the machine's peak
+rate as long as the operands are in the cache.
 """
 # pyright: reportCallIssue=false
-# (numba's intrinsics have one argument less at the call than in their definition)
+# (numba's intrinsics have one argument fewer at the call than in their definition)
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _tile(order, start, par, w, v, stride, mem, x, y, columns, S):
 
 @njit(cache=True, nogil=True)
 def product(start, par, w, v, mem, x, y, rows, columns, S, lanes):
-    """Compute y = M x, or with v or y added; entry (i, j) of M is par[w + j rows + i]."""
+    """Compute y = M x, plus v or the current y; entry (i, j) of M is par[w + j rows + i]."""
     i = 0
     while i < rows:
         left, at = rows - i, y + i * S
@@ -73,7 +73,7 @@ def add_outer(mem, x, columns, g, rows, S, turned, out, to, bias, lanes):
     """Add the sums over samples of x_j g_i to out[to + j wide + i], and of g_i to out[bias + i].
 
     `wide` is `rows`, rounded up to whole vectors; the additional entries are meaningless. Either
-    position may be negative, and is then skipped.
+    position may be negative; its sums are then skipped.
     """
     wide = -(-rows // lanes) * lanes
     for s in range(0, S, lanes):

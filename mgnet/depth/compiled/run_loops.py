@@ -1,7 +1,7 @@
-"""Loops over runs of layers, compiled by numba: several calls of those of `loops.py` in one.
+"""Loops over runs of layers, compiled by numba: one call replaces several calls of `loops.py`.
 
-Each part of a batch has separate memory in each run, `size` numbers; runs are consecutive. A task
-is one part of one run: task t is part t modulo `parts` of run t / parts.
+Each part of a batch has its own memory of `size` numbers in each run, and the memory of the runs is
+consecutive. A task is one part of one run: task t is part `t % parts` of run `t // parts`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["backward_runs", "forward_runs"]
 
 @njit(cache=True, nogil=True)
 def _move(table, layers, here):
-    """Offsets for a later layer; negative positions, which mean none, do not change."""
+    """Offsets for a later layer; negative positions, which stand for none, are left unchanged."""
     for k in range(len(table)):
         here[k, 0] = table[k, 0] + layers * table[k, 1]
         here[k, 1] = table[k, 1]
@@ -24,7 +24,7 @@ def _move(table, layers, here):
 
 @njit(cache=True, nogil=True)
 def _read(given, at, mem, to, samples, S, rows, repeats):
-    """Convert consecutive samples to rows of samples, padded with the first sample, or 0."""
+    """Convert consecutive samples to rows of samples, padded with the first sample or zeros."""
     for s in range(S):
         for r in range(rows):
             if s < samples:
@@ -49,11 +49,12 @@ def forward_runs(
 ):  # fmt: skip
     """Run `forward` for the tasks from tasks[0] to tasks[1].
 
-    `block` contains the first sample, the number of samples, of parts, of samples per part, and of
-    samples of the whole batch. `runs` contains the first layer of the first run, the distance to
-    the next one, the number of runs, and the numbers of layers of each and of the last one. `given`
-    has the state before each run, and `added`, unless empty, terms to be added after each layer.
-    `out` gets the last state of each run or, if it is large enough, those after each layer.
+    `block` contains the first sample, and the numbers of samples, of parts, of samples per part,
+    and of samples of the whole batch. `runs` contains the first layer of the first run, the
+    distance to the next one, the number of runs, and the numbers of layers of each run and of the
+    last run. `given` contains the state before each run, and `added`, unless empty, the terms to be
+    added after each layer. The last state of each run is written to `out` or, if `out` is large
+    enough, the state after each layer.
     """
     here = np.empty_like(par_at)
     sample, samples, parts, S, batch = block
@@ -86,12 +87,12 @@ def backward_runs(
     tasks, block, size, span, runs, code, numbers, at, of, empty, after, by, turned, par, par_at,
     mem, given, added, out, sums, sums_at, slope, adds, width, lanes,
 ):  # fmt: skip
-    """Run `backward` for the tasks from tasks[0] to tasks[1]; runs with `span` layers have states.
+    """Run `backward` for the tasks from tasks[0] to tasks[1]; stored runs have `span` layers.
 
-    A run starts where one of these starts and lies inside it, or `span` is 1, and the strides of
-    the tables lead from one to the next. `given` has the adjoint after each run, and `added`,
-    unless empty, terms to be added before all layers. `out` gets the adjoint before each run or, if
-    it is large enough, before each of all layers.
+    Each run starts where a stored run starts and lies inside it, unless `span` is 1; in that case,
+    the strides of the tables lead from one stored run to the next. `given` contains the adjoint
+    after each run, and `added`, unless empty, the terms to be added before each layer. The adjoint
+    before each run is written to `out` or, if `out` is large enough, the adjoint before each layer.
     """
     here, sums_here = np.empty_like(par_at), np.empty_like(sums_at)
     sample, samples, parts, S, batch = block

@@ -1,4 +1,4 @@
-"""Runs of layers, each from its own state: all intervals of a level in one compiled call."""
+"""Runs of layers, each from a state of its own: all intervals of a level in one compiled call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _loops() -> Any:
 
 
 class Runs(NamedTuple):
-    """Layers in `count` runs of `length` layers (the last: `last`) at `first`, `first + step`, ...
+    """`count` runs of `length` layers (the last run: `last`) from `first`, `first + step`, ...
 
     Examples
     --------
@@ -56,7 +56,7 @@ class Runs(NamedTuple):
 
 
 class LayerRuns:
-    """Memory in which runs of layers are processed, all in one call; and their adjoint.
+    """Memory in which runs of layers, and their adjoints, are processed in one call.
 
     Parameters
     ----------
@@ -67,8 +67,9 @@ class LayerRuns:
     shape : tuple of int
         Shape of a state, (batch, ..., features).
     kept : collection of int, optional
-        The parameters of the loops whose gradients are needed. If it is given, even empty, all
-        states and the data for an adjoint are stored; otherwise only the last state of each run.
+        The parameters of the loops whose gradients are needed. If this is given, even if it is
+        empty, all states and the data for an adjoint are stored; otherwise, only the last state of
+        each run is stored.
     rows : bool
         Whether there is space for terms added to the adjoint before each layer.
 
@@ -158,7 +159,7 @@ class LayerRuns:
         return found.reshape(len(found), *self.shape)
 
     def forward(self, states: Tensor, rows: Tensor | None = None, every: bool = False) -> Tensor:
-        """March from these states, (runs, batch, ..., features).
+        """March over the layers of each run from these states, (runs, batch, ..., features).
 
         Parameters
         ----------
@@ -167,7 +168,7 @@ class LayerRuns:
         rows : Tensor of shape (runs, length, batch, ..., features), optional
             Terms to be added to the states after layers, which must be stored.
         every : bool
-            Whether all states, which must be stored, are to be returned.
+            Whether to return all states, which must be stored.
 
         Returns
         -------
@@ -207,21 +208,23 @@ class LayerRuns:
         every: bool = False,
         sums: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Tensor:
-        """Compute the adjoint before runs from that after them, (runs, batch, ..., features).
+        """Compute the adjoint before each run from that after it, (runs, batch, ..., features).
 
         Parameters
         ----------
         adjoint : Tensor
             The adjoint after the runs.
         runs : Runs, optional
-            All runs by default; others must lie inside these, or these must be of single layers.
+            The runs to process, by default all stored ones. Others must lie inside stored runs,
+            unless each stored run is a single layer.
         rows : Tensor of shape (layers, batch, ..., features), optional
             Terms to be added to the adjoint before each layer.
         every : bool
             Whether to return the adjoints before all layers, (layers, batch, ..., features); those
-            of layers that take no part are undefined.
+            of layers outside the runs are undefined.
         sums : (ndarray, ndarray), optional
-            Gradients of parameters are added to the first array, at positions from the second.
+            Gradients of parameters are added to the first array, at the positions in the second
+            one.
 
         Returns
         -------
@@ -260,7 +263,7 @@ class LayerRuns:
         )  # fmt: skip
 
     def _nowhere(self) -> tuple[np.ndarray, np.ndarray]:
-        """Empty sums, if none are needed."""
+        """Placeholders for `sums` if no gradients of parameters are needed."""
         places = np.zeros_like(self.packed.at)
         places[:, 0] = -1
         return np.zeros(1, self.march.numbers.dtype), places

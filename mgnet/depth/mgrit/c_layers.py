@@ -23,10 +23,10 @@ MOST_LEVELS = 64  # each level has at most half as many layers as the next finer
 
 
 class BatchedStep(NamedTuple):
-    """One batched call of the propagator: the layers, and the points that it reads and writes.
+    """One batched call of the propagator: its layers, and the points that it reads and writes.
 
-    `read = None` stands for the points that the previous call wrote. In a C-relaxation, `write`
-    numbers the C-points.
+    `read = None` stands for the points that the previous call wrote. In a C-relaxation, the numbers
+    in `write` count only the C-points.
     """
 
     which: slice
@@ -42,7 +42,7 @@ class Intervals:
     Parameters
     ----------
     layers : int
-        Number of layers, n; 0 if other processes hold all of them.
+        Number of layers, n; 0 if other processes hold all layers.
     factor : int
         Coarsening factor c, at least 2.
     reverse : bool
@@ -98,7 +98,7 @@ class Intervals:
 
     @cached_property
     def c_steps(self) -> tuple[BatchedStep, ...]:
-        """The calls of the layers that end at C-points; two if the last interval is short."""
+        """The calls for the layers that end at C-points: two if the last interval is short."""
         n, c = self.layers, self.factor
         if not n:
             return ()
@@ -115,7 +115,7 @@ class Intervals:
         return tuple(calls)
 
 
-# Propagators may store data for a slice object, so all hierarchies of a depth share these.
+# Propagators may store data for a slice object, so hierarchies of one depth share the intervals.
 intervals = lru_cache(maxsize=256)(Intervals)
 
 
@@ -125,7 +125,8 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     Raises
     ------
     ValueError
-        If the number of levels or a factor is invalid, or their numbers do not match.
+        If the number of levels or a factor is invalid, or the number of factors does not match the
+        levels.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
 
 
 def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tuple[int, ...]:
-    """The number of layers of every level, finest first; ceil(n / c) follows n.
+    """The number of layers of every level, finest first: after n layers come ceil(n / c).
 
     Parameters
     ----------
@@ -157,7 +158,7 @@ def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tupl
     factors : sequence of int
         Coarsening factor of every level except the coarsest, from `level_factors`.
     part : bool
-        Whether these are only some of the layers, or none, and other processes hold the others.
+        Whether these are only some of the layers, or none, and other processes hold the rest.
 
     Returns
     -------
@@ -198,16 +199,16 @@ class CLayers(Transfer):
     and zeros between them, which F-relaxation replaces. Source: Falgout et al., SIAM J. Sci.
     Comput. 36 (2014), section 2.
 
-    A transfer remembers the coarse state from which it set the C-points of its last fine state, and
-    `inject` returns that same object, so a coarse solver can recognize a state that it has solved
-    for.
+    A transfer remembers the coarse state from which it set the C-points of its latest fine state,
+    and `inject` returns that same object, so a coarse solver can recognize a state that it has
+    already solved for.
 
     Parameters
     ----------
     intervals : Intervals
         The intervals between the C-points.
     c_points_only : bool
-        Whether a fine state is stored as its C-points alone, the same array as the coarse state.
+        Whether only the C-points of a fine state are stored, in the same array as the coarse state.
 
     Examples
     --------
@@ -275,7 +276,7 @@ class CLayers(Transfer):
         return fine
 
     def forget(self) -> None:
-        """Drop the state that `inject` would return."""
+        """Forget the coarse state that `inject` would return."""
         self._last[:] = lambda: None, None
 
     def _fine_shape(self, coarse: State) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Checks of a user's propagator: edited arguments and unsuitable results are refused."""
+"""Checks of a user's propagator: edits of arguments and unsuitable results are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ State = Any
 
 
 class CheckedPropagator:
-    """Wraps a propagator from outside mgnet; all its other attributes remain accessible.
+    """Wraps a propagator from outside mgnet; all other attributes of it remain accessible.
 
     Parameters
     ----------

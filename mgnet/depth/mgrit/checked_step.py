@@ -1,4 +1,4 @@
-"""Checks of a user's step function: edits that it may make, and results that are refused."""
+"""Checks of a user's step function: it may edit its arguments, but some results are refused."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SINGLE = (
 class CheckedStep:
     """A step that may edit its arguments, and whose results are new states of the right shape.
 
-    It gets a copy of the states, so it may edit them, as XBraid's Step does. Copies of the times
-    and results take as long as a small step, so they are made only for steps that were observed to
-    need them.
+    The step gets a copy of the states, so it may edit them, as XBraid's Step does. Copying the
+    times and the result takes as long as a small step, so they are copied only if the step was
+    observed to need it.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class CheckedStep:
     Attributes
     ----------
     edits_times, reuses_results : bool
-        Whether the step was observed to edit t or dt, or to return the same array again. They are
-        true until this is known.
+        Whether the step was observed to edit t or dt, or to return the same array again. Both are
+        True until this is known.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class CheckedStep:
         return new.copy() if self.reuses_results else new
 
     def observe(self, initial: np.ndarray, times: np.ndarray, steps: np.ndarray) -> None:
-        """Observe how the step treats its arguments; raise an error unless rows are independent.
+        """Observe whether the step edits its arguments; raise an error unless rows are independent.
 
         See `check_step`.
         """
@@ -124,10 +124,10 @@ def check_step(
 ) -> None:
     """Raise an error unless a checked step processes several states independently in one call.
 
-    If there are as many steps as unknowns, a wrong shape may broadcast silently, so another number
-    of steps is used. States processed together are compared with the same states one by one. They
-    are scaled by different factors and placed at distant times, because states of one trajectory
-    hardly differ.
+    If there are as many steps as unknowns, a wrong shape may broadcast silently, so a different
+    number of steps is used. The results for several states at once are compared with those for each
+    state alone. The states are scaled by different factors and placed at distant times, because
+    states of one trajectory hardly differ.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def check_step(
     Raises
     ------
     TypeError, ValueError
-        If the step fails for several states, mixes them, or returns another shape or type.
+        If the step fails for several states, mixes them, or returns a different shape or type.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def check_step(
     function of one state in a loop: np.stack([one(*each) for each in zip(t, dt, u)])
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
-    # Unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
+    # Take unequal steps first, if there are any: a step may use dt[0] or t[0] for all rows.
     unequal = np.unique(steps, return_index=True)[1]
     which = np.r_[unequal, np.arange(count) % len(steps)][:count]
     t, dt = times[which], steps[which]
@@ -190,7 +190,7 @@ def check_step(
 def check_unequal(
     step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
 ) -> None:
-    """Raise an error unless a user's step handles unequal steps together, even inside wrappers.
+    """Raise an error unless a user's step, even in a wrapper, handles unequal step sizes together.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def check_unequal(
     Raises
     ------
     TypeError, ValueError
-        If the step does not handle them; see `check_step`.
+        If the step does not handle unequal step sizes; see `check_step`.
 
     Examples
     --------

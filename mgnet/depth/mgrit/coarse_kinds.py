@@ -10,7 +10,7 @@ COARSE = "mean", "first", "fused", "identity"  # see `LayerParallel`
 
 
 def check_coarse(owner: str, coarse: str) -> None:
-    """Raise an error unless this is a kind of coarse layer.
+    """Raise an error unless the argument is a kind of coarse layer.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Communication with other processes if several hold the layers of one network.
+"""Communication between processes if several of them hold the layers of one network.
 
 Each process holds consecutive layers and the points 0..n of its part of a trajectory. The point at
 which its layers start is a copy: it belongs to the process upstream, where it is the last point.
@@ -28,14 +28,14 @@ State = Any
 
 
 class Gathered(NamedTuple):
-    """The place of a process in a level whose layers are gathered on all processes.
+    """The position of a process in a level whose layers are gathered on all processes.
 
     Attributes
     ----------
     first : int
         Number of the first layer of this process.
     layers : int
-        Number of layers of all processes.
+        Total number of layers on all processes.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Communicator(Protocol):
     ranks : int
         Number of processes.
     batches : Communicator, or None
-        The processes with the same layers, for other microbatches of each batch.
+        The processes that hold the same layers and process other microbatches of each batch.
     """
 
     rank: int
@@ -68,7 +68,7 @@ class Communicator(Protocol):
     batches: Communicator | None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
-        """The place in a coarsest level held by all, for this many bytes per layer, or None.
+        """The position in the coarsest level if that is small enough for all to hold, else None.
 
         Each process then marches over the whole level with the same bits, without waiting.
         """
@@ -77,16 +77,17 @@ class Communicator(Protocol):
     def allgather(self, rows: State) -> list[State]:
         """The rows of each process that has layers, in the order of the processes.
 
-        There is one row per layer of the coarsest level, or the same number more on every process.
+        Each process has one row per layer of the coarsest level, plus a fixed number of further
+        rows.
         """
         ...
 
     def is_first(self, reverse: bool) -> bool:
-        """Whether the equation starts on this process: there are no layers upstream."""
+        """Whether the equation starts on this process, with no layers upstream."""
         ...
 
     def receive(self, start: State, reverse: bool) -> State:
-        """Receive the first point, like `start`, from upstream; return `start` if there is none."""
+        """Receive the first point (like `start`) from upstream; the first process gets `start`."""
         ...
 
     def send(self, point: State, reverse: bool) -> None:
@@ -98,11 +99,11 @@ class Communicator(Protocol):
         ...
 
     def broadcast_from_last(self, point: State, reverse: bool) -> State:
-        """The point at which the equation ends, like `point`, from the process that has it."""
+        """The end point of the equation, shaped like `point`, from the process that has it."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """Values (rows, points of a process) of all processes, in the order of the layers."""
+        """The values (rows, points of a process) from all processes, in the order of the layers."""
         ...
 
     def broadcast(self, value: Any) -> Any:
@@ -110,7 +111,7 @@ class Communicator(Protocol):
         ...
 
     def gather_layers(self, part: Tensor) -> Tensor | None:
-        """Rows of all processes, one per layer, on rank 0."""
+        """The rows of all processes, one per layer, on rank 0."""
         ...
 
     def scatter_layers(self, whole: Tensor | None) -> Tensor:
@@ -118,7 +119,7 @@ class Communicator(Protocol):
         ...
 
     def allgather_layers(self, part: Tensor) -> Tensor:
-        """Rows of all processes, one per layer, on every process."""
+        """The rows of all processes, one per layer, on every process."""
         ...
 
 
@@ -239,7 +240,7 @@ def squares(points: Tensor) -> Tensor:
 
 
 def gathered_norm(communicator: Communicator, points: Tensor, reverse: bool) -> float:
-    """The norm of the points of all processes, with the same bits for any number of processes.
+    """The norm of the points of all processes, bitwise the same for any number of processes.
 
     Examples
     --------

@@ -6,8 +6,9 @@ The unknown of a level with n layers is the trajectory u, one array with the poi
     reverse   u[n] = f[n],   u[i] - Phi_i(u[i + 1])  = f[i]
 
 The adjoint is the reverse equation, with `Phi_i(v) = v + s_i (d slope_i / du)^T v`. On the finest
-level, `f = None` stands for the initial value and zeros. Source: Falgout, Friedhoff, Kolev,
-MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. Comput. 36 (2014).
+level, `f = None` stands for a right-hand side of the initial value and zeros. Source: Falgout,
+Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci.
+Comput. 36 (2014).
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ State = Any
 
 
 class Propagator(Protocol):
-    """Computes the states after layers; the only object that depends on the kind of layers.
+    """Computes the states after layers. No other object depends on the kind of layers.
 
     Layer i of level l represents the layers `i c^l .. (i + 1) c^l - 1` of level 0 by one large
     step.
 
     If a propagator has a method `march(level, layers, start, rows, reverse)`, it replaces
-    `march_by_advance`. It must have the same arguments after the propagator, and the same counts
-    and results. A propagator derived from `AtOnce` may march over all intervals in one call.
+    `march_by_advance`. It must take the same arguments except for the propagator, and give the same
+    counts and results. A propagator derived from `AtOnce` may march over all intervals in one call.
 
     Examples
     --------
@@ -52,21 +53,21 @@ class Propagator(Protocol):
         level : int
             Number of the level; 0 is the finest.
         which : slice
-            Layers in ascending order, with a stride of at least 1. All hierarchies of one depth
-            share these objects.
+            Layers in ascending order, with a stride of at least 1. All hierarchies with the same
+            numbers of layers share these slice objects.
         states : state
-            States at the left ends of the layers (for the reverse equation, right ends), on axis 0.
+            States at the left ends of the layers (right ends for the reverse equation), on axis 0.
 
         Returns
         -------
         state
-            States at the other ends. The result will not be edited, and `states` must not be.
+            States at the other ends. Callers do not edit them; the method must not edit `states`.
         """
         ...
 
 
 class _Results:
-    """The last results of an equation, with the states for which they were computed."""
+    """The latest results of an equation, with the states for which they were computed."""
 
     __slots__ = ("arrivals", "relaxed", "residual", "solved", "unrelaxed")
 
@@ -81,9 +82,9 @@ class _Results:
 class LayerEquation:
     """The layer equation of one level; a call with a trajectory u returns A(u).
 
-    Relaxations and residuals remember their last result, so none is evaluated twice for the same
+    Relaxations and residuals are remembered, so neither is evaluated twice in a row for the same
     state object. As everywhere in mgnet, states must therefore not be edited. An equation can be
-    posed again, with another propagator and initial value, which clears the stored results.
+    posed again with a different propagator and initial value, which clears the stored results.
 
     Parameters
     ----------
@@ -94,21 +95,21 @@ class LayerEquation:
     layers : int
         Number of layers, n.
     initial : state or None
-        One point: the value at the left end (for the reverse equation, the right end).
+        The value at one point, the left end (for the reverse equation, the right end).
     transfer : CLayers or None
-        The transfer to the next coarser level; its intervals are used by the relaxation.
+        The transfer to the next coarser level; the relaxation uses its intervals.
     reverse : bool
         Whether the equation runs from right to left.
     communicator : Communicator
-        The processes that hold the layers before and after these.
+        The processes that hold the layers before and after those of this equation.
     gathered : Gathered, optional
-        The place of these layers if all processes hold all layers of this level, so that each
-        marches over them; for the propagator, they form the next level.
+        The position of these layers if every process holds all layers of this level and marches
+        over them; to the propagator, these gathered layers are the next level.
 
     Attributes
     ----------
     tally : list of float
-        Work so far in evaluations of all n layers, as one entry. Remembered results are not
+        A single entry: the work so far, in evaluations of all n layers. Remembered results are not
         counted, so a `Level` leaves the counting to its equation.
     costs : array of shape (n,) or None
         The cost of each layer if costs differ; the tally then counts fractions of the total cost.
@@ -170,10 +171,10 @@ class LayerEquation:
         return image
 
     def check_layers(self, u: State) -> None:
-        """Check that layers give the same results together as alone.
+        """Check that layers give the same results in one call as in separate calls.
 
-        The states of u are scaled by different factors. If they were alike, as in an initial guess,
-        a propagator that mixes them would not be detected.
+        The states of u are first scaled by different factors, because a propagator that mixes
+        layers would not be detected if all states were equal, as in an initial guess.
 
         Raises
         ------
@@ -264,7 +265,7 @@ class LayerEquation:
         return new
 
     def relax(self, u: State, f: State | None) -> State:
-        """Compute `trajectory` once per state; deferred if only C-points are stored."""
+        """Compute `trajectory` once per state; return u itself if only C-points are stored."""
         if self._coarsened().c_points_only:
             return u
         results = self._results
@@ -276,7 +277,7 @@ class LayerEquation:
         return new
 
     def arrivals(self, u: State, f: State | None) -> State:
-        """The values at the C-points after F-relaxation of u; at the first one, the given value."""
+        """The values at the C-points after F-relaxation of u, the first of which is given."""
         transfer, u = self._coarsened(), self.relax(u, f)
         of, rhs, ends = self._results.arrivals
         if of() is u and rhs is f:
@@ -317,13 +318,13 @@ class LayerEquation:
         self.tally[0] += self.share(*[call.which for call in calls])
 
     def _first(self, u: State, f: State | None) -> State:
-        """The first point of a computed trajectory, received from upstream if it is there."""
+        """The first point of a computed trajectory: the given value, or u's copy from upstream."""
         if self.communicator.is_first(self.reverse):
             return self.start_value(f)
         return u[-1:] if self.reverse else u[:1]
 
     def _march_all(self, points: State, f: State | None) -> list[State]:
-        """The states before the last layer of all intervals, from their C-points; not stored."""
+        """The states before the last layer of every interval; earlier states are not stored."""
         advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
         if not self.layers:  # other processes hold all layers
             return []
@@ -356,7 +357,7 @@ class LayerEquation:
         return found
 
     def begun(self, u: State, f: State | None) -> State:
-        """The C-points of u, or all points if there are none, with the given first one."""
+        """The C-points of u (on the coarsest level, all points) with the given first point."""
         points = u if self.transfer is None else self.transfer.inject(u)
         if not self.communicator.is_first(self.reverse):
             return points
@@ -364,12 +365,12 @@ class LayerEquation:
         return vector.join([points[:-1], start] if self.reverse else [start, points[1:]])
 
     def keep_residual(self, found: State) -> None:
-        """Store the residual that a smoother has computed as `last_residual`."""
+        """Store a residual that a smoother has computed, for `last_residual`."""
         self._results.residual = found
 
     @property
     def last_residual(self) -> State | None:
-        """The last residual; None if there is none since the equation was posed."""
+        """The latest residual; None if none has been computed since the equation was posed."""
         return self._results.residual
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:
@@ -381,7 +382,7 @@ class LayerEquation:
         return transfer.interpolate(self.communicator.shift(new, self.reverse))
 
     def advise(self) -> list[str]:
-        """Describe the growth of errors after a failed solve, by a march over the layers."""
+        """After a failed solve, describe how errors grow, which a march over the layers shows."""
         if self.reverse or self.communicator is not SERIAL_COMMUNICATOR:
             return []
         count = min(self.layers, MOST_LAYERS)

@@ -59,32 +59,33 @@ def layer_hierarchy(
     layers : int
         Number of layers, N, at least 1; the last interval of a level may be short.
     initial : state
-        One point, without the axis of the layers: the value at the left end of the layers (with
+        The value at one point, without the axis of the layers: the left end of the layers (with
         `reverse`, the right end). It is used if a run gets `f = None`.
     levels : int
         Number of levels.
     coarsening : int or sequence of int
-        Coarsening factor between a level and the next: one for all, or one each, finest first.
+        Coarsening factor between a level and the next: one factor for all levels, or one for each,
+        finest first.
     relaxation : sequence of str
         Relaxation before the coarse correction, finest level first; the last word is used for all
-        further levels. After the correction, every level has F-relaxation.
+        further levels. After the correction, F-relaxation is applied on every level.
     reverse : bool
         Whether the equation runs from right to left.
     weight : float
         Weight of C-relaxation, dimensionless.
     c_points_only : bool
-        Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
-        N + 1 points by default). Cycles then neither allocate nor copy a trajectory, with the same
-        number of evaluations; `hierarchy[0].operator.trajectory(u)` returns the whole trajectory.
+        Whether only the ceil(N / c) + 1 C-points of a state of level 0 are stored (by default, all
+        N + 1 points). Cycles then neither allocate nor copy a trajectory, with the same number of
+        evaluations; `hierarchy[0].operator.trajectory(u)` returns the whole trajectory.
     communicator : Communicator, optional
-        The processes that hold other layers; `layers` and states are then the part of this process,
-        and norms are over all processes.
+        The processes that hold other layers; `layers` and the states are then those of this
+        process, and norms are over all processes.
     solver : Smoother
-        Solver on the coarsest level, which is the only one if `levels` is 1: the serial march, or
+        Solver on the coarsest level, which is the only level if `levels` is 1: the serial march, or
         `NewtonSweep`.
     costs : sequence of float, optional
         Cost of each layer, in any unit, if costs differ; a coarse layer costs the mean of the
-        layers it represents. One work unit is the cost of all layers once.
+        layers it represents. One work unit is the cost of evaluating all layers once.
 
     Returns
     -------
@@ -163,12 +164,12 @@ def layer_levels(
     relaxation, reverse, weight, c_points_only, communicator, solver
         The arguments of `layer_hierarchy`.
     finest : Smoother, optional
-        Smoother before the coarse correction on the finest level, instead of relaxation.
+        Smoother that replaces relaxation before the coarse correction on the finest level.
     costs : array of shape (layers,), optional
         Cost of each layer, as in `layer_hierarchy`.
     gathered : Gathered, optional
-        The place of this process if all processes hold all coarsest layers; for the propagator,
-        these form one more level.
+        The position of this process if every process holds all layers of the coarsest level; to the
+        propagator, these gathered layers are one more level.
 
     Returns
     -------
@@ -215,7 +216,7 @@ def layer_levels(
 
 
 def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]:
-    """The words of the relaxation for each level, to be parsed by `Relaxation`.
+    """The word of the relaxation for each level, to be parsed by `Relaxation`.
 
     Parameters
     ----------
@@ -251,9 +252,9 @@ def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]
 
 @contextmanager
 def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Iterator[Hierarchy]:
-    """Provide a stored hierarchy with the propagator and the initial value of one solution.
+    """A context in which a stored hierarchy has the propagator and initial value of one solution.
 
-    Afterwards the hierarchy does not refer to data of that solution.
+    Afterwards, the hierarchy no longer refers to data of that solution.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Itera
     propagator : Propagator
         The steps over layers.
     initial : state
-        One point, as in `layer_hierarchy`.
+        The value at one point, as in `layer_hierarchy`.
 
     Examples
     --------
@@ -292,16 +293,16 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
 
     On the finest level, F-relaxation comes first and nothing follows the coarse correction, because
     the next cycle relaxes anyway; callers who need the F-points add one F-relaxation at the end. A
-    cascade solves on the coarsest level and interpolates the solution (the "skipped" first descent
-    of XBraid), followed by a cycle.
+    cascade solves on the coarsest level and interpolates the solution (the "skipped" first
+    down-cycle of XBraid); a cycle follows.
 
     Parameters
     ----------
     levels : int
         Number of levels.
     text : str
-        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other strings of `newton_of`
-        mean a sweep on the finest level, whose smoother is then the `NewtonSweep`.
+        "V", "F" or "W", or "cascade + V" and so on. The text "newton", like the other strings of
+        `newton_of`, means a sweep on the finest level, whose smoother is then the `NewtonSweep`.
 
     Returns
     -------
@@ -311,7 +312,7 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     Raises
     ------
     ValueError
-        If the text has another form; the message contains the position.
+        If the text has a different form; the message contains the position.
     TypeError
         If `text` is not a string.
 

@@ -1,8 +1,9 @@
 """Growth of errors along layers or steps, and its consequences for parallel methods.
 
 Source: Gonzalez et al., "Predictability enables parallelization of nonlinear state space models"
-(arXiv 2508.16817): the conditioning of the problem that such methods solve is exponential in the
-largest Lyapunov exponent times the number of steps, and bounded where the exponent is negative.
+(arXiv 2508.16817): the condition number of the problem that such methods solve grows exponentially
+with the product of the largest Lyapunov exponent and the number of steps, and is bounded if the
+exponent is negative.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Lyapunov:
     Attributes
     ----------
     exponents : tuple of float
-        Exponent of each sample: the mean increase of the logarithm of a small error, per layer or
+        Exponent of each sample: the mean increase in the logarithm of a small error, per layer or
         step.
     layers : int
         Number of layers or steps.
@@ -67,7 +68,7 @@ class Lyapunov:
 
     @property
     def converges(self) -> bool:
-        """Whether methods parallel in the layers should converge in few iterations.
+        """Whether methods that are parallel in the layers should converge in few iterations.
 
         This is the case if errors shrink, or grow at most by a factor of 1000 over all layers.
         """
@@ -102,7 +103,7 @@ def exponents_along(
 ) -> list[float]:
     """Compute the exponents of each sample from products of Jacobians with renormalized vectors.
 
-    Products are central differences of single layers, with two evaluations each.
+    A product is a central difference of a single layer, which takes two evaluations.
 
     Parameters
     ----------
@@ -113,8 +114,8 @@ def exponents_along(
     samples : bool
         Whether axis 1 contains samples, each with an exponent; otherwise there is one exponent.
     directions : int
-        Number of random vectors; the largest growth counts. Until the vectors have turned into the
-        fastest-growing direction, part of the logarithm of its growth is lost, in total at most
+        Number of random vectors; the largest growth counts. Until the vectors have turned to the
+        fastest-growing direction, part of the logarithm of its growth is missed: in total, at most
         half the logarithm of the number of unknowns.
     level : int
         Number of the level.

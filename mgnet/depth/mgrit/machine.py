@@ -18,20 +18,20 @@ class Machine:
     Parameters
     ----------
     layer_seconds : float
-        Time of one forward evaluation of a layer, in seconds; with the default, the unit of all
-        times is one evaluation.
+        Time of one forward evaluation of a layer, in seconds; by default, one evaluation is the
+        unit of all times.
     latency : float
-        Time of an empty message, in seconds.
+        Time taken by an empty message, in seconds.
     bandwidth : float
         Bandwidth of messages, in bytes per second.
     backward_ratio : float
-        Time of a backward layer relative to a forward layer, dimensionless: 2, or 3 with
-        recomputation.
+        Time of the backward pass of a layer relative to its forward pass, dimensionless: 2, or 3
+        with recomputation.
     state_bytes : float
         Size of the state at one point, which is the content of a message, in bytes.
     layer_bytes : float
-        Size of the parameters of a layer, including gradients and moments, in bytes; used only for
-        the memory.
+        Size of the parameters of a layer, including gradients and optimizer moments, in bytes; used
+        only to predict memory.
 
     Raises
     ------

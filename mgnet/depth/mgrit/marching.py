@@ -1,4 +1,4 @@
-"""A layer-by-layer march for propagators without one; propagators that march in one call."""
+"""A layer-by-layer march for propagators that have none, and propagators that march in one call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = Any
 
 
 class Advancing(Protocol):
-    """The part of a propagator that is used here."""
+    """The part of a propagator's interface that is used here."""
 
     def advance(self, level: int, which: slice, states: State) -> State:
         """Compute one step over some layers."""
@@ -26,7 +26,7 @@ class AtOnce(ABC):
     """A propagator that marches over a level, or over all its intervals, in one call.
 
     It is recognized by this class, not by the names of its methods, because a user's methods with
-    these names may have another meaning.
+    these names may have a different meaning.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def march_by_advance(
     layers : int
         Number of layers, n.
     start : state
-        The first point, with axis 0.
+        The first point, with an axis 0 of length 1.
     rows : sequence of state, optional
         Terms to be added after each layer, in the order of the march; none by default.
     reverse : bool
@@ -99,7 +99,7 @@ def march_by_advance(
     Returns
     -------
     list of state
-        The n + 1 points, each with axis 0.
+        The n + 1 points, each with an axis 0 of length 1.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def march_by_advance(
 
 
 def filled(points: State, found: State, parts: Intervals) -> State:
-    """Set the F-points of a trajectory in place; a short last interval has fewer.
+    """Set the F-points of a trajectory in place; a short last interval has fewer F-points.
 
     Parameters
     ----------

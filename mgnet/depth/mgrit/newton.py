@@ -1,4 +1,4 @@
-"""Newton's method for the layer equation: linearize all layers, compute corrections by one scan.
+"""Newton's method for the layer equation: linearize all layers, and solve by one scan.
 
 Sources: DEER, Lim et al. (arXiv 2309.12252), with dense Jacobians; quasi-DEER and ELK, Gonzalez et
 al. (arXiv 2407.19115), with diagonals of the Jacobians and damping; Picard's running sum, with the
@@ -41,25 +41,25 @@ class NewtonSweep(Smoother):
 
     All layers are evaluated and linearized in one batched call. The linearized equation is a
     recurrence of affine maps, which a scan solves exactly. On a level with C-layers, the unknowns
-    are the C-points: a march over all intervals at once computes the products of the Jacobians.
+    are the C-points, and a march over all intervals at once computes the products of the Jacobians.
 
-    Every sweep makes at least one more point exact, for any Jacobians, so N sweeps suffice. If
-    layers are contracting, a full Newton step doubles the number of correct digits of all points.
-    If they are chaotic, linearized errors grow without bound along the layers. A full step is
-    therefore evaluated once more, and undone if the residual is larger. From then on, Jacobians are
-    scaled by 1 - k, with the smallest k for which no correction is larger than three times the
-    largest state (scale-ELK with a trust region). For this, only the scan is repeated, without
-    evaluating layers.
+    Every sweep makes at least one more point exact, whatever the Jacobians are, so N sweeps
+    suffice. If layers are contracting, a full Newton step doubles the number of correct digits of
+    all points. If layers are chaotic, linearized errors grow without bound along the layers. The
+    residual after a full step is therefore evaluated, and the step is undone if it has increased
+    the residual. From then on, Jacobians are scaled by 1 - k, with the smallest k for which no
+    correction is larger than three times the largest state (scale-ELK with a trust region). To find
+    this k, only the scan is repeated, without evaluating layers.
 
     Parameters
     ----------
     structure : {"dense", "diagonal", "identity"}
-        Which Jacobians to use: complete ones (DEER), their diagonals (quasi-DEER), or the identity,
-        for which the scan is a running sum (Picard). The last two converge linearly.
+        Which Jacobians to use: full Jacobians (DEER), their diagonals (quasi-DEER), or the
+        identity, for which the scan is a running sum (Picard). The last two converge linearly.
     damping : float
-        Smallest k, dimensionless, below 1: Jacobians are always scaled by 1 - k. This is scale-ELK
-        of Gonzalez et al. (arXiv 2407.19115); the Levenberg-Marquardt damping of their ELK itself
-        would need a Kalman smoother instead of the scan.
+        Lower bound of k, dimensionless, below 1: Jacobians are always scaled by 1 - k. This is
+        scale-ELK of Gonzalez et al. (arXiv 2407.19115); the Levenberg-Marquardt damping of their
+        ELK itself would need a Kalman smoother instead of the scan.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def newton_of(text: str) -> NewtonSweep | None:
     Raises
     ------
     ValueError
-        If the text continues in another way; the message contains the position.
+        If the text after "newton" has a different form; the message contains the position.
 
     Examples
     --------
@@ -196,7 +196,8 @@ def newton_of(text: str) -> NewtonSweep | None:
 class _Linearized(NamedTuple):
     """Layers, or intervals, linearized at the states at which they start.
 
-    `rows` is the propagated value minus the current one, shaped for products with the Jacobians.
+    `rows` contains the propagated values minus the current ones, shaped for products with the
+    Jacobians.
     """
 
     arrivals: State
@@ -265,7 +266,7 @@ def _of_layers(
 
 
 def _padded(jacobian: State | None, whole: int, structure: str) -> State | None:
-    """Add the identity for intervals that do not take part."""
+    """Append identity Jacobians for intervals that have no layer at this offset."""
     if jacobian is None:
         return None
     rest = vector.zeros_like(jacobian, (whole - len(jacobian), *jacobian.shape[1:]))
@@ -278,7 +279,7 @@ def _padded(jacobian: State | None, whole: int, structure: str) -> State | None:
 
 
 def _residual(own: _Linearized, points: State, reverse: bool) -> State:
-    """The residual at the points; infinity if it is not finite, so no estimate uses it."""
+    """The residual at the points; if it is not finite, infinity, so that no estimate uses it."""
     rows = own.rows.reshape(own.arrivals.shape)
     if not vector.is_finite(rows):
         rows = math.inf + vector.zeros_like(rows)
@@ -286,7 +287,7 @@ def _residual(own: _Linearized, points: State, reverse: bool) -> State:
 
 
 def _of_all(equation: LayerEquation, own: _Linearized, points: State) -> _Linearized:
-    """The data of all processes, on each of them, in the order of the layers, by one message."""
+    """The data of all processes in the order of the layers, gathered on each of them."""
     communicator = equation.communicator
     if communicator is SERIAL_COMMUNICATOR:
         return own
@@ -316,7 +317,7 @@ def _of_all(equation: LayerEquation, own: _Linearized, points: State) -> _Linear
 
 
 def _finite(own: _Linearized, every: _Linearized, start: State) -> tuple[State, State, State]:
-    """Arrivals and all affine maps; values that are not finite are replaced, as in DEER."""
+    """The arrivals and all affine maps, with values that are not finite replaced, as in DEER."""
     arrivals, jacobian, rows = own.arrivals, every.jacobian, every.rows
     if not vector.is_finite(arrivals):
         arrivals = _where_finite(arrivals, start)
@@ -328,7 +329,7 @@ def _finite(own: _Linearized, every: _Linearized, start: State) -> tuple[State, 
 
 
 def _where_finite(values: State, other: State) -> State:
-    """The finite rows (for tensors, samples); the others are replaced by `other`."""
+    """The values, with rows (in tensors, samples) that are not finite replaced by `other`."""
     axes = tuple(range(1, values.ndim))
     if is_tensor(values):
         kept = min(2, values.ndim)
@@ -351,7 +352,7 @@ def _norm(rows: State) -> float:
 
 
 def _largest(values: State) -> float:
-    """The largest absolute finite value."""
+    """The largest absolute value of all finite entries."""
     if not math.prod(values.shape):
         return 0.0
     sizes = abs(values)
@@ -361,5 +362,5 @@ def _largest(values: State) -> float:
 
 
 def _with_row(reverse: bool, rows: State, row: State) -> State:
-    """The points: the rows, and the point at which the equation starts."""
+    """The points: `rows`, and `row` at the end at which the equation starts."""
     return vector.join([rows, row] if reverse else [row, rows])

@@ -1,6 +1,6 @@
 """Initial-value problems in NumPy, solved in parallel in time: steps of a one-step method.
 
-For users of XBraid and pyMGRIT: the grid is the time grid, and a layer is one time step.
+For users of XBraid and pyMGRIT: here the grid is the time grid and a layer is one time step.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class OneStep:
     Parameters
     ----------
     step : callable
-        The function `(t, dt, states) -> states`, which computes many steps at once: from the times
+        The function `(t, dt, states) -> states`, which computes many steps at once, from the times
         t, shape (k,), with the step sizes dt, shape (k,), for states of shape (k, ...). Coarser
         levels take larger steps with the same method, so it should be stable for them. The function
         may edit its arguments, and return the same array each time. Before the first solution, a
-        few states are stepped together and one by one, to check that it keeps shapes and handles
-        each row independently.
+        few states are stepped together and one by one, to check that the function keeps shapes and
+        handles each row independently.
     initial : array of shape (...)
         The initial state; complex if the steps produce complex numbers.
     steps : array of shape (N,)
@@ -56,7 +56,7 @@ class OneStep:
     jacobian : callable, optional
         A function `(t, dt, states) -> array of shape (k, n, n)` for `NewtonSweep`: the derivative
         of the step with respect to the state, whose n entries are in the order of `ravel`. Without
-        it, central differences are used, with 2 n steps each, for states with at most 64 entries.
+        it, central differences (2 n steps each) are used for states of at most 64 entries.
 
     Raises
     ------
@@ -186,7 +186,7 @@ class OneStep:
             fewer unknowns.
         c_points_only : bool
             Whether a state of level 0 consists of its C-points alone; the initial guess is then
-            `guess()[::c]` with the last point. `observed` computes functionals of the whole
+            `guess()[::c]`, followed by the last point. `observed` computes functionals of the whole
             trajectory in this case.
 
         """
@@ -249,7 +249,7 @@ class _Steps:
         )
 
     def linearization_work(self, structure: str, states: np.ndarray) -> float:
-        """The cost of a step with its Jacobian, in steps; a user's Jacobian counts as one."""
+        """The cost of a step with its Jacobian, in steps; a user's Jacobian counts as one step."""
         return 2.0 if self.jacobian is not None else 1.0 + 2.0 * math.prod(states.shape[1:])
 
 
@@ -350,7 +350,7 @@ def heat(
     Raises
     ------
     ValueError
-        If an argument is outside its range, or `initial` has another shape.
+        If an argument is outside its range, or `initial` has the wrong shape.
 
     Examples
     --------

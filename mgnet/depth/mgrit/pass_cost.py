@@ -14,16 +14,16 @@ __all__ = ["Cost", "cost_of", "with_gatherings"]
 
 
 class Cost(NamedTuple):
-    """The cost of one direction, in layer evaluations of that direction and in messages.
+    """The cost of a pass in one direction, in layer evaluations of that direction and in messages.
 
     Attributes
     ----------
     evaluations : int
-        Evaluations of single layers on all ranks together; with `costs`, their total cost.
+        Total number of evaluations of single layers on all ranks; with `costs`, their total cost.
     critical : int
         Evaluations on the critical path: the largest number on any rank, summed over the calls.
     messages : int
-        Number of messages, each with the state at one point, from all ranks together.
+        Total number of messages of all ranks, each of which contains the state at one point.
     critical_messages : int
         Number of messages on the critical path.
 
@@ -57,11 +57,11 @@ def cost_of(
     owned : list of array
         For each level, the first layer of each rank, followed by the end of the last block.
     strides : sequence of int
-        Number of evaluations per layer of each level.
+        For each level, the number of evaluations that one of its layers costs.
     reverse : bool
         Whether the pass runs from right to left.
     everywhere : int, optional
-        The coarsest level, if every rank marches over all of it.
+        The number of the coarsest level, if every rank marches over all of it.
     cascaded : bool
         Whether a cascade comes first.
     weights : list of array, optional
@@ -116,7 +116,7 @@ def cost_of(
 
 
 def with_gatherings(cost: Cost, gatherings: int, ranks: int) -> Cost:
-    """Add a number of messages from all ranks to all.
+    """Add the messages of this number of gather operations over all ranks.
 
     Examples
     --------

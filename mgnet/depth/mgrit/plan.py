@@ -39,8 +39,8 @@ class Plan:
     cycle : str
         The cycle as text.
     cycles : tuple of (int or None)
-        Number of cycles forward and backward; None is a serial pass. There is one entry if there is
-        no backward pass.
+        Numbers of forward and of backward cycles; None stands for a serial pass. Without a backward
+        pass, there is only one entry.
     forward : Cost
         Cost of the forward pass.
     backward : Cost or None
@@ -48,7 +48,7 @@ class Plan:
     critical_path : float
         Length of the critical path of both passes, in forward layer evaluations.
     seconds, serial_seconds : float
-        Predicted time of this plan, and of the serial passes on one rank.
+        Predicted time of this plan, and that of the serial passes on one rank.
     memory : float
         Memory on the rank with the most layers, in bytes.
 
@@ -121,39 +121,43 @@ def plan(
     """Predict the cost of a layer-parallel pass; the numbers of evaluations are exact.
 
     The schedule is run with a propagator that only records its calls. Every rank owns a block of
-    whole coarsest-level intervals, as equal as possible; surplus ranks stay idle.
+    whole layers of the coarsest level; the blocks are as equal as possible, and surplus ranks stay
+    idle.
 
     Parameters
     ----------
     layers, ranks : int
         Number of layers and of ranks.
     coarsening : int or sequence of int
-        Coarsening factor between a level and the next: one for all, or one each, finest first.
+        Coarsening factor between a level and the next: one factor for all levels, or one for each,
+        finest first.
     cycle : str
         The cycle in the notation of `mgrit`; a Newton sweep counts as a cycle.
     machine : Machine
-        Costs of the machine; by default, a layer takes a unit of time and messages take none.
+        Costs of the machine; by default, a layer takes one unit of time and messages take none.
     levels : int
-        Number of levels; 1 is serial.
+        Number of levels; 1 means serial propagation.
     relaxation : sequence of str
         Words of relaxation, as in `layer_hierarchy`.
     cycles : sequence of (int or None)
-        Number of cycles forward and backward, after the cascade if `cycle` begins with one; None is
-        a serial pass. Give one entry for a forward pass alone.
+        Numbers of forward and of backward cycles, after the cascade if `cycle` begins with one;
+        None stands for a serial pass. Give one entry for a forward pass alone.
     record : bool
-        Whether the closing sweep takes all layers, as in training, instead of only those that end
-        at F-points; a backward pass then also evaluates each coarse level once, for its products.
+        Whether the closing sweep evaluates all layers, as in training, instead of only those that
+        end at F-points. A backward pass then also evaluates each coarse level once, for its
+        vector-Jacobian products.
     gathered : bool
         Whether every rank marches over the whole coarsest level, as in
-        `mgnet.petsc.distribute_layers` if it is small. This needs more evaluations in total but
-        none more on the critical path, where `log2(ranks)` messages of a gathering replace one
+        `mgnet.petsc.distribute_layers` if it is small. This needs more evaluations in total but not
+        on the critical path, where the `log2(ranks)` messages of a gather operation replace one
         message from each rank to the next.
     coarse : str
         Kind of coarse layers, as in `LayerParallel`: "fused" layers cost as much as the layers that
-        they represent (and are never gathered), "identity" layers cost nothing.
+        they represent (and are never gathered), and "identity" layers cost nothing.
     jacobian : int
-        In Newton sweeps, the cost of a layer's Jacobian in evaluations (backward, products); with
-        `LayerParallel`, it is the number of entries of a sample's state. The scan is not counted.
+        In Newton sweeps, the cost of a layer's Jacobian, in evaluations (in a backward pass, in
+        vector-Jacobian products); with `LayerParallel`, it is the number of entries of a sample's
+        state. The scan is not counted.
     costs : sequence of float, optional
         Cost of every layer, in evaluations, if costs differ, for example because steps of a time
         grid take more iterations. A coarse layer costs the mean of the layers that it represents,
@@ -270,7 +274,7 @@ def best_plan(
     record: bool = False,
     coarse: str = "mean",
 ) -> Plan:
-    """Find the plan with the least predicted time over levels and factors; it may be serial.
+    """Find the levels and factor with the least predicted time; the plan may be serial.
 
     Plans with equal numbers of cycles are compared, although errors grow with the factor and with
     the number of levels.
@@ -286,22 +290,22 @@ def best_plan(
     machine : Machine
         Costs of the machine.
     coarsenings : sequence of int
-        Factors to try, each between all levels.
+        Coarsening factors to try; a plan has the same factor between all levels.
     coarsest : int
-        Least number of layers of the coarsest level, at least 2.
+        Smallest number of layers allowed on the coarsest level, at least 2.
     relaxation : sequence of str
         Words of relaxation, as in `layer_hierarchy`.
     cycles : sequence of (int or None)
-        Number of cycles forward and backward, as in `plan`.
+        Numbers of forward and of backward cycles, as in `plan`.
     record : bool
-        Whether the closing sweep takes all layers, as in training.
+        Whether the closing sweep evaluates all layers, as in training.
     coarse : str
         Kind of coarse layers, as in `plan`.
 
     Returns
     -------
     Plan
-        The fastest plan; the serial one is for one rank.
+        The fastest plan; a serial plan is for one rank.
 
     Raises
     ------
@@ -367,7 +371,7 @@ def _owned(
 
 
 def _strides(factors: Sequence[int], coarse: str) -> list[int]:
-    """The number of finest layers that one layer of each level evaluates."""
+    """For each level, the number of finest layers that one of its layers evaluates."""
     if coarse == "identity":
         return [1] + [0] * len(factors)
     return list(accumulate(factors if coarse == "fused" else [1] * len(factors), mul, initial=1))

@@ -16,14 +16,14 @@ from mgnet.schedule import Schedule
 
 __all__ = ["Call", "check_calls", "plan_calls"]
 
-# A plan loops over its calls, so this many take seconds, as do ten million numbers in a state.
+# A plan loops over its calls; this many take seconds, as does a state of ten million numbers.
 MOST_CALLS, MOST_LAYERS = 300_000, 10**7
 
 
 class Call(NamedTuple):
     """A batched call of the layers `which` of a level, each costing `times` evaluations.
 
-    `sends` states whether the result is sent on where the layers of the next rank start.
+    `sends` states whether each rank sends the result to the rank whose layers follow.
     """
 
     level: int
@@ -69,7 +69,7 @@ def plan_calls(
     layers : int
         Number of layers.
     factors : sequence of int
-        Coarsening factors; none for a serial pass.
+        Coarsening factors; an empty sequence means a serial pass.
     relaxation : sequence of str
         Words of relaxation.
     text : str
@@ -123,7 +123,7 @@ def check_calls(
     cycles: Sequence[int | None],
     ranks: int,
 ) -> None:
-    """Refuse a plan that would take minutes; its calls are counted before looping over them.
+    """Refuse a plan that would take minutes, by counting its calls before they are recorded.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def check_calls(
     opening, cycle = mgrit(len(sizes), text)
 
     def calls(schedule: Schedule | None) -> int:
-        """A lower bound of the calls: each F-relaxation has one per offset, and one more."""
+        """A lower bound on the number of calls: each F-relaxation has one per offset plus one."""
         counted = 0
         for _, level, _ in schedule or ():
             coarsest = level == len(factors)

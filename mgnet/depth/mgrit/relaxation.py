@@ -22,10 +22,11 @@ class Relaxation(Smoother):
     """Relaxation over F- and C-layers, in an order given as a word.
 
     F marches from every C-point to the next one, and C replaces the C-points with the values that
-    arrive there; all intervals are processed in one batched call. F after F changes and costs
-    nothing. A word that ends in C leaves stale F-points. Source: Falgout et al., SIAM J. Sci.
-    Comput. 36 (2014), section 2; weights: Sugiyama, Schroder, Southworth, Friedhoff, "Weighted
-    relaxation for multigrid reduction in time", Numer. Linear Algebra Appl. 30 (2023).
+    arrive there; all intervals are processed in one batched call. A second F directly after F
+    changes nothing and costs nothing. A word that ends in C leaves stale F-points. Source: Falgout
+    et al., SIAM J. Sci. Comput. 36 (2014), section 2; for weights, see Sugiyama, Schroder,
+    Southworth, Friedhoff, "Weighted relaxation for multigrid reduction in time", Numer. Linear
+    Algebra Appl. 30 (2023).
 
     Parameters
     ----------

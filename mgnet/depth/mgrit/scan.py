@@ -1,8 +1,9 @@
 """Recurrences of affine maps, `d[i + 1] = J[i] d[i] + r[i]`, for many i at once.
 
-The composition of affine maps is an affine map, so the steps of an interval become one step: first
-within all intervals at once, then from interval to interval, then within all intervals again.
-Source: Blelloch, "Prefix sums and their applications" (1990), in a blocked form suited to CPUs.
+The composition of affine maps is an affine map, so the steps of an interval can be composed to one
+step. The maps are composed within all intervals at once, then applied from interval to interval,
+and then within all intervals again. Source: Blelloch, "Prefix sums and their applications" (1990),
+in a blocked form suited to CPUs.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _in_turn(jacobian: State, rows: State, start: State, reverse: bool) -> State
 
 
 def _by_intervals(jacobian: State, rows: State, start: State, reverse: bool) -> State:
-    """Process intervals of about sqrt(k) steps, then the remaining steps one by one."""
+    """Process intervals of about sqrt(k) steps at once, then the remaining steps one by one."""
     count = len(rows)
     length = math.isqrt(count)
     parts = count // length

@@ -2,9 +2,9 @@
 
 FAS needs three spatial transfer operators. States are restricted by `inject`, residuals by an
 average, and corrections are interpolated by `prolong`. Only the change of the coarse solution is
-added to the fine one, so if the fine equation is solved, the coarse one changes nothing, for any
-transfer. Source: Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with
-multigrid", SIAM J. Sci. Comput. 36 (2014), section 4.
+added to the fine one, so once the fine equation is solved, the coarse level changes nothing,
+whatever the transfer is. Source: Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time
+integration with multigrid", SIAM J. Sci. Comput. 36 (2014), section 4.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class SpatialCoarsening:
     step : callable
         The function `(t, dt, states) -> states` for the coarser states, as in `OneStep`.
     transfer : Transfer, or tuple of two or three functions
-        A `Transfer` between single states. If its `restrict` is the transpose of `prolong`, it is
-        divided by its row sums, because residuals are states here and must be averaged; states are
-        restricted by `inject`, or by that average. Alternatively `(restrict, prolong)` or
-        `(restrict, prolong, inject)`: functions of many states, shape (k, ...), which process each
-        state separately; without `inject`, states are restricted by `restrict`. An average is not
-        a left inverse of `prolong`. This does not slow down convergence but violates a law of FAS,
-        which `Hierarchy.check` reports.
+        A `Transfer` between single states. If its `restrict` is the transpose of `prolong`,
+        `restrict` is divided by its row sums, because residuals are treated like states here and
+        must be averaged. States are restricted by `inject` if there is one, else by that average.
+        Alternatively, a tuple `(restrict, prolong)` or `(restrict, prolong, inject)` of functions
+        of many states, shape (k, ...), which process each state separately; without `inject`,
+        states are restricted by `restrict`. An average is not a left inverse of `prolong`. This
+        does not slow down convergence but violates a law of FAS, which `Hierarchy.check` reports.
 
     Raises
     ------
     TypeError
-        If `step` or `transfer` has another form.
+        If `step` or `transfer` has a different form.
 
     Examples
     --------
@@ -111,7 +111,7 @@ class SpatialCoarsening:
         Raises
         ------
         TypeError
-            If the transfer changes the number of states, of axes, or the dtype.
+            If the transfer changes the number of states, the number of axes, or the dtype.
         """
         rows = self.inject(np.stack([state, state]))
         fits = isinstance(rows, np.ndarray) and rows.dtype == state.dtype
@@ -205,7 +205,7 @@ def _fitted(method: str, new: np.ndarray, rows: np.ndarray, shape: tuple[int, ..
 def check_spatial(
     spatial: Sequence[SpatialCoarsening | None], levels: int
 ) -> tuple[SpatialCoarsening | None, ...]:
-    """One entry for each level except the coarsest, or an error.
+    """One entry for each level except the coarsest, after checking the number of entries.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Layers or steps of different cost in plans: costs of coarse layers, and balanced blocks."""
+"""Plans whose layers or steps differ in cost: costs of coarse layers, and balanced blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
     Raises
     ------
     ValueError
-        If there is another number of costs, or they are negative, not finite, or all zero.
+        If the number of costs is wrong, or they are negative, not finite, or all zero.
 
     Examples
     --------
@@ -55,8 +55,8 @@ def level_costs(costs: np.ndarray, factors: Sequence[int], coarse: str) -> list[
     factors : sequence of int
         Coarsening factor from each level to the next.
     coarse : str
-        Kind of coarse layers. A coarse layer costs the mean of the layers that it represents; all
-        of them if it is "fused"; nothing if it is "identity".
+        Kind of coarse layers. A coarse layer costs the mean of the layers that it represents; a
+        "fused" layer costs their sum, and an "identity" layer nothing.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The derivative of a one-step method with respect to the state, given or by differences."""
+"""The derivative of a one-step method with respect to the state, given or from differences."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def step_jacobian(
 ) -> np.ndarray:
     """The Jacobians of k steps.
 
-    Central differences have a relative error of about 1e-10 in float64. This slightly slows the
-    last sweeps of Newton's method but does not change results.
+    Central differences have a relative error of about 1e-10 in float64. This error slightly slows
+    the last sweeps of Newton's method but does not change its results.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def step_jacobian(
     Raises
     ------
     ValueError
-        If a given Jacobian has another shape, or if none is given and states have too many entries.
+        If a given Jacobian has the wrong shape, or if none is given and states have too many
+        entries.
 
     Examples
     --------

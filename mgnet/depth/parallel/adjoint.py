@@ -36,7 +36,7 @@ class Recorded(Protocol):
 
 
 class Adjoint:
-    """Steps of the adjoint, from right to left, with the tapes of the closing sweep.
+    """Steps of the adjoint from right to left, computed with the tapes of the closing sweep.
 
     Coarse layers are recorded at the states of their C-points, once per level. This class is the
     reverse `Propagator`.
@@ -116,7 +116,7 @@ class Adjoint:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """Compute backward steps with their matrices, for each sample; see `NewtonSweep`."""
+        """Compute backward steps and their Jacobians for each sample; see `NewtonSweep`."""
         setup = self.forward.setup
         scale, tape = setup.scale(level, which, states), None
         if len(states):  # otherwise other processes hold all layers
@@ -150,7 +150,7 @@ class Adjoint:
         return in_turn(vjps[order], scales[order], start, rows)
 
     def _of_states(self, level: int) -> Tensor | None:
-        """The terms that layers add to the adjoint; on a coarse level, all that they contribute."""
+        """The gradients with respect to states, summed over the layers that a layer represents."""
         if self.forward.sources is None:
             return None
         if level not in self._sources:
@@ -180,5 +180,5 @@ class Adjoint:
 
 
 def _of_scaled(vjp: Callable[[Tensor], Tensor], scale: Tensor, lam: Tensor) -> Tensor:
-    """Apply a VJP to the scaled cotangent, which autograd would pass at this point."""
+    """Apply a VJP to the scaled cotangent, which is what autograd would pass to it."""
     return vjp(scale * lam)

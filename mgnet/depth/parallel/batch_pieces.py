@@ -14,7 +14,7 @@ __all__ = ["checked_loss", "fingerprint", "pieces_of"]
 
 
 def checked_loss(owner: str, value: Any) -> Tensor:
-    """Return the value of a loss function if it is a scalar tensor with a gradient.
+    """Return the value of a loss function after checking that it is a scalar tensor with a graph.
 
     Raises
     ------
@@ -40,7 +40,7 @@ gradient
 
 
 def fingerprint(batch: Any) -> int:
-    """A number computed from the shapes and the first and last rows, to avoid reading all rows.
+    """A number computed from the shapes and the first and last rows only, because this is fast.
 
     Examples
     --------

@@ -21,11 +21,11 @@ __all__ = [
 
 
 def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False) -> Layers:
-    """Build the layers of a coarse level: one per `stride` layers, with the sum of their steps.
+    """Build the layers of a coarse level: one per `stride` fine layers, whose steps are added.
 
     The coarse parameters are the means of the fine ones, weighted by the steps. To first order in
-    the differences of the parameters, they give the same drift, even if parameters are rough in
-    depth.
+    the differences between the parameters, coarse layers have the same drift as the fine ones, even
+    if the parameters vary irregularly with depth.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False)
     stages : int
         Number of stages of the one-step method.
     first : bool
-        Whether to use the parameters of the first layer instead of means; the tensors are views.
+        Whether to use the parameters of the first layer of each group, as views, instead of means.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def shares_of(steps: Tensor, stride: int) -> Tensor:
 
 
 def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> None:
-    """Recompute parameters and buffers of coarse layers in place for unchanged steps.
+    """Recompute the parameters and buffers of coarse layers in place; the steps must be unchanged.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
-    """The layers of all processes, from one message per process.
+    """The layers of all processes, gathered with one message per process.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def renew(layers: Layers, new: Layers) -> None:
-    """Assign new values to the tensors of layers to which other objects hold references.
+    """Assign new values in place, because other objects hold references to the layers' tensors.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def renew(layers: Layers, new: Layers) -> None:
 
 
 def sums(values: Tensor, stride: int) -> Tensor:
-    """Sums of each `stride` rows (the last may have fewer), with bits independent of their number.
+    """Sums over groups of `stride` rows (maybe fewer in the last), whose bits depend on no others.
 
     Examples
     --------

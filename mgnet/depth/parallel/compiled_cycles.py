@@ -1,4 +1,4 @@
-"""Relaxation, coarse marches and adjoints of multigrid over layers, in compiled loops."""
+"""Relaxation, coarse marches and adjoints for multigrid over layers, in compiled loops."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compiled_cycles(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
 
 
 class CompiledForward(AtOnce):
-    """The forward `Propagator` of one call, which converts each level for the loops once.
+    """The forward `Propagator` of one call, which converts each level for the loops only once.
 
     Levels that the loops cannot process, with fused or identity layers, are handled by the setup.
 
@@ -60,7 +60,7 @@ class CompiledForward(AtOnce):
     with_steps : bool
         Whether gradients with respect to the steps are needed.
     every : bool
-        Whether the adjoint gets gradients with respect to all states.
+        Whether gradients with respect to all states are passed to the adjoint.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class CompiledForward(AtOnce):
         return self._packed[level]
 
     def record(self, level: int, states: Tensor) -> tuple[LayerRuns, Tensor]:
-        """Record the layers of a level at the states before their runs; return those after them.
+        """Record the layers of a level from the states before their runs; return the states after.
 
         On the finest level, runs are intervals, for gradients with respect to its parameters; on
         coarser levels, they are single layers.
@@ -158,7 +158,7 @@ class CompiledForward(AtOnce):
 
 
 def inner_runs(parts: Intervals, reverse: bool) -> Runs:
-    """The layers between the F-points of all intervals, starting at the C-points.
+    """The runs of layers from the C-points to the last F-points of all intervals.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def inner_runs(parts: Intervals, reverse: bool) -> Runs:
 
 
 def inner_points(parts: Intervals, count: int) -> Tensor:
-    """The numbers of the F-points of `count` intervals; points missing in the last one are n.
+    """The numbers of the F-points of `count` intervals; n for points that a short last one lacks.
 
     Examples
     --------

@@ -69,7 +69,7 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
 
 
 def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tensor) -> bool:
-    """Whether the loops take weights that all layers share as one tensor, on all processes.
+    """Whether the loops on all processes accept weights that all layers share as one tensor.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tenso
             len(layers.parameters)
         )
         if not isinstance(setup.communicator, SerialCommunicator):
-            # A process without layers does the same as the others.
+            # A process without layers makes the same choice as the other processes.
             each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
             own = bool(each.all())
         found = setup.compiled[key] = own
@@ -172,8 +172,8 @@ def _made(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
 def _agrees(setup: PropagationSetup, compiled: CompiledMarch, u: Tensor) -> bool:
     """Whether a layer and its derivatives agree with the trace and autograd at random states.
 
-    The code is generated from a graph without autograd, in which tensor hooks, `detach` and
-    branches on `requires_grad` are not visible.
+    The code is generated from a graph without autograd, which does not show tensor hooks, `detach`
+    and branches on `requires_grad`.
     """
     generator, kernel = torch.Generator("cpu").manual_seed(0), setup.kernel
     counted = kernel.evaluations, kernel.vjps
@@ -216,15 +216,15 @@ def march_compiled(
     checkpoints: bool = False,
     every: bool = False,
 ) -> Tensor:
-    """Compute the state after all layers from the one before them; arguments as in `march`.
+    """Compute the state after all layers from the state before them; arguments as in `march`.
 
     Parameters
     ----------
     setup : PropagationSetup
         The layers and the method.
     compiled : CompiledMarch
-        The compiled loops. A process without layers may have the text of a reason in their place
-        if `takes_joint`.
+        The compiled loops. If `takes_joint`, a process without layers may pass the text of a reason
+        instead.
     propagate : callable
         The function `propagate` of `FirstOrder`.
     u, steps, parameters, spread, checkpoints, every
@@ -331,10 +331,10 @@ def _adjoint(
     joint: bool,
     every: bool,
 ) -> tuple[Tensor, list[Any]]:
-    """Gradients with respect to the first state and to the tensors of this process's layers.
+    """Gradients with respect to the first state and the tensors of this process's layers.
 
-    The gradients of shared weights are summed over all layers here. The sums are passed from
-    process to process, so their bits do not depend on the number of processes.
+    The gradients of shared weights are summed over all layers here. Each process adds to the sums
+    and passes them on, so their bits do not depend on the number of processes.
     """
     given = communicator.scatter_layers(gradient) if every else None
     gradient = gradient if given is None else torch.zeros_like(gradient[0])

@@ -21,7 +21,7 @@ __all__ = [
 
 
 class CycleLimit(NamedTuple):
-    """Limit of one propagation: `cycles`, or an error estimate of at most `stop`."""
+    """Limit of a propagation, which ends after `cycles`, or at an estimate of at most `stop`."""
 
     cycles: int
     stop: float = 0.0
@@ -39,9 +39,9 @@ class PassReport(NamedTuple):
         two.
     estimate : float
         A posteriori estimate of the relative error of the output (in a backward pass, of the
-        gradient with respect to the first state): `|u_N^k - u_N^(k-1)| / |u_N^k| * factor /
-        (1 - factor)`. If there is only one residual, the factor is assumed to be 1/2. It is NaN
-        without cycles and 0 for serial propagation.
+        gradient with respect to the first state): `|u_N^k - u_N^(k-1)| / |u_N^k| * factor / (1 -
+        factor)`. If there is only one residual, the factor is assumed to be 1/2. The estimate is
+        NaN without cycles and 0 for serial propagation.
     estimates : tuple of float
         The estimate after each cycle.
 
@@ -65,9 +65,9 @@ def summarize(
 ) -> PassReport:
     """Summarize cycles that changed the output by `changes`, relative to its norm.
 
-    `norms` are the norms of the residuals before the cycles, followed by that after the last one if
-    a closing sweep computes it. Ratios of rounding errors are meaningless, so a change of at most
-    `rounding` is used as its own estimate.
+    `norms` contains the norms of the residuals before each cycle, followed by that after the last
+    cycle if a closing sweep computes it. Ratios of rounding errors are meaningless, so a change of
+    at most `rounding` is used as its own estimate.
     """
     pairs = zip(norms[:-1], norms[1:], strict=True)
     # After a residual that is not finite, nothing is known about the next error.
@@ -96,10 +96,11 @@ class FixedCycles:
     cycles : int
         Number of full forward cycles after the opening; 0 means the opening alone.
     backward : int, optional
-        Number of full cycles of the adjoint; by default the same as forward. The error of the
-        adjoint is usually larger, so a second cycle is more useful there.
+        Number of full cycles of the adjoint; by default, as many as in the forward pass. The error
+        of the adjoint is usually larger, so a second cycle is more useful there.
     tolerance : float
-        Relative error of the output, dimensionless. If it is exceeded, training warns once.
+        Accepted relative error of the output, dimensionless. If it is exceeded, training warns
+        once.
 
     Raises
     ------
@@ -140,7 +141,7 @@ class FixedCycles:
         )
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """The control for subsequent calls; None means serial propagation from now on."""
+        """The control for later calls; None means serial propagation from now on."""
         return self
 
 
@@ -156,7 +157,7 @@ class CyclesToTolerance:
     tolerance : float
         Relative error of the output, dimensionless.
     backward : float, optional
-        Relative error of the adjoint; `tolerance` by default.
+        Accepted relative error of the adjoint; `tolerance` by default.
     max_cycles : int
         Largest number of cycles; if they do not suffice, training warns once.
 
@@ -198,11 +199,12 @@ class CyclesToTolerance:
 class AdaptiveCycles:
     """A fixed number of cycles that is checked periodically and increased if necessary.
 
-    Every `every` calls, a propagation makes twice its usual number of cycles. If the error after
-    the usual number would have exceeded the tolerance, the number is increased to the sufficient
-    one; if that is more than `max_cycles`, propagation is serial from then on. Source: Jiang et al.
-    (arXiv 2601.09026), whose indicator is the residual factor alone. In our measurements, it never
-    triggered although gradients were wrong by 100 %, so here the error estimate decides.
+    Once in `every` calls, a propagation makes twice its usual number of cycles. If the error
+    after the usual number exceeded the tolerance, the number is increased until it suffices; if
+    that takes more than `max_cycles`, propagation is serial from then on. Source: Jiang et al.
+    (arXiv 2601.09026), whose indicator is the residual factor alone. In our measurements, that
+    indicator never triggered although gradients were wrong by 100 %, so here the error estimate
+    decides.
 
     Parameters
     ----------

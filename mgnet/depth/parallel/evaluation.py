@@ -1,4 +1,4 @@
-"""Evaluation of a module in several ways: means of a metric over batches, and timings."""
+"""Evaluation of a module that can propagate in several ways: mean metrics, and timings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def means(
     batches: Iterable[Sequence[Any]],
     ways: Sequence[str],
 ) -> dict[str, float]:
-    """Compute the mean of `metric(output, target)` for each way, weighted by batch sizes.
+    """Compute the mean of `metric(output, target)` for each propagation, weighted by batch sizes.
 
     Parameters
     ----------
     outputs : callable
-        A function `(x, side inputs, ways)` that returns the output of each way.
+        A function `(x, side inputs, ways)` that returns the output of each way to propagate.
     metric : callable
         A function `(output, target)` that returns the mean over a batch.
     batches : iterable of (x, target) or (x, target, side inputs)
@@ -40,12 +40,12 @@ def means(
     Returns
     -------
     dict of str to float
-        The mean for each way.
+        The mean for each way to propagate.
 
     Raises
     ------
     TypeError, ValueError
-        If a batch has another form, or there are no samples.
+        If a batch has a different form, or there are no samples.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def _parts(batch: Sequence[Any]) -> tuple[Any, Any, Mapping[str, Any]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode inside; afterwards, each submodule has its previous mode.
+    """A context in evaluation mode; afterwards, each submodule has its previous mode again.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Restore buffers and PyTorch's random generators afterwards, for trial calls.
+    """A context for trial calls, after which buffers and PyTorch's random generators are restored.
 
     Unchanged buffers are not written to, because graphs that are yet to be differentiated may need
     them.
@@ -145,7 +145,7 @@ def fastest(
     parameters: Sequence[Tensor],
     trials: int = 3,
 ) -> float:
-    """Measure `run(u, side=side)` several times, with gradients if it records; the least seconds.
+    """Time `run(u, side=side)` several times, with gradients if it records; return the least time.
 
     The graphs that computed u and the side inputs are not affected.
 
@@ -195,10 +195,10 @@ def least_seconds(
     parameters: Sequence[Tensor],
     alone: bool = True,
 ) -> dict[str, float]:
-    """Time several functions alternately with `fastest`, so a slow phase of the machine hits all.
+    """Time several functions in turn with `fastest`, so a slow phase of the machine affects all.
 
-    Each is timed three times, or up to ten times while the total is below 0.2 s. One that produces
-    a state that is not finite gets an infinite time.
+    Each function is timed three times, or up to ten times while the total is below 0.2 s. If a
+    function meets a state that is not finite, its time counts as infinite.
 
     Parameters
     ----------
@@ -207,8 +207,8 @@ def least_seconds(
     u, side, parameters
         The arguments of `fastest`.
     alone : bool
-        Whether no other process takes part. Other processes would not know when to stop, so with
-        them each function is timed exactly three times.
+        Whether no other process takes part. Other processes would not know when to stop, so if they
+        take part, each function is timed exactly three times.
 
     Returns
     -------

@@ -37,7 +37,7 @@ class Explained(nn.Module):
         Parameters
         ----------
         x : Tensor
-            A batch, as for a call; all processes must pass the same one.
+            A batch, as for a call; all processes must pass the same batch.
         side : Tensor
             Side inputs, as for a call.
 

@@ -1,4 +1,4 @@
-"""Coarse layers that add all slopes of an interval at its first state, not layers of the block."""
+"""Coarse layers that add all slopes of an interval, evaluated at the interval's first state."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["FusedLayers", "FusedTape"]
 class FusedLayers:
     """Coarse layers `u + sum_j s_j F(t_j, u; theta_j)`, where j runs over the represented layers.
 
-    They are consistent with these layers even if their weights differ strongly, and if the slope
-    is a product of weights, as in attention. Each coarse layer costs as many evaluations as it
-    represents layers, in one batched call.
+    They are consistent with the layers that they represent even if the weights of those layers
+    differ strongly or the slope contains products of weights, as in attention. A coarse layer costs
+    one evaluation for each layer that it represents, all in one batched call.
 
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     fine : Layers
         All layers of the finest level.
     stride : int
@@ -71,7 +71,7 @@ class FusedLayers:
     def _together(
         self, parts: Sequence[tuple[slice, int]], states: Tensor
     ) -> Callable[[Tensor], Tensor]:
-        """One call for all the fine layers, which are consecutive."""
+        """Evaluate all the fine layers, which are consecutive, in one call."""
         fine = slice(parts[0][0].start, 1 + max(range(len(self.fine))[p][-1] for p, _ in parts))
         count, c = fine.stop - fine.start, self.stride
         run = self.kernel.bound_slope(self.fine[fine], self._repeated(states, count))
@@ -107,7 +107,7 @@ class FusedLayers:
         return [each for each in counted if each[1]]
 
     def _scale(self, part: slice, states: Tensor) -> Tensor:
-        """The steps of fine layers, reshaped to multiply states."""
+        """The step sizes of fine layers, reshaped to multiply states."""
         key = part.start, part.stop, part.step or 1, states.dim()
         found = self._scales.get(key)
         if found is None:
@@ -175,7 +175,7 @@ class FusedTape:
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    """Add terms one by one, so bits do not depend on their computation; some may be shorter."""
+    """Add terms one by one, so that the order is fixed; some terms may be shorter."""
     total = terms[0]
     for term in terms[1:]:
         if len(term) == len(total):

@@ -1,4 +1,4 @@
-"""The norm of all gradients if layers are on several processes: `clip_grad_norm_`."""
+"""The norm of all gradients even if the layers are on several processes: `clip_grad_norm_`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["clip_grad_norm_"]
 
 
 def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
-    """Scale all gradients so that their norm is at most `max_norm`, also for distributed layers.
+    """Scale all gradients so that their norm is at most `max_norm`, even if layers are distributed.
 
-    It corresponds to `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`, which takes
-    into account only the layers of one process. All ranks must call it.
+    This function corresponds to `torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)`,
+    which takes into account only the layers of one process. All ranks must call it.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
 
 
 def _real(gradient: Tensor) -> Tensor:
-    """The entries of a gradient; for a complex one, real and imaginary parts."""
+    """The entries of a gradient; if it is complex, their real and imaginary parts."""
     own = gradient.detach()
     return torch.view_as_real(own) if own.is_complex() else own
 

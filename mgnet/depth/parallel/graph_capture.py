@@ -1,10 +1,11 @@
-"""`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
+"""`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, each launched as a whole.
 
-In a deep network of small layers, the host's launches take longer than the work. A graph contains
-all launches of a forward or a backward pass, by cycles or layer by layer, and replays them without
-Python. The capture itself is PyTorch's `make_graphed_callables`; this file does what that function
-leaves to its callers. Weights are inputs, so later replays do not overwrite stored gradients;
-outputs are new tensors; a backward pass whose states have been overwritten is refused.
+In a deep network of small layers, launching the kernels takes longer than running them. A graph
+contains all kernel launches of a forward or a backward pass, by cycles or layer by layer, and
+replays them without Python. The capture itself is PyTorch's `make_graphed_callables`; this file
+does what that function leaves to its callers. Weights are inputs of the graphs, so later replays do
+not overwrite stored gradients. Outputs are new tensors, and a backward pass whose states have been
+overwritten is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ KEPT = "_setups", "calls", "control", "_warned", "last_forward", "last_backward"
 
 
 def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> GraphedLayers:
-    """The forward and the backward pass of a module as two CUDA graphs, for inputs like x.
+    """Capture the forward and backward passes of a module as two CUDA graphs, for inputs like x.
 
     The result is called like the module and gives the same numbers, without Python between two
     kernels. Gradients reach x, the side inputs and the module's parameters, and each replay uses
@@ -58,11 +59,11 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     Parameters
     ----------
     parallel : LayerParallel
-        On a GPU, with `mode="serial"`, or with cycles and `FixedCycles`: other controls read norms
-        after each cycle.
+        The module, on a GPU, with `mode="serial"`, or with cycles and `FixedCycles`, because other
+        controls read norms after each cycle.
     x : Tensor
-        An example of the inputs. Its values do not matter; its shape, precision and device are
-        those of all calls. Inputs of calls may require a gradient only if it does.
+        An example of the input. Its values do not matter; the input of every call must have its
+        shape, precision and device, and may require a gradient only if x does.
     **side : Tensor
         Side inputs, by name, as in `ODENet.forward`.
 
@@ -77,8 +78,8 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
 
     Notes
     -----
-    Tested with a recorder in place of CUDA graphs: it has not been run on a GPU yet. Source:
-    `torch.cuda.make_graphed_callables`.
+    This was tested with a recorder in place of CUDA graphs; it has not been run on a GPU yet.
+    Source: `torch.cuda.make_graphed_callables`.
 
     Examples
     --------
@@ -94,11 +95,11 @@ the module and its inputs there, as by .to("cuda")
 
 
 class GraphedLayers:
-    """Result of `capture_graph`: a function of x and the same side inputs, as two CUDA graphs.
+    """The result of `capture_graph`: a function of x and side inputs that replays two CUDA graphs.
 
     Each call replays the forward graph, and each backward pass the backward one. Both use the same
-    memory, so only the last call has a backward pass; that of any other call raises a RuntimeError.
-    Gradients cannot be differentiated.
+    memory, so only the latest call can be differentiated; a backward pass of an earlier call raises
+    a RuntimeError. Gradients cannot be differentiated again.
 
     Parameters
     ----------
@@ -113,8 +114,8 @@ class GraphedLayers:
     Raises
     ------
     RuntimeError, ValueError
-        In a call with tensors of another shape, precision or device, or after something has changed
-        that the graphs do not follow: a mode, a hook, a setting, which weights are trained.
+        In a call with tensors of a different shape, precision or device, or after a change that the
+        graphs do not reflect: of a mode, a hook, a setting, or the choice of trained weights.
 
     Examples
     --------
@@ -136,25 +137,25 @@ class GraphedLayers:
         self._lock = threading.Lock()
         given = [x, *[side[name] for name in self._sides], *self._body.parameters()]
         count = 1 + len(side)
-        # Inputs have memory of the graph's; weights are read where they are.
+        # Inputs are copied to memory of the graphs; weights are read where they are.
         self._static = [
             (x.detach().clone() if n < count else x.detach()).requires_grad_(x.requires_grad)
             for n, x in enumerate(given)
         ]
         self._state = self._now()
-        # Not in `lending`: PyTorch goes backward through tensors of a GPU on a thread of its own,
-        # which lends and traces, while this one waits for it.
+        # Not in `lending`: PyTorch runs backward passes of GPU tensors on a thread of its own,
+        # which lends and traces while this thread waits for it.
         with _on(x.device), _apart(parallel), capturing():
             with lending():
                 refuse_code(parallel, x, side)
             make: Any = torch.cuda.make_graphed_callables
             self._replay = make(self._run, tuple(self._static), allow_unused_input=True)
-            # Graphs write to tensors of the set-up, and reports lie in memory of theirs.
+            # The graphs write to tensors of the setup, and the reports are in the graphs' memory.
             self._held = parallel._setups
             self._reports = {"forward": parallel.last_forward, "backward": parallel.last_backward}
 
     def __call__(self, x: Tensor, **side: Tensor) -> Tensor:
-        """The output for x; side inputs must have the same names as in the capture."""
+        """The output for x; side inputs must have the same names as those of the capture."""
         return not_compiled(partial(self._called, side), x)
 
     def _called(self, side: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -173,12 +174,12 @@ class GraphedLayers:
 
     @property
     def last_forward(self) -> PassReport:
-        """Report on the cycles of the last forward replay."""
+        """The report on the cycles of the last forward replay."""
         return _read(self._reports["forward"])
 
     @property
     def last_backward(self) -> PassReport:
-        """Report on the cycles of the last backward replay."""
+        """The report on the cycles of the last backward replay."""
         return _read(self._reports["backward"])
 
     def _run(self, *tensors: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ class GraphedLayers:
                 static.copy_(now)
 
     def _now(self) -> dict[str, Any]:
-        """The state that must not change after the capture, by its name in messages."""
+        """All state that must not change after the capture, by the names used in messages."""
         parallel, net = self.parallel, self.parallel.net
         keys = {id(static) for _, _, static in self._keys}
         own = {id(getattr(part, name)) for part, name, _ in self._keys} | keys
@@ -244,7 +245,7 @@ class _Body(nn.Module):
         self.parallel = parallel
 
     def forward(self, x: Tensor, side: Mapping[str, Tensor]) -> Tensor:
-        """Like the module, but without drawing masks, and with a march for large states, too."""
+        """Compute what the module does, but draw no masks, and march over large states as well."""
         parallel, net = self.parallel, self.parallel.net
         u = net.encode(x, **side)
         if not is_serial(parallel):
@@ -290,14 +291,14 @@ class _Exit(torch.autograd.Function):
 
 
 def _keys(block: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The places of the keys of dropout masks, which each training pass replaces."""
+    """The module and attribute of each key of dropout masks, which training passes replace."""
     own = [(block, KEY)] if KEY in block._buffers else []
     return own + [(part, "key") for part in block.modules() if isinstance(part, KeyedDropout)]
 
 
 @contextmanager
 def _apart(parallel: LayerParallel) -> Iterator[None]:
-    """Give the module a set-up that eager calls do not share, and restore it afterwards."""
+    """A context in which the module has a setup that it does not share with eager calls."""
     kept, draws = {name: vars(parallel)[name] for name in KEPT}, parallel.net.kernel.draws
     calls = draws.calls
     vars(parallel).update(_setups={}, last_forward=SERIAL, last_backward=SERIAL)
@@ -311,10 +312,10 @@ def _apart(parallel: LayerParallel) -> Iterator[None]:
 
 @contextmanager
 def _on(device: torch.device) -> Iterator[None]:
-    """Inside, graphs are captured on a stream of this device.
+    """A context in which graphs are captured on a stream of this device.
 
-    PyTorch keeps one stream for all captures, of the device that was current in the first one. On
-    a stream of another device, the graph would be empty, and replays would compute nothing.
+    PyTorch keeps one stream for all captures, on the device that was current in the first capture.
+    On a stream of another device, the graph would be empty, and replays would compute nothing.
     """
     graph: Any = torch.cuda.graph
     with torch.cuda.device(device):

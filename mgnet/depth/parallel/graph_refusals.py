@@ -1,4 +1,4 @@
-"""Checks of the modules that `capture_graph` accepts, and of the tensors that a graph accepts."""
+"""Checks of the modules that `capture_graph` gets, and of the tensors that a graph gets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ modules: torch.cuda.make_graphed_callables)
 
 
 def is_serial(parallel: LayerParallel) -> bool:
-    """Whether a module propagates layer by layer, by its settings or because cycles cost more.
+    """Whether a module propagates layer by layer, because of its settings or the cost of cycles.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def hooked(parallel: nn.Module) -> list[str]:
 
 
 def refuse_code(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> None:
-    """Raise a ValueError if the block cannot be traced: a graph would repeat one run of its code.
+    """Raise a ValueError if the block cannot be traced, because a graph would repeat a single run.
 
     Examples
     --------

@@ -31,8 +31,8 @@ class History:
     """Norms of residuals, and changes of the output.
 
     Squares are stored for every point and gathered on demand. All processes then add the same
-    numbers in the same order, so every decision is the same on all of them, and the same for any
-    number of processes. Nothing is read before that, so the host does not wait for a device.
+    numbers in the same order, so every decision is the same on all processes and for any number of
+    them. Nothing is read until then, so the host does not wait for a device.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class History:
     reverse : bool
         Whether layers are traversed from right to left.
     dtype : torch.dtype
-        Precision of the states; smaller relative changes are rounding errors.
+        Precision of the states, which determines the changes that count as rounding errors.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class History:
         self._waiting.append((RESIDUAL, squares(own_points(residual, self.reverse))[None]))
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
-        """Add a cycle, given the states at the C-points before and after it."""
+        """Add a cycle to the record, given the states at the C-points before and after it."""
         ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
         last = 0 if self.reverse else -1
         if len(after) > 1:  # this process has layers
@@ -86,7 +86,7 @@ class History:
         self._waiting.append((LOOK, seen.to(torch.float64)[None]))
 
     def spoiled(self, points: Tensor) -> Tensor:
-        """The same points, all NaN where one was seen: for a graph, in which nobody can raise."""
+        """The same points, made NaN if one was not finite: a CUDA graph cannot raise an error."""
         seen = [rows for kind, rows in self._waiting if kind == LOOK]
         return points.masked_fill(torch.cat(seen).any(), math.nan) if seen else points
 
@@ -96,7 +96,7 @@ class History:
         Raises
         ------
         FloatingPointError
-            If a state was not finite; all processes raise it together.
+            If a state was not finite; all processes raise the error together.
         """
         self._gather()
         if not all(self.looks):
@@ -107,7 +107,7 @@ class History:
         return summarize(self.changes, self.norms, self.rounding)
 
     def read(self) -> PassReport:
-        """The current estimates on the device, which a CUDA graph may have updated."""
+        """The current estimates, read from the device, where a CUDA graph may have updated them."""
         now = copy.copy(self)
         now.changes, now.norms, now.looks = [*self.changes], [*self.norms], []
         now._waiting = [(kind, rows) for kind, rows in self._waiting if kind != LOOK]

@@ -16,7 +16,7 @@ __all__ = ["backward_jacobians", "work_of"]
 
 
 class Recorded(Protocol):
-    """The part of a tape that is used here."""
+    """The part of a tape's interface that is used here."""
 
     def vjp(self, lam: Tensor) -> Tensor:
         """Return `(d slope / d state)^T lam`."""
@@ -24,12 +24,12 @@ class Recorded(Protocol):
 
 
 def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
-    """Evaluations and vector-Jacobian products per layer: one, plus one per entry of a sample.
+    """The work per layer: one evaluation, plus a vector-Jacobian product per entry of a sample.
 
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     structure : {"dense", "diagonal"}
         Structure of the Jacobians.
     states : Tensor of shape (k, batch, ...)
@@ -38,7 +38,7 @@ def work_of(kernel: StackedBlock, structure: str, states: Tensor) -> float:
     Returns
     -------
     float
-        The number per layer.
+        The number of evaluations and products per layer.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def backward_jacobians(
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     tape : Tape
         The tape of k layers; None if there are none.
     scale : Tensor
@@ -76,7 +76,8 @@ def backward_jacobians(
     Returns
     -------
     Tensor
-        Shape (k, batch, H, H), where the columns are the products, or the shape of the states.
+        Dense Jacobians of shape (k, batch, H, H), whose columns are the products, or diagonals in
+        the shape of the states.
 
     Raises
     ------

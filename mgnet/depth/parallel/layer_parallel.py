@@ -47,8 +47,8 @@ MEASURED = 1024  # largest number of shapes for which "auto" keeps its choice
 class LayerParallel(Explained):
     """An ODE net that is solved for all layers at once by multigrid (MGRIT) in both directions.
 
-    The parameters of this module are those of `net`. For autograd it is one function, whose
-    backward pass solves the adjoint layer equation by cycles. With enough cycles, output and
+    The parameters of this module are those of `net`. To autograd, this module is a single function,
+    whose backward pass solves the adjoint layer equation by cycles. With enough cycles, output and
     gradients agree with the serial network up to rounding. Calls are independent of each other
     unless `warm_start` is set.
 
@@ -57,29 +57,29 @@ class LayerParallel(Explained):
     net : ODENet
         The network; its parameters become those of this module.
     levels : int
-        Number of multigrid levels; 1 is serial propagation.
+        Number of multigrid levels; 1 means serial propagation.
     coarsening : int or sequence of int
-        Number of layers per layer of the next level; the last group may have fewer.
+        Number of layers that a layer of the next level represents; the last may represent fewer.
     forward, backward : str
-        Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade solves the coarsest
-        level and interpolates for an initial guess; without it, all states start equal. Or sweeps
-        of Newton's method (DEER) for the states between intervals of `coarsening` layers,
-        `[cascade +] newton`, `newton(diagonal)`, `newton(identity)`, `newton(dense, 0.1)`; see
-        `NewtonSweep`.
+        The cycles for the states and for the adjoint: `[cascade +] V`, `F` or `W`. A cascade solves
+        the coarsest level and interpolates the solution to an initial guess; without it, all states
+        start equal. Alternatively, sweeps of Newton's method (DEER) for the states between
+        intervals of `coarsening` layers: `[cascade +] newton`, `newton(diagonal)`,
+        `newton(identity)`, `newton(dense, 0.1)`; see `NewtonSweep`.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         Number of cycles after the cascade.
     relaxation : sequence of str
-        `F`, `FCF`, `FCFCF`, ..., per level from the finest; the last one is used for all others.
+        `F`, `FCF`, `FCFCF`, ..., per level from the finest; further levels use the last one.
     mode : {"mgrit", "serial", "auto"}
-        Cycles, exact serial propagation, or a choice measured on the first call with each shape and
+        Cycles, exact serial propagation, or a choice by timing the first call with each shape and
         number of threads: cycles if they save at least 5 % of the time and all states are finite.
     warm_start : bool
-        Whether a call starts from the states of the last one, if the shapes agree.
+        Whether a call starts from the states of the previous call if the shapes agree.
     coarse : {"mean", "first", "fused", "identity"}
-        A coarse layer has the mean weights of its fine layers; the weights of the first one
-        (injection); all their slopes at its state, evaluated in one batch; or no effect, so coarse
-        levels only add contributions of finer layers. Means are accurate to first order for slopes
-        linear in weights; for products of weights that vary in depth (attention), use "fused".
+        A coarse layer has the mean weights of its fine layers, those of the first (injection), all
+        their slopes at its state (evaluated in one batch), or no effect, so that coarse levels only
+        add contributions of finer layers. Means are accurate to first order for slopes linear in
+        weights; for products of weights that vary in depth (attention), use "fused".
     memory : {"states", "checkpoints"}
         Serial propagation stores all states, or at most 1 MiB or about `3 sqrt(layers)` of them,
         from which the backward pass recomputes the others, with the same results up to rounding.
@@ -96,10 +96,10 @@ class LayerParallel(Explained):
 
     Notes
     -----
-    Gradients can be differentiated if `mode` is "serial" or `control` is `CyclesToTolerance` (up to
-    that tolerance); after a fixed number of cycles, this is a RuntimeError. Source:
-    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
-    networks" (2020); the opening is the skipped first down-cycle of XBraid.
+    Gradients can themselves be differentiated if `mode` is "serial" or `control` is
+    `CyclesToTolerance` (up to that tolerance); after a fixed number of cycles, this raises a
+    RuntimeError. Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of
+    deep residual neural networks" (2020); the opening is the skipped first down-cycle of XBraid.
 
     Examples
     --------
@@ -175,7 +175,7 @@ class LayerParallel(Explained):
         self._setups: dict[MGRITMethod, tuple[Any, PropagationSetup]] = {}  # its own, and serial
 
     def take_part(self, which: range, communicator: Communicator) -> None:
-        """Keep only the layers `which`, because other processes hold the others.
+        """Keep only the layers `which`, because other processes hold the rest.
 
         Afterwards all processes must call this module together with the same batch, and each gets
         the output of the whole network. Use `mgnet.petsc.distribute_layers`, which calls this.
@@ -183,7 +183,7 @@ class LayerParallel(Explained):
         Parameters
         ----------
         which : range
-            Layers of this process: whole intervals of the coarsest level.
+            Layers of this process, which form whole layers of the coarsest level.
         communicator : Communicator
             The processes that hold the layers.
         """
@@ -192,11 +192,11 @@ class LayerParallel(Explained):
         self._set(self.settings, self.control)
 
     def get_extra_state(self) -> Tensor:
-        """Save the settings, which belong to the model: weights are trained for its propagation."""
+        """Save the settings, which belong to the model because weights are trained with them."""
         return settings_to_state(self.settings, self.control, self.calls)
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore the settings of the saved model, independent of the current ones."""
+        """Restore the settings of the saved model, whatever the current settings are."""
         settings, control, calls = settings_from_state(state)
         self._set(settings, control)
         self.calls = calls
@@ -261,7 +261,7 @@ class LayerParallel(Explained):
     def _prepare(
         self, u: Tensor, method: MGRITMethod, side: Mapping[str, Any]
     ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
-        """The setup for these tensors and block; u, steps and parameters that get gradients."""
+        """The setup for these tensors and block, and u, steps and parameters that get gradients."""
         net, layers, learnable_steps = self.net, None, []
         kernel = net.kernel
         if side:
@@ -347,7 +347,7 @@ class LayerParallel(Explained):
     ) -> dict[str, float]:
         """Compute the mean of a metric over batches with serial propagation and with the cycles.
 
-        Weights trained with few cycles are suited to these cycles; in serial propagation they may
+        Weights trained with few cycles are adapted to these cycles; in serial propagation they may
         be less accurate (by 13 percentage points in our measurements). The result is the mean for
         each propagation, weighted by batch sizes.
 
@@ -358,12 +358,12 @@ class LayerParallel(Explained):
         batches : iterable of (x, target), or (x, target, dictionary of side inputs)
             The batches.
         propagation : {"serial", "mgrit"}, optional
-            Compute only the value for this propagation.
+            If given, only the mean for this propagation is computed.
 
         Raises
         ------
         ValueError
-            If `propagation` has another value.
+            If `propagation` has a different value.
 
         Examples
         --------
@@ -385,7 +385,7 @@ class LayerParallel(Explained):
             return means(self._each, metric, batches, modes)
 
     def _each(self, x: Tensor, side: Mapping[str, Any], modes: Sequence[str]) -> Iterator[Tensor]:
-        """The output of each propagation."""
+        """The output for each mode of propagation."""
         u = self.net.encode(x, **side)
         for mode in modes:
             usable = mode if self.settings["factors"] else "serial"

@@ -17,15 +17,16 @@ __all__ = ["first_not_finite", "keep_layers", "layered_names", "naming_divergenc
 
 
 def keep_layers(net: ODENet, which: range) -> None:
-    """Remove the parameters and buffers of all other layers.
+    """Remove the parameters and buffers of all layers except those to keep.
 
     Data that belong to all layers remain: `depth`, shared weights and control points, and the
-    modules before and after.
+    modules before and after the layers.
 
     Parameters
     ----------
     net : ODENet
-        The network, changed in place; its parameters are new objects, so create an optimizer later.
+        The network, changed in place; its parameters are new objects, so create optimizers
+        afterwards.
     which : range
         Consecutive layers to keep; may be empty.
 
@@ -76,7 +77,7 @@ def layered_names(net: ODENet) -> set[str]:
 
 
 def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None) -> int | None:
-    """The first layer with NaN or infinite weights; -1 if only others are not finite, else None.
+    """The first layer with NaN or infinite weights; -1 if only other weights have them, or None.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
     Returns
     -------
     int or None
-        The number of the layer.
+        The number of the layer, -1, or None if all weights are finite.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
 def naming_divergence(
     net: ODENet, direction: str, forecast: Callable[[], str] = str
 ) -> Iterator[None]:
-    """For a state that is not finite, name the layers, and whether the weights are the cause.
+    """Extend the error for a non-finite state: in which layers, and whether weights are the cause.
 
     Parameters
     ----------
@@ -124,12 +125,12 @@ def naming_divergence(
     direction : str
         "forward" or "backward".
     forecast : callable, optional
-        Returns additional text if the weights are finite; it is called only then.
+        A function that returns additional text; it is called only if the weights are finite.
 
     Raises
     ------
     FloatingPointError
-        If a state is not finite; this error has the additional information.
+        If a state is not finite; the message contains the additional information.
 
     Examples
     --------

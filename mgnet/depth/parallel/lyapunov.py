@@ -1,4 +1,4 @@
-"""Prediction of whether methods parallel in layers or steps will converge: `lyapunov`."""
+"""`lyapunov`: a prediction of whether methods that are parallel in layers or steps converge."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def lyapunov(
     vectors, which are renormalized after each layer. If they shrink, Newton's method with dense
     Jacobians can converge in few iterations, and so can MGRIT if its coarse layers are accurate. If
     they grow, for example by a factor of a thousand or more over all layers, both methods take
-    about as many iterations as there are layers. The estimate is for the serial trajectory; states
-    inside a parallel method may be worse. The cost is a serial march and `4 directions` evaluations
-    of each layer.
+    about as many iterations as there are layers. The estimate is for the serial trajectory; along
+    the iterates of a parallel method, perturbations may grow faster. The cost is a serial march and
+    `4 directions` evaluations of each layer.
 
     Parameters
     ----------
@@ -51,10 +51,10 @@ def lyapunov(
         `LSTMCell`, or a function or module `(input, state) -> state`.
     x : Tensor, optional
         For a net, a batch of inputs; for a cell, a sequence of shape (steps, batch, ...), or
-        (steps, inputs) for a cell of torch.
+        (steps, inputs) for PyTorch's cells.
     state : Tensor of shape (batch, ...), or a tuple of such, optional
-        Initial state of a cell; zeros for cells of torch. For an LSTM it is (h, c), or these
-        concatenated.
+        Initial state of a cell; by default zeros for PyTorch's cells. For an LSTM, it is the tuple
+        (h, c), or both concatenated.
     directions : int
         Number of random vectors to propagate.
     **side : Tensor
@@ -63,7 +63,7 @@ def lyapunov(
     Returns
     -------
     Lyapunov
-        The estimate in `.exponent` and the verdict in `.verdict`, which is also the printed form.
+        The estimate, in `.exponent`, and the verdict, in `.verdict`, which `print` shows.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def lyapunov(
 
     Notes
     -----
-    Source: Gonzalez et al. (arXiv 2508.16817); the renormalized vectors are Benettin's.
+    Source: Gonzalez et al. (arXiv 2508.16817); renormalizing the vectors is Benettin's method.
 
     Examples
     --------
@@ -124,8 +124,8 @@ def lyapunov(
 def told_of(setup: PropagationSetup, u: Tensor) -> str:
     """The verdict on the layers of a call, for a message; "" if it cannot be computed.
 
-    It cannot if other processes hold some layers, or if differences in half precision are
-    meaningless.
+    The verdict cannot be computed if other processes hold some layers, or in half precision, in
+    which differences are meaningless.
 
     Parameters
     ----------

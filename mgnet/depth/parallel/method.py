@@ -21,7 +21,7 @@ MEMORIES = ("states", "checkpoints")
 
 
 def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
-    """Raise an error unless a `LayerParallel` module can have this mode, memory and control.
+    """Raise an error unless a `LayerParallel` module can have these settings and this control.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
     TypeError
         If `control` is not a control.
     ValueError
-        If `mode` or `memory` is unknown, or both do not fit together.
+        If `mode` or `memory` is unknown, or the two cannot be combined.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class MGRITMethod:
         relaxation: Sequence[str],
         coarse: str = "mean",
     ) -> MGRITMethod:
-        """Create the method from cycles in text form; see `mgrit`."""
+        """Create the method from cycles given as text; see `mgrit`."""
         levels, words = len(factors) + 1, tuple(relaxation)
         check_coarse("LayerParallel", coarse)
         cycles = mgrit(levels, forward), mgrit(levels, backward)
@@ -91,7 +91,7 @@ class MGRITMethod:
         return cls(tuple(factors), *cycles, words, coarse, sweeps)
 
     def sweep(self, reverse: bool) -> NewtonSweep | None:
-        """The Newton sweep for the states or for the adjoint, if there is one."""
+        """The Newton sweep for the states or for the adjoint; None if cycles are used instead."""
         return self.sweeps[reverse]
 
     def uses_coarse(self, reverse: bool, cycles: int, opens: bool) -> bool:
@@ -101,7 +101,7 @@ class MGRITMethod:
 
     @property
     def strides(self) -> list[int]:
-        """The number of finest layers per layer of each level."""
+        """For each level, the number of finest layers that one of its layers represents."""
         return list(accumulate(self.factors, mul, initial=1))
 
 

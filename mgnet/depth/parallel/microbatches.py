@@ -1,6 +1,6 @@
 """The gradient of a batch as the sum of the gradients of its microbatches: `accumulate_gradients`.
 
-This also works if several copies of a network process parts of each batch
+This also works if each of several copies of a network processes part of each batch
 (`mgnet.petsc.distribute`). Gradients are added in the order of the microbatches, on whichever rank
 they were computed, so the sum has the same bits on any grid of ranks.
 """
@@ -44,16 +44,17 @@ def accumulate_gradients(
     Parameters
     ----------
     module : torch.nn.Module
-        The module, such as a `LayerParallel`, which may be distributed, or a module around it.
+        The module, such as a `LayerParallel`, which may be distributed, or a module that contains
+        it.
     loss : callable
-        The function `loss(module, batch)`, which returns a tensor without axes: a mean over the
-        rows of its batch.
+        The function `loss(module, batch)`, which returns a scalar tensor: a mean over the rows of
+        its batch.
     batch : tensor, or tuple, list or mapping of tensors
-        The batch, with rows on axis 0, the same number in all tensors that have axes. Other values
-        are passed to every microbatch unchanged.
+        The batch. All tensors that have axes have the same number of rows, on axis 0. Values that
+        are not tensors with axes are passed unchanged with every microbatch.
     microbatches : int, optional
-        Number of microbatches, of equal size or with one more row in the first ones; by default
-        the number of copies of the network.
+        Number of microbatches, of equal size or with one more row in each of the first few; by
+        default, the number of copies of the network.
 
     Returns
     -------
@@ -70,9 +71,10 @@ def accumulate_gradients(
 
     Notes
     -----
-    Batch statistics, as in batch norm, are computed per microbatch, as in any accumulation of
-    gradients. Dropout masks are drawn for each microbatch, the same on any grid. Put parameters of
-    the loss itself into a module around the network; otherwise they are not summed over ranks.
+    Batch statistics, such as those of batch norm, are computed per microbatch, as in any
+    accumulation of gradients. Dropout masks are drawn for each microbatch and are the same on any
+    grid of ranks. Put parameters of the loss itself into a module around the network; otherwise
+    they are not summed over ranks.
 
     Examples
     --------
@@ -125,7 +127,7 @@ def accumulate_gradients(
 
 
 class _Step:
-    """State to be restored before each microbatch: random numbers, cycles, calls."""
+    """State to be restored before each microbatch: random generators, controls, call counts."""
 
     def __init__(self, module: nn.Module, loss: Loss, count: int):
         self.module, self.loss, self.count = module, loss, count
@@ -168,7 +170,7 @@ class _Step:
                 net.seed, net.calls = seed, calls
 
     def finish(self, row: Any) -> None:
-        """Continue as after one call, with the state after the first microbatch of all."""
+        """Leave the module as after one call, in the state after the batch's first microbatch."""
         if self.count == 1:
             return
         for (net, _, calls), drew in zip(self.nets, self.drew, strict=True):
@@ -185,7 +187,7 @@ def _gradients(
     own: range,
     parameters: Sequence[nn.Parameter],
 ) -> list[list[Tensor | None]]:
-    """The gradients of each of this process's microbatches, with its contribution to the loss."""
+    """For each microbatch of this process, the gradients and the contribution to the loss."""
     parts: list[list[Tensor | None]] = []
     buffers = _buffers(step.module)
     for number in own:
@@ -208,7 +210,7 @@ def _gradients(
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the buffers in the state, because batch norm edits them without a version count."""
+    """Copies of the saved buffers, because batch norm edits them without counting versions."""
     saved = module.state_dict(keep_vars=True)
     return {name: b.clone() for name, b in module.named_buffers() if name in saved}
 
@@ -216,7 +218,7 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
 def _added_in_order(
     row: Any, parts: Sequence[Gradients], like: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """The sums over all networks, added in the order of a single process."""
+    """The sums over all copies of the network, added in the same order as on one process."""
     have = torch.tensor([[any(part[n] is not None for part in parts) for n in range(len(like))]])
     some = row.gather(have).reshape(row.ranks, len(like)).any(0).tolist()
     total: list[Tensor | None] = [None] * len(like)
@@ -239,7 +241,7 @@ def _chunks(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _passed_on(row: Any, parts: Sequence[Tensor]) -> Tensor:
-    """Add to the sum of the preceding networks, and pass it to the next one."""
+    """Add this copy's gradients to the sum of the preceding copies, and pass that on."""
     first, *others = parts
     total = row.receive(first, False)
     if row.rank:
@@ -292,7 +294,7 @@ def _check_independent(module: nn.Module, count: int, row: Any) -> None:
 
 
 def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
-    """Raise an error if random numbers, or the first or last rows of the batch, differ on ranks."""
+    """Raise an error if ranks differ in random numbers or in the batch's first or last rows."""
     spread = [part.communicator for part in distributed_parts(module)]
     if not spread:
         return
@@ -313,9 +315,10 @@ def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
 
 
 def _share_failure(module: nn.Module) -> None:
-    """Set gradients to NaN on all ranks of a network if one has a gradient that is not finite.
+    """Set gradients to NaN on all ranks of a network if any gradient on a rank is not finite.
 
-    Each rank has its own optimizer and possibly GradScaler, which would skip the step on it alone.
+    Each rank has its own optimizer, and possibly a GradScaler, which would skip the step on that
+    rank alone.
     """
     for part in distributed_parts(module):
         if part.communicator.ranks == 1:

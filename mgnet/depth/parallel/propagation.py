@@ -1,8 +1,8 @@
 """The state and the adjoint of a network for one input, solved by multigrid over its layers.
 
-`Propagation` and `Adjoint` belong to one call of a `LayerParallel` module. They hold the tapes of
-the closing sweep, or the data that the compiled loops stored, and the states at which the coarse
-layers are recorded.
+`Propagation` and `Adjoint` belong to one call of a `LayerParallel` module. These objects hold the
+tapes of the closing sweep, or the data that the compiled loops stored, and the states at which the
+coarse layers are recorded.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Propagation:
     Parameters
     ----------
     setup : PropagationSetup
-        The layers of every level. If other processes hold other layers, all numbers and states
-        here are those of this process's layers, except u_N and the gradient with respect to u_0.
+        The layers of every level. If other processes hold some of the layers, all numbers and
+        states here are those of this process's layers, except u_N and the gradient with respect to
+        u_0.
     every : bool
         Whether the states after all layers are needed; the closing sweep computes them.
     """
@@ -83,7 +84,7 @@ class Propagation:
         Returns
         -------
         (Tensor, PassReport)
-            The states at the m + 1 C-points, and the report; while a graph is captured, the
+            The states at the m + 1 C-points, and the report; while a CUDA graph is captured, the
             `History` from which the report can be read.
         """
         self.captured = devices.captured(start)
@@ -127,7 +128,7 @@ class Propagation:
         return points.new_empty(size) if self.every else None
 
     def _sweep(self, points: Tensor) -> None:
-        """Compute the states after all layers of this process from those at the C-points."""
+        """Compute the states after all layers of this process from the states at the C-points."""
         if self.loops is not None:
             self.states = self.loops.record(0, points[:-1])[0].states()
             return
@@ -171,10 +172,11 @@ class Propagation:
     def _told(
         self, points: Tensor, history: History, reverse: bool
     ) -> tuple[Tensor, PassReport | History]:
-        """The states and the report; all processes raise together if states are not finite.
+        """The states and the report; all processes raise an error if a state is not finite.
 
-        On a device, the host waits here, once. While a graph is captured nothing can be read: its
-        replays give NaN instead, and the report is read on request.
+        If the states are on a device, the host waits here, once. While a CUDA graph is captured,
+        nothing can be read: its replays give NaN instead of an error, and the report is read on
+        request.
         """
         if self.captured:
             return history.spoiled(points), history
@@ -230,7 +232,7 @@ class Propagation:
     def gradients(
         self, adjoint: Tensor, with_steps: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """Close the adjoint, given at the C-points, with a sweep that computes parameter gradients.
+        """Complete the adjoint, given at the C-points, by a sweep that yields parameter gradients.
 
         Returns
         -------
@@ -274,6 +276,6 @@ class Propagation:
 
 
 def offsets(parts: Intervals) -> list[tuple[slice, int]]:
-    """The layers at offset 0, 1, ... of every interval, and the number of them."""
+    """The layers at offset 0, 1, ... of every interval, and how many there are."""
     n, c = parts.layers, parts.factor
     return [(slice(j, n, c), len(range(j, n, c))) for j in range(min(c, n))]

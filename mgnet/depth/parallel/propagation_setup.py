@@ -1,4 +1,4 @@
-"""Data that `LayerParallel` keeps between calls: the layers of every level, and hierarchies."""
+"""The data that `LayerParallel` keeps between calls: the layers of every level, and hierarchies."""
 
 from __future__ import annotations
 
@@ -44,24 +44,25 @@ STEPS = 2048  # largest number of slices of steps kept, for states of different 
 class PropagationSetup:
     """The layers of every level, and the two hierarchies over them for each shape of states.
 
-    It is kept between calls. Its tensors are views of the network's own, so they change with an
-    optimizer's step; `refresh` updates the coarse layers. This class is the forward `Propagator`.
+    A setup is kept between calls. Its tensors are views of the network's own tensors, so they
+    change with an optimizer's step; `refresh` updates the coarse layers. This class is the forward
+    `Propagator`.
 
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block.
+        The block, which evaluates many layers in one call.
     method : MGRITMethod
         The levels and cycles.
     levels : list of Layers or FusedLayers
         The layers of each level, finest first, followed by those of the gathered level if there is
-        one. Identity coarse layers have no tensors, only a number.
+        one. For identity coarse layers, which have no tensors, only their number is stored.
     communicator : Communicator
         The processes that hold other layers, if there are any.
     gathered : Gathered or None
-        The place of this process in the gathered level.
+        The position of this process in the gathered level.
     shares : list of Tensor or None
-        The weights of the means on each coarse level; None if steps change between calls.
+        For each coarse level, the coefficients of the means; None if steps change between calls.
 
     Examples
     --------
@@ -114,9 +115,9 @@ class PropagationSetup:
         Parameters
         ----------
         kernel : StackedBlock
-            The calls of the block.
+            The block, which evaluates many layers in one call.
         layers : Layers
-            All N layers, without autograd graph.
+            All N layers, whose tensors have no autograd graph.
         method : MGRITMethod
             The levels and cycles.
         communicator : Communicator
@@ -143,7 +144,7 @@ class PropagationSetup:
     def place(
         layers: Layers, method: MGRITMethod, communicator: Communicator, state_bytes: int
     ) -> Gathered | None:
-        """The place in the gathered coarsest level; None if such states are not gathered."""
+        """The position in the gathered coarsest level; None if that level is not gathered."""
         if communicator is SERIAL_COMMUNICATOR or not method.factors or method.coarse == "fused":
             return None
         size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
@@ -162,7 +163,7 @@ class PropagationSetup:
         own = self.kernel.changes_buffers(fine, u[None])
         if isinstance(self.communicator, SerialCommunicator):
             return own
-        # A process without layers does the same as the others.
+        # A process without layers makes the same choice as the other processes.
         return bool(self.communicator.gather(torch.full((1, min(len(fine), 1)), own)).any())
 
     def is_recorded(self, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> bool:
@@ -171,7 +172,7 @@ class PropagationSetup:
         Raises
         ------
         ValueError
-            If recording is needed only for another tensor that the block uses.
+            If recording is needed only because of a tensor from outside that the block uses.
         """
         if not torch.is_grad_enabled():
             return False
@@ -197,7 +198,7 @@ class PropagationSetup:
 
     @contextmanager
     def hierarchy(self, propagator: Any, initial: Tensor) -> Iterator[Hierarchy]:
-        """Provide the levels of the forward or adjoint equation for one solution.
+        """A context with the levels of the forward or adjoint equation for one solution.
 
         A hierarchy serves one solution at a time: threads that call the module concurrently get
         separate hierarchies.
@@ -207,7 +208,7 @@ class PropagationSetup:
         propagator : PropagationSetup or Adjoint
             The forward or adjoint steps.
         initial : Tensor
-            One point, as in `layer_hierarchy`.
+            The value at one point, as in `layer_hierarchy`.
         """
         key = propagator.reverse, tuple(initial.shape)
         kept = self._idle.pop(key, None)  # atomic: no other thread gets the same one
@@ -272,7 +273,7 @@ class PropagationSetup:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """Compute forward steps with their Jacobians, for each sample; see `NewtonSweep`."""
+        """Compute forward steps and their Jacobians for each sample; see `NewtonSweep`."""
         scale = self.scale(level, which, states)
         tape = self.kernel.record(self.fine[which], states)
         found = backward_jacobians(self.kernel, tape, scale, states, structure)
@@ -309,7 +310,7 @@ class PropagationSetup:
 
 
 def detached(layers: Layers) -> Layers:
-    """The same tensors without autograd graph."""
+    """The same layers, whose tensors have no autograd graph."""
     return Layers(
         tuple(x.detach() for x in layers.parameters),
         tuple(x.detach() for x in layers.buffers),

@@ -45,12 +45,12 @@ def settings_to_state(settings: Mapping[str, Any], control: Control | None, call
 def settings_from_state(
     state: Tensor | Mapping[str, Any],
 ) -> tuple[dict[str, Any], Control | None, int]:
-    """Decode settings, control and calls from such a tensor, or from an older version's dict.
+    """Decode settings, control and calls from such a tensor, or from the dict of older versions.
 
     Raises
     ------
     ValueError
-        If the state has neither form.
+        If the state is in neither of these forms.
     """
     told = state if isinstance(state, Mapping) else decode(state)
     try:

@@ -1,10 +1,10 @@
 """Derivatives of the backward pass: a propagation of the states together with their tangents.
 
 For a cotangent g of u_N, the backward pass computes the gradients with respect to u_0, the steps
-and the parameters. It is linear in g, and along the cotangents (a, b) of these gradients, its
-derivative with respect to g is w_N, the tangent of u_N along (a, b). All other derivatives are
+and the parameters. These gradients are linear in g. The derivative with respect to g of their inner
+product with cotangents (a, b) is w_N, the tangent of u_N along (a, b). All other derivatives are
 gradients of `<g, w_N>`. A single propagation of the state (u, w), with its own backward pass,
-therefore yields all of them; and since that is an ordinary propagation, it can be differentiated
+therefore yields all derivatives, and since it is an ordinary propagation, it can be differentiated
 again.
 """
 
@@ -34,16 +34,17 @@ Gradients = tuple[Tensor, Tensor | None, Sequence[Tensor]]
 
 
 class Buffers:
-    """The buffers with which layers were evaluated, for another evaluation.
+    """The buffers with which layers were evaluated, kept for a second evaluation.
 
     Parameters
     ----------
     kernel : StackedBlock
-        The calls of the block, which must not change in the meantime.
+        The block, which must not change in the meantime.
     layers : Layers
         The layers, before their buffers are updated.
     changed : sequence of (slice, tuple of Tensor)
-        New buffers of these layers if an update follows; buffers that it changes are copied.
+        New buffers of these layers if an update follows; buffers that the update changes are
+        copied.
 
     Examples
     --------
@@ -93,7 +94,7 @@ block were edited after the forward pass; ask before that, or use the ODENet its
             )
 
     def unchanged(self, what: str = "was asked for a derivative of its gradient") -> Any:
-        """The buffers, if neither they nor the block have changed; `what` needs this.
+        """The buffers, if neither they nor the block have changed; messages begin with `what`.
 
         Raises
         ------
@@ -126,14 +127,16 @@ class FirstOrder:
     with_steps : bool
         Whether there are gradients with respect to the steps.
     cast : callable
-        Creates the autocast region of the forward pass.
+        A function that creates a context with the autocast of the forward pass.
     adjoint : callable
         The function from a cotangent of u_N to gradients with respect to u_0, steps and parameters.
     propagate : callable
-        The function `(setup, u, steps, parameters) -> u_N`: the same propagation of other layers,
-        with a graph. It raises an error if the result is not that of the layers.
+        The function `(setup, u, steps, parameters) -> u_N`: the same propagation over the layers of
+        another setup, with a graph. It raises an error if the cycles have not reached their
+        tolerance.
     spread : callable, optional
-        For parameters that all layers share: a function from these to the layers' parameters.
+        If all layers share parameters: the function from the shared parameters to those of the
+        layers.
     """
 
     setup: PropagationSetup
@@ -200,7 +203,7 @@ def _refuse_batches(*gradients: Tensor | None) -> None:
 
 
 class _Adjoint(torch.autograd.Function):
-    """Map (cotangent of u_N, u_0, steps, parameters) to gradients for the last three."""
+    """Map (cotangent of u_N, u_0, steps, parameters) to the gradients of the last three."""
 
     @staticmethod
     def forward(
@@ -240,7 +243,7 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Any]) -> Tensor:
-    """w_N, the tangent if u_0, the steps and the parameters change in the direction (a, b)."""
+    """w_N, the tangent of u_N if u_0, steps and parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b
     if first.spread is not None:
@@ -272,7 +275,8 @@ def _scale(
 ) -> float:
     """A power of two that makes a direction about as large as the state.
 
-    Then one tolerance is suitable for both errors; the tangent is linear in its direction.
+    One tolerance then suits the errors of both; this is possible because the tangent is linear in
+    its direction.
     """
     squared = steps.detach().double().square()
     rows = sum([squared * squares(x[..., None]) for x in directions], torch.zeros_like(squared))

@@ -1,7 +1,8 @@
 """Serial propagation: layer by layer, forward and backward, without autograd's graph.
 
-It is exact. If possible, one compiled loop is used (see `compiled_serial.py`); otherwise a layer
-needs a few calls of its traced programs, and the gradients of all parameters one batched call.
+It is exact. If possible, one compiled loop is used (see `compiled_serial.py`); otherwise, each
+layer takes a few calls of its traced programs, and the gradients of all parameters take one batched
+call.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def march(
     checkpoints: bool = False,
     every: bool = False,
 ) -> Tensor:
-    """Compute the state after all layers; all processes call this together, and all get it.
+    """Compute the state after all layers; all processes call this together, and each gets it.
 
     Parameters
     ----------
@@ -54,17 +55,18 @@ def march(
     steps : Tensor of shape (layers,)
         The steps of the layers of this process.
     parameters : sequence of Tensor
-        Stacked parameters of these layers. There are gradients with respect to u, steps and
-        parameters.
+        Stacked parameters of these layers. The result is differentiable with respect to u, steps
+        and parameters.
     update : bool
         Whether a training pass updates the buffers.
     otherwise : callable, optional
         A function without arguments that computes the same state in plain PyTorch; used for large
         states that no compiled loop handles.
     spread : callable, optional
-        For parameters that all layers share: a function from these to the layers' parameters.
+        If all layers share parameters: the function from the shared parameters to those of the
+        layers.
     checkpoints : bool
-        Whether to store few states, from which the backward pass recomputes the others.
+        Whether to store only a few states, from which the backward pass recomputes the others.
     every : bool
         Whether to return the states after each of the N layers, (N, batch, ...).
 
@@ -77,7 +79,7 @@ def march(
     ------
     RuntimeError
         In the backward pass, if weights, buffers or side inputs were edited; with checkpoints and
-        without a compiled loop also if the block was changed, for example by `eval()`.
+        without a compiled loop, also if the block was changed, for example by `eval()`.
 
     Examples
     --------
@@ -106,7 +108,7 @@ def march(
 
 
 def _again(checkpoints: bool, every: bool) -> Callable[..., Tensor]:
-    """The march of states and tangents, which are stacked on the first axis."""
+    """The march over layers of states and tangents, which are stacked on the first axis."""
 
     def again(*given: Any) -> Tensor:
         found = march(*given, update=False, checkpoints=checkpoints, every=every)
@@ -176,7 +178,7 @@ class _March(torch.autograd.Function):
 
 
 def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
-    """Backward pass from the gradient with respect to u_N or, if `every`, to u_1 .. u_N."""
+    """The backward pass, given the gradient with respect to u_N or, if `every`, u_1 .. u_N."""
     setup: PropagationSetup = ctx.setup
     sources: Sequence[Tensor] | None = None
     if ctx.every:
@@ -198,7 +200,7 @@ Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
 def _from_checkpoints(ctx: Any, lam: Tensor, sources: Sequence[Tensor] | None) -> Found:
-    """Recompute the tapes of a segment, then its adjoint, segment by segment."""
+    """Segment by segment, recompute the tapes and then compute the adjoint."""
     setup: PropagationSetup = ctx.setup
     buffers = ctx.buffers.unchanged("began a backward pass from checkpoints")
     layers, kernel = setup.fine, setup.kernel
@@ -229,7 +231,7 @@ def _of_tapes(
     lam: Tensor,
     sources: Sequence[Tensor] | None,
 ) -> Found:
-    """The adjoint of the layers from `first` on, to which these tapes belong."""
+    """The adjoint of the layers to which these tapes belong, which start at layer `first`."""
     traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
     apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
     apart = apart and all(tape.linear for tape in traced)
@@ -268,7 +270,7 @@ def _together(
     lam: Tensor,
     sources: Sequence[Tensor] | None,
 ) -> Found:
-    """Compute adjoint states and parameter gradients layer by layer, in one call each."""
+    """Compute adjoint states and parameter gradients layer by layer, with one call per layer."""
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):

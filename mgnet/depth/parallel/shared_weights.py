@@ -1,8 +1,8 @@
-"""Weights that belong to all layers if several processes hold the layers.
+"""Weights that all layers have in common, if several processes hold the layers.
 
-Each process has all shared weights or control points. Contributions of the layers to their
-gradients are added interval by interval, in the order of the layers: each process passes the sum to
-the next, so the bits do not depend on the number of processes.
+Each process has all shared weights or control points. The layers' contributions to the gradients of
+these are added interval by interval, in the order of the layers, and each process passes the sum to
+the next one, so the bits do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["layers_of", "spreading", "with_side_inputs"]
 
 
 def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
-    """The layers of this process, whose gradients with respect to joint weights include all others.
+    """The layers of this process; gradients of joint weights include all other layers.
 
     All processes must differentiate together.
 
@@ -38,9 +38,10 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     net : ODENet
         The network.
     communicator : Communicator
-        The processes that hold its layers.
+        The processes that hold the layers of the network.
     interval : int
-        Number of layers of an interval; every process holds whole intervals, except the last one.
+        Number of layers of an interval. Every process holds whole intervals, but the last interval
+        may be short.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
 def spreading(
     net: ODENet, communicator: Communicator, interval: int, side: Mapping[str, Any]
 ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
-    """The map from a net's shared weights to those of this process's layers, or None.
+    """The map from a net's shared weights to the weights of this process's layers, or None.
 
     Parameters
     ----------
@@ -88,15 +89,15 @@ def spreading(
 def with_side_inputs(
     net: ODENet, side: Mapping[str, Any], communicator: Communicator, interval: int
 ) -> tuple[StackedBlock, Layers]:
-    """A block that takes side inputs, and this process's layers with those of a call.
+    """A block that takes side inputs, and this process's layers with the side inputs of a call.
 
     Parameters
     ----------
     net : ODENet
         The network.
     side : mapping
-        Side inputs, as in `ODENet.forward`, whole on every process. Gradients with respect to them
-        include all processes, as for joint weights.
+        Side inputs, as in `ODENet.forward`, the same and complete on every process. Their gradients
+        include the layers of all processes, as for joint weights.
     communicator, interval
         The arguments of `layers_of`.
 
@@ -134,7 +135,7 @@ def with_side_inputs(
 
 @dataclass(frozen=True)
 class _Spread:
-    """The linear map from joint weights, or from those of all layers, to this process's layers."""
+    """The linear map from joint weights, or from all layers' weights, to those of this process."""
 
     weights: str | DepthSpline
     depth: int
@@ -143,7 +144,7 @@ class _Spread:
     interval: int
 
     def values(self) -> np.ndarray | None:
-        """The coefficient of each weight in each of this process's layers: (layers, weights).
+        """The coefficient of each joint weight in each of this process's layers, (layers, weights).
 
         None stands for one weight that all layers share.
         """
@@ -160,7 +161,7 @@ class _Spread:
         return joint.expand(len(self.kept), *joint.shape[1:])
 
     def collect(self, like: Tensor, gradient: Tensor) -> Tensor:
-        """Apply the adjoint of `layers`, over all processes."""
+        """Apply the adjoint of the map `layers`, summed over all processes."""
         if self.weights == "per layer":
             return self.communicator.broadcast(self.communicator.gather_layers(gradient))
         total = self.communicator.receive(like, False).clone()
@@ -170,7 +171,7 @@ class _Spread:
 
 
 class _Joint(torch.autograd.Function):
-    """Joint weights -> weights of this process's layers."""
+    """Map joint weights to the weights of this process's layers."""
 
     @staticmethod
     def forward(ctx: Any, spread: _Spread, *joint: Tensor) -> tuple[Tensor, ...]:
@@ -184,7 +185,7 @@ class _Joint(torch.autograd.Function):
 
 
 class _Collected(torch.autograd.Function):
-    """Weights of this process's layers -> joint weights: the adjoint of `_Joint` and vice versa."""
+    """Map cotangents of this process's layers to joint weights; its adjoint is `_Joint` again."""
 
     @staticmethod
     def forward(

@@ -44,7 +44,7 @@ class WarmStarts:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def guess(self, direction: str, like: Tensor) -> Tensor | None:
-        """The stored states if their points have the shape and type of this one, else None."""
+        """The stored states if their points have the shape and type of `like`, else None."""
         states = self.kept.get(direction)
         fits = states is not None and states.shape[1:] == like.shape and states.dtype == like.dtype
         return states if fits else None
@@ -63,13 +63,14 @@ class ModuleCall:
     budgets : mapping of str to CycleLimit
         The limits of the directions "forward" and "backward".
     record : bool
-        Whether a backward pass follows, or buffers are updated.
+        Whether a sweep is recorded, because a backward pass follows or buffers are updated.
     update : bool
         Whether the recorded sweep updates the buffers.
     report : callable
-        A function that gets the direction and the report on a pass; under capture a `History`.
+        A function that gets the direction and the report on a pass, or, during capture, a
+        `History`.
     starts : WarmStarts, optional
-        Storage in which a pass finds its initial guess, and stores its states.
+        Storage from which a pass takes its initial guess, and in which it stores its states.
     """
 
     net: ODENet
@@ -85,14 +86,14 @@ class ModuleCall:
         return None if self.starts is None else self.starts.guess(direction, like)
 
     def finish(self, direction: str, states: Tensor, made: PassReport | History) -> None:
-        """Store the states of a pass, and report."""
+        """Store the states of a pass, and hand over its report."""
         if self.starts is not None:
             self.starts.kept[direction] = states
         self.report(direction, made)
 
 
 def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Compute the state after all layers from the one before them.
+    """Compute the state after all layers from the state before them.
 
     Parameters
     ----------
@@ -103,8 +104,8 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
     steps : Tensor of shape (layers,)
         The steps of this process's layers.
     parameters : sequence of Tensor
-        Stacked parameters of these layers. There are gradients with respect to u, steps and
-        parameters.
+        Stacked parameters of these layers. The result is differentiable with respect to u, steps
+        and parameters.
 
     Returns
     -------
@@ -198,14 +199,14 @@ class _Solve(torch.autograd.Function):
 
 
 def _again(call: ModuleCall, setup: PropagationSetup, dtype: torch.dtype) -> ModuleCall:
-    """The same call for other layers, each of whose passes must reach the tolerance."""
+    """The same call for another setup's layers; each of its passes must reach the tolerance."""
     report = partial(_check_solved, call, dtype=dtype)
     propagation = Propagation(setup, call.propagation.every)
     return ModuleCall(call.net, propagation, call.budgets, True, False, report)
 
 
 def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: torch.dtype) -> None:
-    """Refuse a pass that may differ from that of the layers."""
+    """Refuse a pass whose result may differ from the exact one."""
     stop = call.budgets[direction].stop
     if made.estimate <= max(stop, least_change(dtype)) and stop:
         return

@@ -1,4 +1,4 @@
-"""Function transforms of PyTorch around a `LayerParallel`, which never reach the multigrid solve.
+"""PyTorch's function transforms of a `LayerParallel`, which never reach the multigrid solve.
 
 `torch.compile` calls the solve without compiling it. `torch.func`, forward-mode differentiation,
 `torch.export` and `torch.jit.trace` get serial propagation if the module computes the same result.
@@ -67,7 +67,7 @@ def transform_of(net: nn.Module, u: Tensor, side: Mapping[str, Any] | None = Non
 def check_plain(
     transform: str, control: Control | None, serial: bool, communicator: Communicator
 ) -> None:
-    """Refuse a transform if the result of the module is not that of serial propagation.
+    """Refuse a transform unless the module computes the result of serial propagation.
 
     Parameters
     ----------

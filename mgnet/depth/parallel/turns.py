@@ -18,14 +18,14 @@ def in_turn(
     now: Tensor,
     rows: Sequence[Tensor] | None,
 ) -> list[Tensor]:
-    """The points of consecutive steps; the rounding is that of `advance`.
+    """The points of consecutive steps, with the same rounding as `advance`.
 
     Parameters
     ----------
     slopes : sequence of callable
         The function `state -> slope` of each step.
     scales : sequence of Tensor
-        The length of each step, shaped to multiply a state.
+        The step size of each step, shaped to multiply a state.
     now : Tensor
         The first point.
     rows : sequence of Tensor, optional
@@ -55,7 +55,7 @@ def in_turn(
 
 
 def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tensor]:
-    """The points of steps without a slope, to which only rows are added; see `in_turn`.
+    """The points of steps that have no slope and only add rows; see `in_turn`.
 
     Examples
     --------

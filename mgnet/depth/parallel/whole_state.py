@@ -1,4 +1,4 @@
-"""The state of a whole network, and of its optimizer, if its layers are on several processes."""
+"""The whole state of a network, and of its optimizer, if its layers are on several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path = tuple[Any, ...]
 
 
 def distributed_parts(module: torch.nn.Module) -> list[LayerParallel]:
-    """The submodules whose layers were distributed, over one process or several.
+    """The submodules whose layers were distributed, even if over only one process.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def gather_state(
     parallel : LayerParallel
         The distributed module.
     optimizer : torch.optim.Optimizer, optional
-        An optimizer of its parameters; if it is given, its state is gathered instead.
+        An optimizer of the module's parameters; if it is given, its state is gathered instead.
 
     Returns
     -------
@@ -88,12 +88,12 @@ def load_state(
         The state from `gather_state`, or the `state_dict` of a module that is not distributed. Only
         the state on rank 0 is read.
     optimizer : torch.optim.Optimizer, optional
-        An optimizer of its parameters; if it is given, its state is loaded instead.
+        An optimizer of the module's parameters; if it is given, its state is loaded instead.
 
     Raises
     ------
     RuntimeError, ValueError
-        If the state belongs to another network, or is None on rank 0.
+        If the state belongs to a different network, or is None on rank 0.
     TypeError
         If `parallel` is not a `LayerParallel` module.
 
@@ -153,7 +153,7 @@ def _cloned(value: Any) -> Any:
 def _layered(
     parallel: LayerParallel, optimizer: torch.optim.Optimizer | None, state: State, rows: int
 ) -> Iterator[Path]:
-    """The places in a state of tensors with this number of layers on axis 0."""
+    """The keys under which a state has tensors with this number of layers on axis 0."""
     names = {f"net.{name}" for name in layered_names(parallel.net)}
     if optimizer is None:
         yield from ((name,) for name in state if name in names)
@@ -169,7 +169,7 @@ def _layered(
 
 
 def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
-    """Whether an optimizer keeps a number per entry of a parameter; False if only one in all."""
+    """Whether an optimizer's value has an entry per entry of a parameter, not just one number."""
     if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
         return True
     if (
