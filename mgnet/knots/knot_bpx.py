@@ -39,10 +39,10 @@ class KnotBPX:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: the diagonals of all knot levels.
 
     It is intended for many knots if residuals contain derivatives or a penalty of roughness. The
-    coefficients of all outputs at a spline are solved for together. Each layer is halved as often
-    as its number of intervals allows; the coarsest level couples all layers and is solved exactly.
-    Inputs that still have many intervals there, such as those with an odd number, are solved by
-    their bands.
+    coefficients of all outputs at a spline are solved for together. The intervals of each layer are
+    halved as often as possible; the coarsest level couples all layers and is solved exactly. For
+    inputs that still have many intervals there, such as an odd number, the banded blocks are solved
+    instead.
 
     Parameters
     ----------
@@ -114,7 +114,8 @@ class _Group:
     """Adjacent inputs with the same numbers of splines and outputs; columns start at `place`.
 
     If the inputs are part of the coarsest matrix, `alone` is empty. Otherwise it contains their
-    blocks, which are solved by their bands, and `identity` is the matrix `P^T P` of one edge.
+    blocks, which are factorized as banded matrices, and `identity` is the matrix `P^T P` of one
+    edge.
     """
 
     place: int
@@ -140,7 +141,7 @@ class _Group:
         return cls(place, count, len(blocks), Q, tuple(levels), alone, N)
 
     def inverse(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the sum over the levels, as a function of vectors of all columns."""
+        """Return a function that applies the sum over the levels to a vector of all columns."""
         inverses = [_inverses(level, shift) for level in self.levels]
         N = shift * sp.kron(self.identity, sp.identity(self.outputs))
         bands = [banded_inverse(bands_of(block.matrix + N)) for block in self.alone]

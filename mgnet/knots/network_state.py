@@ -40,7 +40,7 @@ class OptionsInState(torch.nn.Module, ABC):
 
     @abstractmethod
     def state_options(self) -> dict[str, Any]:
-        """The options by names of the constructor's arguments, as values that JSON supports.
+        """The options, keyed by the constructor's argument names, as values that JSON supports.
 
         A subclass adds its own options.
         """
@@ -79,7 +79,7 @@ class OptionsInState(torch.nn.Module, ABC):
             allow_without_extra_state(prefix, missing_keys)
 
     def _other_intervals(self, state: Any, prefix: str) -> str:
-        """What to say of a state of the same network on other knots, as after `refine`."""
+        """The advice for a state of the same network on other knots, as after `refine`."""
         own = getattr(self, "coefficients", None)
         degree = self.state_options().get("degree")
         if not isinstance(own, torch.nn.ParameterList) or degree is None:

@@ -25,8 +25,8 @@ def refine_optimizer(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules stay
-        in it. The levels of a `MultilevelGradient` keep their state, below a new finest level.
+        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules are
+        kept. The levels of a `MultilevelGradient` keep their state, below a new finest level.
     coarse, fine : KAN
         The coarse network, and one with the intervals of `coarse.refine(factor, layers)`.
 
