@@ -18,7 +18,7 @@ def mathml(tex: str, display: str) -> str:
     source = re.sub(r"(?<!\\left)(\\l[vV]ert)", r"\\left\1", source)
     source = re.sub(r"(?<!\\right)(\\r[vV]ert)", r"\\right\1", source)
     drawn = latex2mathml.converter.convert(source, display=display)
-    if "\\" in drawn or "<mi>&<" in drawn:  # what it does not know comes out as it went in
+    if "\\" in drawn or "<mi>&<" in drawn:  # unknown commands are left unchanged
         raise ValueError(f"latex2mathml cannot draw the formula {tex}")
     primed = r"<msup>(<m\w>[^<]*</m\w>)<mi>(&#x0203[2-4];)</mi></msup>"
     drawn = re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', drawn)

@@ -89,7 +89,7 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
 
 
 def on_config(config):
-    """Link every page to its editor, if HOME_URL says where the repository is published.
+    """Give every page a link to edit it, if HOME_URL says where the repository is published.
 
     `repo_url` is not set, because the theme would then ask the host for the number of stars on
     every page.

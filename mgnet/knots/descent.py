@@ -45,9 +45,9 @@ class GradientDescent(Smoother):
     Parameters
     ----------
     geometry : "spline" or "relu"
-        "relu" needs a level whose operator is the `Objective` of a KAN, recentered or not; a
-        leading linear layer takes plain gradient steps. "spline" is for any level with an
-        objective.
+        "relu" needs a level whose operator is the `Objective` of a KAN, with or without
+        recentering; a leading linear layer takes plain gradient steps. "spline" is for any level
+        with an objective.
     line_search : callable
         A function `(level, u, d, f, r)` that returns the fraction of the step d to take; 0 rejects
         it.

@@ -37,8 +37,8 @@ class InputBands:
     Parameters
     ----------
     coarsest : int, optional
-        Least number of intervals of the coarse level; None for no coarse level. Its setup takes as
-        long as 40 to 100 iterations.
+        Least number of intervals of the coarse level; None for no coarse level. The setup of this
+        level takes as long as 40 to 100 iterations.
 
     Raises
     ------

@@ -325,7 +325,7 @@ def spline_layer(
             f"convert one of them, as with x.to({coefficients.dtype})"
         )
     flat = x.reshape(-1, inputs)
-    # Custom operators have no forward mode, but the reference has.
+    # Custom operators have no forward mode, but the reference has one.
     plain = forward_ad._current_level >= 0 or asks_for_plain_operators()
     layer = _reference if plain else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)

@@ -31,7 +31,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class OptionsInState(torch.nn.Module, ABC):
-    """A module whose `state_dict` contains the options that change its function, besides tensors.
+    """A module whose `state_dict` contains its tensors and the options that change its function.
 
     If options differ, `load_state_dict` raises an error that names both values, before anything is
     changed; states saved without options are not checked. A subclass may override

@@ -52,7 +52,7 @@ def local_values(
     first = interval.long()
     powers, (left, right) = _constants(intervals, degree, domain, order, x.dtype, x.device)
     values = evaluate(powers, s)
-    # To ask whether any x is beyond the ends would be to wait for a device.
+    # Asking whether any x is beyond the ends would make the host wait for a device.
     if order != 1 and (x.device.type != "cpu" or not torch.equal(x, inside)):
         beyond = x - inside
         for k, value in enumerate(values):

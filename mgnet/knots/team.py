@@ -35,7 +35,7 @@ _found: list[tuple[int, int, int]] = []
 def openmp() -> tuple[int, int, int]:
     """The addresses of three functions of PyTorch's OpenMP; zeros if there is no suitable library.
 
-    A forked process has none, because the threads remain in its parent.
+    A forked process also gets zeros, because the threads remain in its parent.
     """
     if forked():
         return NONE

@@ -76,7 +76,7 @@ def _table(
 
 @cache
 def runs_on(device: torch.device) -> bool:
-    """Whether Triton supports the device; a warning reports if it should but cannot start a kernel.
+    """Whether Triton supports the device; warns if it should but cannot start a kernel.
 
     Unlike torch, Triton needs a C compiler when it starts its first kernel.
     """
