@@ -82,8 +82,8 @@ class PreparedBands:
     bands : tuple of array
         The lower bands of `J_p^T J_p` for every input p, including rows of a penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
-        unrelated to admissible step lengths.
+        The mean of the diagonal of `J^T J` without the penalty; on fine knots, the size of the
+        penalty is unrelated to admissible step lengths.
     coarse : CoarseInputs or None
         The coarse level.
     """

@@ -56,8 +56,8 @@ class InputParts(NamedTuple):
     penalty : csr_matrix of shape (rows, columns)
         The rows of a penalty; none if there is no penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
-        unrelated to admissible step lengths.
+        The mean of the diagonal of `J^T J` without the penalty; on fine knots, the size of the
+        penalty is unrelated to admissible step lengths.
     """
 
     blocks: list[InputBlock]

@@ -62,8 +62,8 @@ class KAN(OptionsInState):
     domain : (float, float)
         The interval of all splines; inputs should lie in it.
     hidden : "tanh" or "identity"
-        The map of hidden values: tanh scaled to the domain, or none, so that values outside use the
-        linear continuation (which networks trained elsewhere may need).
+        The map of hidden values: tanh scaled to the domain, or none, so that values outside the
+        domain use the linear continuation (which networks trained elsewhere may need).
     dtype : torch.dtype, optional
         Precision of the parameters; float64 by default.
     device : torch.device, optional

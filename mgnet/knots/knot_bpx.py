@@ -3,7 +3,7 @@
     B r = sum over levels l of P_l D_l^-1 P_l^T r,  D_l = diagonal of P_l^T (J^T J + shift I) P_l
 
 Source: Bramble, Pasciak and Xu, Math. Comp. 55 (1990) 1-22; Oswald, Multilevel Finite Element
-Approximation (1994). If the squared residuals measure derivatives (a penalty of roughness, an
+Approximation (1994). If the squared residuals measure derivatives (a roughness penalty, an
 equation), the condition number of `B (J^T J + shift I)` does not grow with the number of knots. If
 they measure only values (plain regression), all levels have equal weight, and there is no benefit.
 """
@@ -36,9 +36,9 @@ FLOOR = 1e-13  # relative to the largest diagonal entry, for coefficients that a
 
 @dataclass(frozen=True)
 class KnotBPX:
-    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: the diagonals of all knot levels.
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: diagonals on all knot levels.
 
-    It is intended for many knots if residuals contain derivatives or a penalty of roughness. The
+    It is intended for many knots if residuals contain derivatives or a roughness penalty. The
     coefficients of all outputs at a spline are solved for together. The intervals of each layer are
     halved as often as possible; the coarsest level couples all layers and is solved exactly. For
     inputs that still have many intervals there, such as an odd number, the banded blocks are solved

@@ -34,10 +34,10 @@ __all__ = ["ChosenSolver", "KnotSolver"]
 class KnotSolver:
     """A preconditioner for `NewtonKrylov` with many knots, selected by the number of iterations.
 
-    A single input is solved directly, by its bands. Several inputs are solved with `InputBands()`
-    and, after `patience` iterations, with `InputBands(coarsest)`. In benchmarks/knot_solvers.py,
-    one of the two was the fastest preconditioner for every system, for data with a penalty and for
-    an equation; `KnotBPX` and `KnotMultigrid` are alternatives.
+    A single input is solved directly, with a banded factorization. Several inputs are solved with
+    `InputBands()` and, after `patience` iterations, with `InputBands(coarsest)`. In
+    benchmarks/knot_solvers.py, one of the two was the fastest preconditioner for every system, for
+    data with a penalty and for an equation; `KnotBPX` and `KnotMultigrid` are alternatives.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def local_form(J: Jacobian) -> LocalJacobian | None:
     """Convert J to a `LocalJacobian` if it equals one up to its form or a factor; otherwise None.
 
     This applies to `LeastSquares` with a KAN and data, and to its coarse problems around a fine
-    state, `J P` with the prolongation of `knot_transfer`.
+    state, whose Jacobian is `J P` with the prolongation P of `knot_transfer`.
     """
     if isinstance(J, StackedJacobian) and len(J.parts) == 1:
         weight, inner = J.parts[0]

@@ -21,7 +21,7 @@ def local_basis_on(
     """The splines that are nonzero at x, and their derivatives, differentiable in x and the knots.
 
     Outside the domain, each spline is continued linearly with its value and slope at the boundary.
-    At a knot where a derivative jumps, its value is that from the right.
+    At a knot where a derivative jumps, its value from the right is used.
 
     Parameters
     ----------
