@@ -56,10 +56,11 @@ def refine_where_needed(
     """Refine the layers that need more knots, as measured on held-out data.
 
     Each spline layer is refined in a trial of its own, and all layers together in one more trial,
-    unless exactly one of the former lowered the error enough. Every trial network is fitted, as is
-    a copy without refinement. Among the networks that reach four fifths of the best gain, counted
-    in digits, the smallest one is selected and returned as trained. The trials that are not
-    selected are the extra cost of this method; trials of layers with few coefficients cost little.
+    unless exactly one of the single-layer trials lowered the error enough. Every trial network is
+    fitted, as is a copy without refinement. Among the networks that reach four fifths of the best
+    gain, measured in decimal digits, the smallest one is selected and returned as trained. The
+    trials that are not selected are the extra cost of this method; trials of layers with few
+    coefficients cost little.
 
     The method was tested on compositions with rough inner functions, with a steep outer function,
     and with smooth functions only. An alternative indicator, the change of the outputs caused by

@@ -357,7 +357,7 @@ class FreeKnotKAN(OptionsInState):
 
     @torch.no_grad()
     def _on(self: Self, finer: Sequence[torch.Tensor], method: str) -> Self:
-        """A copy with the same function on finer knots, which must contain the present ones."""
+        """A copy with the same function on finer knots, which must contain the present knots."""
         knots, coefficients = [], torch.nn.ParameterList()
         layers = zip(self.free_knots, self.coefficients, self._places(), finer, strict=True)
         for own, u, before, after in layers:

@@ -27,7 +27,7 @@ __all__ = ["InputBands", "PreparedBands"]
 
 @dataclass(frozen=True)
 class InputBands:
-    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: solves for each input exactly.
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: an exact solve for each input.
 
     It is intended for networks with thousands of knots, and for penalties, which the cycles of
     `KnotMultigrid` leave out. With a coarse level, which couples all inputs of all layers and is

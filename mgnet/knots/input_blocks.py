@@ -136,7 +136,7 @@ def _bands(elements: np.ndarray, part: InputColumns) -> np.ndarray:
 
 
 def penalty_rows(J: Jacobian) -> Any:
-    """The rows of a penalty as a csr_matrix, without rows if there is none; None if unknown."""
+    """The rows of a penalty as a csr_matrix; no rows without a penalty, None if unknown."""
     if isinstance(J, StackedJacobian):
         made = [sp.csr_matrix((0, J.shape[1]))]
         for weight, part in J.parts[1:]:

@@ -78,8 +78,8 @@ def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: i
 class _Memory:
     """Memory of a tensor in the form that NumPy accepts; it does not keep the tensor alive.
 
-    After `Tensor.numpy()`, the storage of a tensor could never be resized, which FSDP does between
-    passes.
+    After `Tensor.numpy()`, the storage of a tensor could never be resized, but FSDP resizes it
+    between passes.
     """
 
     __slots__ = ("__array_interface__",)

@@ -156,7 +156,7 @@ class _Local(torch.nn.Module):
 def _basis(
     x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Like `local_basis`, but by products of powers with a matrix, which store little."""
+    """Like `local_basis`, but by products of powers with a matrix, which need little memory."""
     first, s, beyond = locate(x, intervals, domain)
     if not torch.equal(beyond, torch.zeros_like(beyond)):
         first, values = local_basis(x, intervals, degree, domain, 0)

@@ -199,8 +199,8 @@ class LocalJacobian(Jacobian):
     def element_matrices(self, p: int) -> np.ndarray:
         """Compute `V^T V` for the entries V in each interval of input p: (intervals, width, width).
 
-        Their sum, with each one added at its columns, is the diagonal block of `J^T J` for the
-        input.
+        The sum of these matrices, each added at its columns, is the diagonal block of `J^T J` for
+        the input.
         """
         make = _kernels().element_matrices if compiled else _element_matrices
         part = self.inputs[p]

@@ -230,7 +230,7 @@ class KnotLevels:
 
     @cached_property
     def grams(self) -> list[torch.Tensor | None]:
-        """`J^T J` of each level, or None; a Galerkin product if the finer level has these rows."""
+        """`J^T J` of each level, or None; by Galerkin if the finer level has the same rows."""
         made: list[torch.Tensor | None] = []
         for number, J in enumerate(self.jacobians):
             above = made[-1] if made else None
