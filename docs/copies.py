@@ -1,4 +1,4 @@
-"""What the copy button of a code block copies: the input, without prompts and output."""
+"""The text that the copy button of a code block copies: the input, without prompts or output."""
 
 import doctest
 import re
@@ -6,7 +6,7 @@ from html import escape, unescape
 
 
 def typed(text: str) -> str | None:
-    """Return what a person types to get a transcript of Python or of a shell; None for others."""
+    """Return the input of a transcript of Python or of a shell; None for any other text."""
     if re.search(r"^ *>>> ", text, re.MULTILINE):
         sources = [example.source for example in doctest.DocTestParser().get_examples(text)]
         blocks = [re.sub(r"(\n .*\n)\Z", r"\1\n", source) for source in sources]

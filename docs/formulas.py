@@ -1,4 +1,4 @@
-"""Formulas in TeX as MathML, which browsers draw by themselves: the pages need no script for it."""
+"""Conversion of TeX formulas to MathML, which browsers draw without a script."""
 
 import re
 from html import unescape
@@ -7,18 +7,18 @@ import latex2mathml.converter
 
 
 def mathml(tex: str, display: str) -> str:
-    """Return a formula, display being "inline" or "block".
+    """Return a formula as MathML; display is "inline" or "block".
 
-    The converter draws bars and large brackets evenly only as left and right ones, calls `aligned`
-    by another name, raises a prime that is raised already, and aligns columns by an attribute that
-    only Firefox reads.
+    The converter sizes bars and large brackets correctly only if they are marked as left and right,
+    has another name for `aligned`, raises a prime that is already raised, and aligns columns by an
+    attribute that only Firefox reads.
     """
     source = tex.replace("{aligned}", "{align*}").replace(r"\bigl", r"\left")
     source = source.replace(r"\bigr", r"\right")
     source = re.sub(r"(?<!\\left)(\\l[vV]ert)", r"\\left\1", source)
     source = re.sub(r"(?<!\\right)(\\r[vV]ert)", r"\\right\1", source)
     drawn = latex2mathml.converter.convert(source, display=display)
-    if "\\" in drawn or "<mi>&<" in drawn:  # what it does not know comes out as it went in
+    if "\\" in drawn or "<mi>&<" in drawn:  # unknown commands are left unchanged
         raise ValueError(f"latex2mathml cannot draw the formula {tex}")
     primed = r"<msup>(<m\w>[^<]*</m\w>)<mi>(&#x0203[2-4];)</mi></msup>"
     drawn = re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', drawn)
@@ -29,7 +29,7 @@ def mathml(tex: str, display: str) -> str:
 
 
 def with_formulas(html: str) -> str:
-    """Draw what the Markdown extension arithmatex has marked as TeX."""
+    """Convert the formulas that the Markdown extension arithmatex has marked as TeX."""
 
     def formula(match: re.Match) -> str:
         tex = unescape(match[2]).strip()[2:-2].strip()

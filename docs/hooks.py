@@ -1,7 +1,7 @@
-"""What `mkdocs build` draws and runs, so that no page shows what the library does not do.
+"""Pictures and output that `mkdocs build` creates with the library, so that pages match it.
 
 Pictures of cycles, figures of benchmarks and the output of the demos go straight into the site;
-nothing is written here.
+nothing is written to this folder.
 In a page, `{{ demo poisson }}` stands for the output and pictures of a demo, and `{{ reasons }}`
 for the table of `Reason`. With DEMOS=0 in the environment no demo runs; the pages state that.
 """
@@ -89,9 +89,10 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
 
 
 def on_config(config):
-    """Link every page to its editor, if HOME_URL says where the repository is published.
+    """Give every page a link to edit it, if HOME_URL says where the repository is published.
 
-    Not `repo_url`: with it the theme asks a host for the number of stars, on every page.
+    `repo_url` is not set, because the theme would then ask the host for the number of stars on
+    every page.
     """
     home = os.environ.get("HOME_URL", "").rstrip("/")
     if home:
@@ -117,7 +118,7 @@ def on_files(files: Files, *, config) -> Files:
 
 
 def demo_text(match: re.Match) -> str:
-    """Return what stands in the page for `{{ demo name }}`."""
+    """Return the text that replaces `{{ demo name }}` in a page."""
     name = match[1]
     text, pictures = demo(name)
     shown = [f"![{name}: {title}](pictures/{name}-{title}.png)" for title in pictures]
@@ -125,7 +126,7 @@ def demo_text(match: re.Match) -> str:
 
 
 def on_page_markdown(markdown: str, *, page, config, files) -> str:
-    """Put in what was run and what is read from the library."""
+    """Insert the output of the demos and the table of `Reason`."""
     rows = "\n".join(
         f"| `{r.name}` | {'yes' if r.converged else 'no'} | {r.value} |" for r in Reason
     )
@@ -135,7 +136,7 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
 
 
 def on_page_content(html: str, *, page, config, files) -> str:
-    """Draw formulas; copy without prompts; keep an option's dash with its name (pages.css)."""
+    """Draw formulas, set the texts to copy, and keep an option's dash with its name (pages.css)."""
 
     def kept(code: re.Match) -> str:
         return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])
@@ -145,6 +146,6 @@ def on_page_content(html: str, *, page, config, files) -> str:
 
 @event_priority(-200)  # after the plugins, which write files too
 def on_post_build(*, config) -> None:
-    """Report links that do not work: errors, as the build is strict."""
+    """Report broken links; these are errors, because the build is strict."""
     for sentence in wrong_links(Path(config.site_dir)):
         logging.getLogger("mkdocs.hooks.links").warning(sentence)

@@ -1,4 +1,4 @@
-"""Checks the links of the built pages, which must work from a server and from files."""
+"""Checks the links of the built pages, which must work on a server and when opened as files."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# What a browser fetches to show a page, as opposed to where a reader may go.
+# What a browser fetches to show a page, as opposed to links that a reader may follow.
 LOADED = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 
 
 class Page(HTMLParser):
-    """The anchors of a page and what it refers to."""
+    """The anchors of a page, and the addresses to which it refers."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -28,7 +28,7 @@ class Page(HTMLParser):
 
 
 def wrong_links(site: Path) -> Iterator[str]:
-    """Yield a sentence for every link of the pages in a folder that does not work.
+    """Yield a sentence for every broken link of the pages in a folder.
 
     A page may link to other sites, but loads nothing from them.
     """

@@ -30,8 +30,7 @@ class TrialRefinement(NamedTuple):
     error : float
         Held-out error of the network.
     errors : dict of tuple of int to float
-        Errors of all trials, by the layers that each refined; `()` is the network without
-        refinement.
+        Errors of all trials, keyed by the layers refined; `()` is the trial without refinement.
 
     Examples
     --------
@@ -56,25 +55,26 @@ def refine_where_needed(
 ) -> TrialRefinement:
     """Refine the layers that need more knots, as measured on held-out data.
 
-    Each spline layer is refined in a trial of its own, and all layers together in another one
-    unless exactly one of these trials gained. Every trial network is fitted, as is a copy without
-    refinement. Among the networks that reach four fifths of the best gain, counted in digits, the
-    smallest one is selected, together with its training. The losing trials are the extra cost;
-    those of layers with few coefficients cost little.
+    Each spline layer is refined in a trial of its own, and all layers together in one more trial,
+    unless exactly one of the single-layer trials lowered the error enough. Every trial network is
+    fitted, as is a copy without refinement. Among the networks that reach four fifths of the best
+    gain, measured in decimal digits, the smallest one is selected and returned as trained. The
+    trials that are not selected are the extra cost of this method; trials of layers with few
+    coefficients cost little.
 
-    The method was measured on rough functions inside a smooth one, a steep one outside smooth ones,
-    and a smooth composition. An alternative indicator, the change of the outputs caused by the part
-    of a layer that its next coarser splines cannot represent ("detail"), was also largest in the
-    right layer but did not show when to stop: it stayed far above the error of a smooth composition
-    that already had all knots it needed.
+    The method was tested on compositions with rough inner functions, with a steep outer function,
+    and with smooth functions only. An alternative indicator, the change of the outputs caused by
+    the part of a layer that its next coarser splines cannot represent ("detail"), was also largest
+    in the right layer but did not show when to stop: it stayed far above the error of a smooth
+    composition that already had all knots it needed.
 
     Parameters
     ----------
     network : torch.nn.Module
         A KAN, or a module that contains one; it is not changed.
     fit : callable
-        A function `network -> None` that trains the network in place, as long as a level should be
-        trained.
+        A function `network -> None` that trains the network in place, for as long as each level
+        should be trained.
     error : callable
         A function `network -> float` that returns the error on data that `fit` does not use; finite
         and not negative.
@@ -87,7 +87,7 @@ def refine_where_needed(
     Returns
     -------
     TrialRefinement
-        The network and all errors. Without a useful refinement, the network is the given one or the
+        The network and all errors. If no refinement is useful, the network is the given one or the
         fitted copy, whichever has the smaller error.
 
     Raises

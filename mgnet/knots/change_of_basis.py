@@ -7,10 +7,10 @@ gradients by the matrix, `grad_u = A grad_w`. Up to scaling, A is a difference o
     A = (I - S) D_r^-1 (I - S) D_{r-1}^-1 ... D_2^-1 (I - S),    r = degree + 1,
 
 with the shift `(S x)_i = x_{i+1}` and `D_k = diag(t_{i+k-1} - t_i)`. A product with A or its
-transpose therefore consists of r differences, and a solve of r cumulative sums, for any knots; no
-inverse and no dense matrix is formed. The ratio of the extreme eigenvalues of `A^T A` grows like
-n^(2 r). Source: Southworth et al., arXiv 2603.04827; the product form and the explicit form are
-derived here.
+transpose therefore consists of r differences, and a solve consists of r cumulative sums, for any
+knots; no inverse and no dense matrix is formed. The ratio of the extreme eigenvalues of `A^T A`
+grows like n^(2 r). Source: Southworth et al., arXiv 2603.04827; the product form and the explicit
+form are derived here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A coarse level for preconditioners: a matrix that couples all inputs, with an exact solver.
 
-Each input is halved as often as its number of intervals allows, so layers may differ.
+The intervals of each input are halved as often as possible, so their number may differ by layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 4  # times `coarsest`: an input with more intervals is left out
 
 
 def can_halve(intervals: int, coarsest: int) -> bool:
-    """Whether half of the intervals is an integer, and at least `coarsest`.
+    """Whether half the number of intervals is an integer that is at least `coarsest`.
 
     Examples
     --------

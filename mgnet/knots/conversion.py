@@ -1,12 +1,12 @@
 """Conversion of KANs trained with efficient-kan and pykan, from their `state_dict`.
 
-Neither package is imported. Both compute in every layer
+Neither package is imported. In every layer, both packages compute
 
     x_q = sum_p scale_pq spline_pq(x_p) + weight_pq base(x_p) + bias_q
 
 with splines that fall to zero within `degree` intervals beyond the grid, and with a fixed function
 `base`, usually SiLU. Splines, scales, masks and biases are converted exactly. The base function is
-not a spline: either its closest spline on the same knots is added to the coefficients, or it is
+not a spline: either the coefficients of its closest spline on the same knots are added, or it is
 left out.
 """
 
@@ -45,7 +45,8 @@ class Imported:
         of their norm and that of the splines.
     outside : float
         Fraction of the check points for which some value in some layer leaves the domain of the
-        splines. There the network is continued linearly, and it is not compared.
+        splines. At these points the network is continued linearly, and its outputs are not
+        compared.
     """
 
     network: KAN | FreeKnotKAN
@@ -108,7 +109,8 @@ def from_efficient_kan(
     Raises
     ------
     ValueError
-        If the state has another form, an argument is invalid, or the outputs differ too much.
+        If the state has an unsupported form, an argument is invalid, or the outputs differ too
+        much.
 
     Examples
     --------
@@ -150,7 +152,7 @@ def from_pykan(
     Parameters
     ----------
     state : mapping of tensors
-        The `state_dict()` of the model, without multiplication nodes and symbolic edges. After
+        The `state_dict()` of a model without multiplication nodes or symbolic edges. After
         `prune_input`, the network has only the remaining inputs.
     base : callable
         The `base_fun` of the model, a function from a tensor to a tensor of the same shape.
@@ -165,7 +167,8 @@ def from_pykan(
     Raises
     ------
     ValueError
-        If the state has another form, an argument is invalid, or the outputs differ too much.
+        If the state has an unsupported form, an argument is invalid, or the outputs differ too
+        much.
 
     Examples
     --------
@@ -297,7 +300,7 @@ def _check(layers: list[_Layer], factor: int, outside: str) -> None:
 
 
 def _padded(layer: _Layer) -> _Layer:
-    """The same splines, with the intervals on which they fall to zero inside the domain."""
+    """The same splines on a domain that includes the intervals on which they fall to zero."""
     extra = max(layer.degree, 2)  # a broken line needs one more interval to end with slope 0
     knots = continued(layer.knots, extra)
     return layer._replace(knots=knots, splines=pad(layer.splines, (0, 0, extra, extra)))

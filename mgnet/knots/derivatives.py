@@ -1,4 +1,4 @@
-"""A KAN with its derivatives with respect to the inputs, carried forward through the layers.
+"""Derivatives of a KAN with respect to its inputs, carried forward through the layers.
 
 A layer `y = sum_p phi_p(z_p)` maps values and derivatives in the same way,
 
@@ -6,8 +6,8 @@ A layer `y = sum_p phi_p(z_p)` maps values and derivatives in the same way,
     y_ij = sum_p phi_p''(z_p) z_p,i z_p,j + phi_p'(z_p) z_p,ij
 
 and all of these are linear in its coefficients. A row of the Jacobian of a residual therefore needs
-no copy of the parameters: with S the derivatives of the residual with respect to y, y_i, y_ij, the
-part of a layer is
+no copy of the parameters: if S, S_i and S_ij are the derivatives of the residual with respect to y,
+y_i and y_ij, the part of the row that belongs to a layer is
 
     b(z) S + sum_i b'(z) z_i S_i + sum_ij (b''(z) z_i z_j + b'(z) z_ij) S_ij
 

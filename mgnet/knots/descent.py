@@ -32,24 +32,25 @@ OWN = re.compile(r"linear\.(weight|bias)|coefficients\.\d+")  # names of paramet
 class GradientDescent(Smoother):
     """Steepest descent with a line search, in the spline geometry or in the ReLU geometry.
 
-    In the spline geometry, `u - eta g`: local steps, which reduce the error that a coarser level
-    cannot represent. In the ReLU geometry, `u - eta A^-T A^-1 g`: exactly the steps of gradient
-    descent on the weights `w = A^T u` of the `MultichannelMLP`. These reduce smooth modes first,
-    which the coarser level has already fitted. Source: Southworth et al., arXiv 2603.04827, the two
-    preconditioned updates with D = I.
+    In the spline geometry, a step gives `u - eta g`: it is local and reduces the error that a
+    coarser level cannot represent. In the ReLU geometry, it gives `u - eta A^-T A^-1 g`: exactly
+    the step of gradient descent on the weights `w = A^T u` of the `MultichannelMLP`. Such steps
+    reduce smooth modes first, which the coarser level has already fitted. Source: Southworth et
+    al., arXiv 2603.04827, the two preconditioned updates with D = I.
 
-    The step length is stored, doubled after a success, and halved until the objective decreases
-    sufficiently (Armijo's rule), so no sweep raises the objective. A sweep costs a gradient, a
-    value, and a value per trial.
+    The step length is kept between sweeps, doubled after a success, and halved until the objective
+    decreases sufficiently (Armijo's rule), so no sweep raises the objective. A sweep costs a
+    gradient, a value, and a value per trial.
 
     Parameters
     ----------
     geometry : "spline" or "relu"
-        "relu" needs a level whose operator is the `Objective` of a KAN, recentered or not; a
-        leading linear layer takes plain gradient steps. "spline" is for any level with an
-        objective.
+        "relu" needs a level whose operator is the `Objective` of a KAN, with or without
+        recentering; a leading linear layer takes plain gradient steps. "spline" is for any level
+        with an objective.
     line_search : callable
-        A function `(level, u, d, f, r)` that returns the fraction of d; 0 rejects the step.
+        A function `(level, u, d, f, r)` that returns the fraction of the step d to take; 0 rejects
+        it.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class FreeKnots(torch.nn.Module):
         Raises
         ------
         ValueError
-            If the shape differs, or the knots do not increase.
+            If the shape is wrong, or the knots do not increase.
         """
         widths = knots.diff(dim=-1)
         rounding = 4.0 * torch.finfo(self.logits.dtype).eps * knots.abs().amax(-1, keepdim=True)
@@ -321,7 +321,8 @@ class FreeKnotKAN(OptionsInState):
         Raises
         ------
         ValueError
-            If the positions have another shape, or coincide with other knots or lie outside.
+            If the positions have the wrong shape, coincide with other knots or lie outside the
+            domain.
         """
         finer = self._places()
         inputs = len(finer[layer])
@@ -335,7 +336,7 @@ class FreeKnotKAN(OptionsInState):
 
     @torch.no_grad()
     def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
-        """The largest change of an output by `refine`, relative to the largest; only rounding."""
+        """The largest change by `refine`, relative to the largest output; only rounding."""
         outputs = self(x)
         return float((self.refine(factor)(x) - outputs).abs().max() / outputs.abs().max())
 
@@ -356,7 +357,7 @@ class FreeKnotKAN(OptionsInState):
 
     @torch.no_grad()
     def _on(self: Self, finer: Sequence[torch.Tensor], method: str) -> Self:
-        """A copy with the same function on finer knots, which must contain the present ones."""
+        """A copy with the same function on finer knots, which must contain the present knots."""
         knots, coefficients = [], torch.nn.ParameterList()
         layers = zip(self.free_knots, self.coefficients, self._places(), finer, strict=True)
         for own, u, before, after in layers:

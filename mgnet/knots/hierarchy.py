@@ -131,7 +131,8 @@ def kronecker_matrix(
     """The prolongation of `knot_transfer(kan, factor, layers)` as a matrix for PETSc and SciPy.
 
     It is block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for
-    parameters that are not splines. `mgnet.petsc.matrices` multiplies without forming the product.
+    parameters that are not splines. `mgnet.petsc.matrices` multiplies without forming the Kronecker
+    products.
 
     Parameters
     ----------
@@ -223,8 +224,9 @@ def knot_hierarchy(
     intervals, `(None, 16)` gives two layers (8, 8), (16, 16), (32, 16), (64, 16) and so on.
 
     The levels are nested: the coarse network with coefficients u is the fine network with P u, so
-    refinement changes no output. The two forms differ in the coarse problem below a fine state u.
-    In both, a line search safeguards the correction, so none raises the objective.
+    refinement changes no output. The two values of `form` differ in the coarse problem for a fine
+    state u. With both, a line search safeguards the correction, so no correction raises the
+    objective.
 
     Parameters
     ----------
@@ -232,8 +234,8 @@ def knot_hierarchy(
         The coarsest network: a KAN, or a module that contains one, such as `mgnet.training.Ansatz`.
         Parameters that require no gradient are not trained, but refined exactly.
     objective : Objective
-        The objective for any network; `objective.with_network(network)` binds it to that of a
-        level.
+        The objective, bound to any of the networks; `objective.with_network(network)` binds it to
+        the network of a level.
     levels : int
         Number of levels.
     smoother : Smoother
@@ -241,14 +243,14 @@ def knot_hierarchy(
     factor : int
         Refinement factor, at least 2.
     form : "subspace" or "injected"
-        The coarse problem. "subspace": minimize the fine objective over u + P w, at the cost of the
-        fine level, in the coarse space around u. "injected": the objective of the coarse network,
-        starting from the L2 projection of u, with a linear term that makes the gradients agree
-        (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after second-order smoothing, the
-        line search often shortens or rejects its corrections.
+        The coarse problem. "subspace": minimization of the fine objective over u + P w, at the cost
+        of the fine level, in the coarse space around u. "injected": the objective of the coarse
+        network, starting from the L2 projection of u, with a linear term that makes the gradients
+        agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after second-order smoothing,
+        the line search often shortens or rejects its corrections.
     samples : sequence of float, optional
-        The fraction of the samples that each level uses, finest first, for schedules that go
-        upward, because coarse networks need fewer samples. By default all levels use all samples.
+        The fraction of the samples that each level uses, finest first, for schedules that go from
+        coarse to fine; coarse networks need fewer samples. By default all levels use all samples.
     most_intervals : int or sequence of (int or None), optional
         Largest number of intervals of a layer, one for all layers or one for each; None means no
         limit. A layer with a smooth function needs few intervals, and more would fit the noise of

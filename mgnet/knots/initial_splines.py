@@ -70,7 +70,7 @@ def draw_linear_(layer: torch.nn.Linear, generator: torch.Generator) -> None:
 
 
 def owned(values: np.ndarray) -> torch.Tensor:
-    """Copy an array to torch's own memory, because FSDP resizes tensors and NumPy's cannot be.
+    """Copy an array to torch's own memory, because FSDP resizes tensors but cannot resize NumPy's.
 
     Examples
     --------

@@ -1,10 +1,10 @@
 """Preconditioning of a Gauss-Newton matrix by its banded blocks for single inputs of a layer.
 
 At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
-coefficients of an input are therefore coupled in a band of width (degree + 1) outputs, also in the
-rows of a penalty such as `roughness`. The Cholesky factor of this block takes time and memory
-proportional to the number of knots. The coupling of different inputs is left to conjugate
-gradients, which took 2 to 20 iterations per system for [1, 8, 1] with 10000 intervals.
+coefficients of an input are therefore coupled in a band of width (degree + 1) times the number of
+outputs, also in the rows of a penalty such as `roughness`. The Cholesky factor of this block takes
+time and memory proportional to the number of knots. The coupling of different inputs is left to
+conjugate gradients, which took 2 to 20 iterations per system for [1, 8, 1] with 10000 intervals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["InputBands", "PreparedBands"]
 
 @dataclass(frozen=True)
 class InputBands:
-    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: solves for each input exactly.
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: an exact solve for each input.
 
     It is intended for networks with thousands of knots, and for penalties, which the cycles of
     `KnotMultigrid` leave out. With a coarse level, which couples all inputs of all layers and is
@@ -37,8 +37,8 @@ class InputBands:
     Parameters
     ----------
     coarsest : int, optional
-        Least number of intervals of the coarse level; None for no such level. Its setup takes as
-        long as 40 to 100 iterations.
+        Least number of intervals of the coarse level; None for no coarse level. The setup of this
+        level takes as long as 40 to 100 iterations.
 
     Raises
     ------
@@ -82,8 +82,8 @@ class PreparedBands:
     bands : tuple of array
         The lower bands of `J_p^T J_p` for every input p, including rows of a penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
-        unrelated to admissible step lengths.
+        The mean of the diagonal of `J^T J` without the penalty; on fine knots, the size of the
+        penalty is unrelated to admissible step lengths.
     coarse : CoarseInputs or None
         The coarse level.
     """
@@ -109,7 +109,7 @@ class PreparedBands:
 
 
 def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> PreparedBands:
-    """The data of `InputBands(coarsest)`, for the preconditioner called `asked`.
+    """The data of `InputBands(coarsest)`; `asked` is the name of the preconditioner in messages.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> Prep
 
 
 def banded_inverse(bands: np.ndarray, shift: float = 0.0) -> BandedInverse:
-    """The inverse of a banded matrix with this shift, or the next one that Cholesky allows."""
+    """The inverse of a banded matrix plus `shift I`; the shift grows until Cholesky succeeds."""
     largest = float(bands[0].max(initial=0.0))
     least = float(np.finfo(float).eps) * largest + float(np.finfo(float).tiny)
     while True:

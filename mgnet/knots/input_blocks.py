@@ -1,8 +1,8 @@
 """The diagonal blocks of `J^T J` for single inputs of a layer, for preconditioners.
 
 At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
-coefficients of an input are therefore coupled in a band of width (degree + 1) outputs, also in the
-rows of a penalty such as `roughness`.
+coefficients of an input are therefore coupled in a band of width (degree + 1) times the number of
+outputs, also in the rows of a penalty such as `roughness`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class InputParts(NamedTuple):
     penalty : csr_matrix of shape (rows, columns)
         The rows of a penalty; none if there is no penalty.
     scale : float
-        The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots is
-        unrelated to admissible step lengths.
+        The mean of the diagonal of `J^T J` without the penalty; on fine knots, the size of the
+        penalty is unrelated to admissible step lengths.
     """
 
     blocks: list[InputBlock]
@@ -67,7 +67,7 @@ class InputParts(NamedTuple):
 
 
 def input_parts(J: Jacobian, asked: str, with_local: bool) -> InputParts:
-    """Extract the parts of J for the preconditioner called `asked`.
+    """Extract the parts of J; `asked` is the name of the preconditioner in messages.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def residual_rows(J: Jacobian) -> Jacobian:
 
 
 def residual_blocks(J: Jacobian) -> list[InputBlock] | None:
-    """The blocks of all inputs in column order, without penalty; None without knot intervals."""
+    """The blocks of all inputs in column order, without penalty; None if J is not of a KAN."""
     if isinstance(J, StackedJacobian):
         weight, first = J.parts[0]
         found = residual_blocks(first)
@@ -136,7 +136,7 @@ def _bands(elements: np.ndarray, part: InputColumns) -> np.ndarray:
 
 
 def penalty_rows(J: Jacobian) -> Any:
-    """The rows of a penalty as a csr_matrix, without rows if there is none; None if unknown."""
+    """The rows of a penalty as a csr_matrix; no rows without a penalty, None if unknown."""
     if isinstance(J, StackedJacobian):
         made = [sp.csr_matrix((0, J.shape[1]))]
         for weight, part in J.parts[1:]:
@@ -169,7 +169,7 @@ def penalised(blocks: list[InputBlock], rows: Any) -> list[InputBlock]:
 
 
 def normal_product(J: Jacobian, d: torch.Tensor) -> torch.Tensor:
-    """Compute `J^T J d`, in one pass over the rows if they are compiled."""
+    """Compute `J^T J d`, in one pass over the rows if the loops are compiled."""
     if isinstance(J, StackedJacobian):
         return torch.stack([w**2 * normal_product(part, d) for w, part in J.parts]).sum(0)
     return J.normal(d) if isinstance(J, LocalJacobian) else J.rmatvec(J.matvec(d))

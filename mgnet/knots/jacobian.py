@@ -47,7 +47,8 @@ class LayerJacobian:
     sensitivity : tensor of shape (samples, outputs, width)
         Derivatives of the network's outputs with respect to the values of the layer.
     last : bool
-        Whether these values are the outputs, so that the sensitivity is the identity.
+        Whether the values of the layer are the network's outputs, so the sensitivity is the
+        identity.
     splines : int
         Number of splines per input; 0 for a plain linear layer.
     """

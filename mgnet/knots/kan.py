@@ -47,7 +47,7 @@ class KAN(OptionsInState):
 
     Subclasses are preserved: `refine`, `coarsen` and the levels of a hierarchy are copies with
     other coefficients. An overridden `forward` should call the splines only through
-    `super().forward`; automatic differentiation then replaces the sparse Jacobians, see `altered`.
+    `super().forward`; automatic differentiation then replaces the sparse Jacobians (see `altered`).
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ class KAN(OptionsInState):
     domain : (float, float)
         The interval of all splines; inputs should lie in it.
     hidden : "tanh" or "identity"
-        The map of hidden values: tanh scaled to the domain, or none, so that values outside use the
-        linear continuation (which networks trained elsewhere may need).
+        The map of hidden values: tanh scaled to the domain, or none, so that values outside the
+        domain use the linear continuation (which networks trained elsewhere may need).
     dtype : torch.dtype, optional
         Precision of the parameters; float64 by default.
     device : torch.device, optional
@@ -142,11 +142,11 @@ class KAN(OptionsInState):
         return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 
     def altered(self, method: str = "") -> str:
-        """Describe a part of a call that the formulas of a method do not cover; "" if none.
+        """Describe what the formulas of a method do not cover in a call; "" if there is nothing.
 
-        The formulas cover the `forward` of KAN, its own linear layer, and no other parameters.
+        The formulas cover the `forward` of `KAN` and its own linear layer, but no other parameters.
         Otherwise `LeastSquares` and `Collocation` use automatic differentiation. `method` is
-        "linearize", "linearize_residual" or "derivatives"; the result is "" if it is overridden.
+        "linearize", "linearize_residual" or "derivatives"; if it is overridden, the result is "".
 
         Examples
         --------
@@ -263,7 +263,7 @@ class KAN(OptionsInState):
     def coarser_transfers(
         self, levels: int | None = None
     ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
-        """Transfers from coarser and coarser levels, for the splines of each layer.
+        """Transfers from successively coarser levels, for the splines of each layer.
 
         Intervals are halved or divided by three as long as the number is divisible and greater
         than 4. `MultilevelGradient` calls this method.
@@ -271,7 +271,8 @@ class KAN(OptionsInState):
         Parameters
         ----------
         levels : int, optional
-            Maximal number of levels, including the network's own; then 4 or fewer are halved, too.
+            Maximal number of levels, including the network's own; if given, 4 or fewer are halved,
+            too.
         """
         check_plain_tensors(self.coefficients, "KAN.coarser_transfers")
         chains = [coarser_matrices(n, self.degree, levels) for n in self.intervals]
@@ -286,8 +287,8 @@ class KAN(OptionsInState):
         Parameters
         ----------
         residual : callable
-            The function `module -> tensor` or tuple of tensors, each from one call of the module,
-            with a row per sample.
+            The function `module -> tensor` or tuple of tensors; each tensor is computed from one
+            call of the module and has a row per sample.
         """
         self._require_plain("linearize_residual")
         return linearize_residual(self, residual)
@@ -300,8 +301,8 @@ class KAN(OptionsInState):
         factor : int
             Refinement factor, at least 2.
         layers : sequence of int, optional
-            The spline layers to refine, -1 is the last; all by default. Layers that share their
-            coefficients must be refined together.
+            The spline layers to refine, where -1 is the last; all by default. Layers that share
+            their coefficients must be refined together.
 
         Examples
         --------
@@ -377,7 +378,7 @@ class KAN(OptionsInState):
         matrices: Sequence[sp.csr_matrix | np.ndarray | SplineOperator],
         method: str,
     ) -> Self:
-        """A copy on other knots; its coefficients are products of the matrices, in float64."""
+        """A copy on other knots: the matrices multiply the coefficients, in float64."""
         check_plain_tensors(self.coefficients, f"KAN.{method}")
         moved: dict[int, torch.nn.Parameter] = {}  # layers that share splines continue to do so
         pairs: Any = zip(matrices, self.coefficients, strict=True)

@@ -1,4 +1,4 @@
-"""Checks of a KAN's arguments before anything of that size is built."""
+"""Checks of a KAN's arguments, made before memory for the network is allocated."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def checked_options(
     ValueError
         If a number is out of range, or the network does not fit into memory.
     TypeError
-        If `dtype` or `generator` has another type.
+        If `dtype` or `generator` has the wrong type.
 
     Examples
     --------
@@ -213,7 +213,7 @@ def layer_factors(method: str, factor: Any, layers: Any, coefficients: Any) -> t
     Raises
     ------
     ValueError
-        If `layers` contains other numbers or repetitions, or only some of the layers that share
+        If `layers` contains invalid numbers or repetitions, or only some of the layers that share
         coefficients.
 
     Examples
@@ -243,7 +243,7 @@ def check_layers(what: str, chosen: Collection[int], coefficients: Any) -> None:
     Raises
     ------
     ValueError
-        If only some of them are chosen.
+        If only some of the layers that share coefficients are chosen.
 
     Examples
     --------

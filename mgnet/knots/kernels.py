@@ -55,7 +55,7 @@ def pieces(
 
 @lru_cache(maxsize=1024)
 def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, float], order: int):
-    """The polynomials in the format of the loops; they must not be edited."""
+    """The polynomials in the format of the loops; they must not be modified."""
     powers, ends = derivative_pieces(intervals, degree, domain, order)
     dtype = np.float32 if single else np.float64
     return np.ascontiguousarray(powers[:, ::-1]).astype(dtype), ends.astype(dtype)
@@ -78,8 +78,8 @@ def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: i
 class _Memory:
     """Memory of a tensor in the form that NumPy accepts; it does not keep the tensor alive.
 
-    After `Tensor.numpy()`, the storage of a tensor could never be resized, which FSDP does between
-    passes.
+    After `Tensor.numpy()`, the storage of a tensor could never be resized, but FSDP resizes it
+    between passes.
     """
 
     __slots__ = ("__array_interface__",)
@@ -94,7 +94,7 @@ class _Memory:
 
 
 def _flat_parameter(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a contiguous tensor, which must stay alive."""
+    """A contiguous tensor as a flat array on the same memory; the tensor must be kept alive."""
     if tensor.numel():
         return np.asarray(_Memory(tensor))
     return np.empty(0, np.float32 if tensor.dtype == torch.float32 else np.float64)

@@ -3,7 +3,7 @@
     B r = sum over levels l of P_l D_l^-1 P_l^T r,  D_l = diagonal of P_l^T (J^T J + shift I) P_l
 
 Source: Bramble, Pasciak and Xu, Math. Comp. 55 (1990) 1-22; Oswald, Multilevel Finite Element
-Approximation (1994). If the squared residuals measure derivatives (a penalty of roughness, an
+Approximation (1994). If the squared residuals measure derivatives (a roughness penalty, an
 equation), the condition number of `B (J^T J + shift I)` does not grow with the number of knots. If
 they measure only values (plain regression), all levels have equal weight, and there is no benefit.
 """
@@ -36,13 +36,13 @@ FLOOR = 1e-13  # relative to the largest diagonal entry, for coefficients that a
 
 @dataclass(frozen=True)
 class KnotBPX:
-    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: the diagonals of all knot levels.
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: diagonals on all knot levels.
 
-    It is intended for many knots if residuals contain derivatives or a penalty of roughness. The
-    coefficients of all outputs at a spline are solved for together. Each layer is halved as often
-    as its number of intervals allows; the coarsest level couples all layers and is solved exactly.
-    Inputs that still have many intervals there, such as those with an odd number, are solved by
-    their bands.
+    It is intended for many knots if residuals contain derivatives or a roughness penalty. The
+    coefficients of all outputs at a spline are solved for together. The intervals of each layer are
+    halved as often as possible; the coarsest level couples all layers and is solved exactly. For
+    inputs that still have many intervals there, such as an odd number, the banded blocks are solved
+    instead.
 
     Parameters
     ----------
@@ -114,7 +114,8 @@ class _Group:
     """Adjacent inputs with the same numbers of splines and outputs; columns start at `place`.
 
     If the inputs are part of the coarsest matrix, `alone` is empty. Otherwise it contains their
-    blocks, which are solved by their bands, and `identity` is the matrix `P^T P` of one edge.
+    blocks, which are factorized as banded matrices, and `identity` is the matrix `P^T P` of one
+    edge.
     """
 
     place: int
@@ -140,7 +141,7 @@ class _Group:
         return cls(place, count, len(blocks), Q, tuple(levels), alone, N)
 
     def inverse(self, shift: float) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the sum over the levels, as a function of vectors of all columns."""
+        """Return a function that applies the sum over the levels to a vector of all columns."""
         inverses = [_inverses(level, shift) for level in self.levels]
         N = shift * sp.kron(self.identity, sp.identity(self.outputs))
         bands = [banded_inverse(bands_of(block.matrix + N)) for block in self.alone]

@@ -1,12 +1,13 @@
 """A linear solver for many knots that adapts its preconditioner while it solves.
 
-Every input of a layer is solved by its bands, which costs almost nothing to set up. If the inputs
-are coupled so strongly that this takes many iterations, a coarse level that couples them is added;
-its setup takes as long as 40 to 100 iterations. Conjugate gradients therefore run for `patience`
-iterations without it; then it is built, and they continue from the current iterate. Although it is
-not known in advance which of the two is better, no system takes much more than twice the work of
-the better one (the "ski rental" problem: Karlin, Manasse, Rudolph and Sleator, Algorithmica 3
-(1988) 79-119). Iterations are counted, not timed, so decisions are the same on every machine.
+The banded block of every input of a layer is solved, which costs almost nothing to set up. If the
+inputs are coupled so strongly that this takes many iterations, a coarse level that couples them is
+added; its setup takes as long as 40 to 100 iterations. Conjugate gradients therefore run for
+`patience` iterations without the coarse level; then the level is built, and the iteration continues
+from the current iterate. Although it is not known in advance whether the coarse level is worth its
+setup, no system takes much more than twice the work of the better choice (the "ski rental" problem:
+Karlin, Manasse, Rudolph and Sleator, Algorithmica 3 (1988) 79-119). Iterations are counted, not
+timed, so decisions are the same on every machine.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ __all__ = ["ChosenSolver", "KnotSolver"]
 class KnotSolver:
     """A preconditioner for `NewtonKrylov` with many knots, selected by the number of iterations.
 
-    A single input is solved directly, by its bands. Several inputs are solved with `InputBands()`
-    and, after `patience` iterations, with `InputBands(coarsest)`. In benchmarks/knot_solvers.py,
-    one of the two was the fastest preconditioner for every system, for data with a penalty and for
-    an equation; `KnotBPX` and `KnotMultigrid` are alternatives.
+    A single input is solved directly, with a banded factorization. Several inputs are solved with
+    `InputBands()` and, after `patience` iterations, with `InputBands(coarsest)`. In
+    benchmarks/knot_solvers.py, one of the two was the fastest preconditioner for every system, for
+    data with a penalty and for an equation; `KnotBPX` and `KnotMultigrid` are alternatives.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class KnotSolver:
     Raises
     ------
     ValueError
-        If one of them is not a positive integer.
+        If an argument is not a positive integer.
 
     Examples
     --------

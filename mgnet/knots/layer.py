@@ -55,7 +55,7 @@ def _computed_layer(x, U, h, intervals, degree, start, stop, order):  # type: ig
 
 
 def _computed_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
-    """The pull with derivatives of order `for_x`, and the scatter with `for_U`; -1 for none."""
+    """The pull with derivatives of order `for_x`, the scatter with order `for_U`; -1 omits it."""
     spline = intervals, degree, (start, stop)
     kernels = _kernels(x)
     none = x.new_empty(0)
@@ -200,7 +200,7 @@ _adjoint_op.register_autograd(_adjoint_backward, setup_context=_save_adjoint)
 
 
 class _Layer(torch.autograd.Function):
-    """The same rules for `torch.func`, which does not use those of a custom operator."""
+    """The layer's derivative rules for `torch.func`, which ignores those of a custom operator."""
 
     forward = staticmethod(lambda *inputs: _layer_op(*inputs))
     setup_context = staticmethod(_save_layer)
@@ -209,7 +209,7 @@ class _Layer(torch.autograd.Function):
 
 
 class _Adjoint(torch.autograd.Function):
-    """The same rules for `torch.func`."""
+    """The adjoint's derivative rules for `torch.func`."""
 
     forward = staticmethod(lambda *inputs: _adjoint_op(*inputs))
     setup_context = staticmethod(_save_adjoint)
@@ -218,7 +218,7 @@ class _Adjoint(torch.autograd.Function):
 
 
 class _PlainLayer(torch.autograd.Function):
-    """The same rules without a custom operator, whose dispatch costs as much as a small layer."""
+    """The layer without a custom operator, whose dispatch would cost as much as a small layer."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
@@ -229,7 +229,7 @@ class _PlainLayer(torch.autograd.Function):
 
 
 class _PlainAdjoint(torch.autograd.Function):
-    """The same rules without a custom operator."""
+    """The adjoint without a custom operator."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -244,7 +244,7 @@ def _transformed() -> bool:
 
 
 def _plain(*inputs: Any) -> bool:
-    """Whether an operator may be omitted: no compiler, tracer, mode or subclass needs to see it."""
+    """Whether the operator may be bypassed: no compiler, tracer, mode or subclass depends on it."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     if torch._C._len_torch_dispatch_stack():
@@ -277,8 +277,8 @@ def spline_layer(
     Only the degree + 1 splines that are nonzero at x_p are evaluated, so the cost does not grow
     with the number of intervals, and only inputs and coefficients are stored for the backward pass.
     The layer can be differentiated to any order. It works under `torch.compile(fullgraph=True)`,
-    `vmap`, the transforms of `torch.func`, `torch.export` and, with all splines, under
-    `torch.onnx.export` and in `plain_operators`. Under `torch.autocast`, it computes in float32 or
+    `vmap`, the transforms of `torch.func`, `torch.export` and, with all splines evaluated,
+    `torch.onnx.export` and `plain_operators`. Under `torch.autocast`, it computes in float32 or
     better.
 
     Parameters
@@ -325,7 +325,7 @@ def spline_layer(
             f"convert one of them, as with x.to({coefficients.dtype})"
         )
     flat = x.reshape(-1, inputs)
-    # Custom operators have no forward mode, but the reference has.
+    # Custom operators have no forward mode, but the reference has one.
     plain = forward_ad._current_level >= 0 or asks_for_plain_operators()
     layer = _reference if plain else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)

@@ -34,10 +34,10 @@ PARTS = 64  # largest number of parts of a call's samples: each runs the user's 
 
 
 def local_form(J: Jacobian) -> LocalJacobian | None:
-    """Convert J to a `LocalJacobian` if it is one in another form or up to a factor, else None.
+    """Convert J to a `LocalJacobian` if it equals one up to its form or a factor; otherwise None.
 
     This applies to `LeastSquares` with a KAN and data, and to its coarse problems around a fine
-    state, `J P` with the prolongation of `knot_transfer`.
+    state, whose Jacobian is `J P` with the prolongation P of `knot_transfer`.
     """
     if isinstance(J, StackedJacobian) and len(J.parts) == 1:
         weight, inner = J.parts[0]
@@ -111,10 +111,10 @@ def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
 
 
 class _Local(torch.nn.Module):
-    """Replaces a KAN: samples of a call have their own copies of the coefficients that they use.
+    """Stand-in for a KAN in which each sample has its own copies of the coefficients that it uses.
 
-    For each layer, the copies of a call are the numbers of the first splines (samples, inputs) and
-    the coefficients (samples, inputs, degree + 1, outputs).
+    For each layer, the copies of a call consist of the numbers of the first splines (samples,
+    inputs) and the coefficients (samples, inputs, degree + 1, outputs).
     """
 
     def __init__(self, kan: SplineNetwork):
@@ -156,7 +156,7 @@ class _Local(torch.nn.Module):
 def _basis(
     x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Like `local_basis`, but by products of powers with a matrix, which store little."""
+    """Like `local_basis`, but by products of powers with a matrix, which need little memory."""
     first, s, beyond = locate(x, intervals, domain)
     if not torch.equal(beyond, torch.zeros_like(beyond)):
         first, values = local_basis(x, intervals, degree, domain, 0)
@@ -174,7 +174,7 @@ def linearize_residual(
     """Compute residuals of a KAN and their Jacobian, in float64.
 
     Backward passes through copies of the coefficients, degree + 1 per edge and sample, are made for
-    a part of the samples at once. If J is large, memory is up to three times that of J.
+    a part of the samples at once. If J is large, up to three times the memory of J is needed.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """Products with the rows of a `LocalJacobian`, compiled by numba (extra `fast`).
 
 A row consists of a few runs of adjacent columns, one for each input of a layer. `normal` reads J
-once for `J^T J d`, because it is limited by memory bandwidth. The tests compare with SciPy's sparse
-matrices. `mgnet.knots.local_rows` imports this file on first use: numba takes a second to load.
+once for `J^T J d`, because it is limited by memory bandwidth. The tests compare the products with
+those of SciPy's sparse matrices. `mgnet.knots.local_rows` imports this file on first use: numba
+takes a second to load.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def normal(values, first, runs, d):
 
 @njit(cache=True, nogil=True)
 def _by_interval(first, intervals):
-    """Sort the rows by their intervals, in a stable order."""
+    """Compute the order that sorts the rows by interval; the sort is stable."""
     ends = np.zeros(intervals + 1, np.int64)
     for n in range(len(first)):
         ends[first[n] + 1] += 1
@@ -151,7 +152,8 @@ def coarsened(values, first, kept, runs, factors, onto, coarse):
     kept : int64 array
         The rows to use.
     factors : int64 array of shape (inputs,)
-        Number of fine intervals per coarse interval: 1 for uncoarsened inputs, else one number.
+        Number of fine intervals per coarse interval: 1 for uncoarsened inputs, and the same number
+        for all others.
     onto : array of shape (1 + factor, coarse splines, fine splines)
         Matrices for an interval that is not coarsened, and for each part of a coarse interval.
     """

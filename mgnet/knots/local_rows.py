@@ -1,7 +1,7 @@
 """A Jacobian whose rows contain degree + 1 splines of every edge and no others: `LocalJacobian`.
 
 At a sample, the nonzero splines of an input of a layer are adjacent, and its outputs share them:
-these are (degree + 1) outputs adjacent columns, given by the knot interval of the sample. A row is
+these are degree + 1 adjacent columns per output, given by the knot interval of the sample. A row is
 therefore stored as its entries and one interval per input.
 """
 
@@ -88,8 +88,7 @@ class LocalJacobian(Jacobian):
     Attributes
     ----------
     values : array of shape (rows, entries)
-        Entries in float64 or float32: for one input after another, for one spline after another,
-        for all outputs.
+        Entries in float64 or float32, ordered by input, then by spline, then by output.
     first : int32 array of shape (rows, inputs)
         The knot interval in which the sample of the row lies, for each input.
     inputs : tuple of InputColumns
@@ -200,7 +199,8 @@ class LocalJacobian(Jacobian):
     def element_matrices(self, p: int) -> np.ndarray:
         """Compute `V^T V` for the entries V in each interval of input p: (intervals, width, width).
 
-        The sum of these, each at its columns, is the diagonal block of `J^T J` for the input.
+        The sum of these matrices, each added at its columns, is the diagonal block of `J^T J` for
+        the input.
         """
         make = _kernels().element_matrices if compiled else _element_matrices
         part = self.inputs[p]
@@ -214,7 +214,7 @@ class LocalJacobian(Jacobian):
         dtype: Any = None,
         chosen: Sequence[bool] | None = None,
     ) -> LocalJacobian:
-        """Compute `J P` with the prolongation of `knot_transfer`, possibly for random rows.
+        """Compute `J P` with the prolongation of `knot_transfer`, optionally for random rows.
 
         Parameters
         ----------

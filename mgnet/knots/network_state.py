@@ -31,7 +31,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class OptionsInState(torch.nn.Module, ABC):
-    """A module whose `state_dict` contains the options that change its function, besides tensors.
+    """A module whose `state_dict` contains its tensors and the options that change its function.
 
     If options differ, `load_state_dict` raises an error that names both values, before anything is
     changed; states saved without options are not checked. A subclass may override
@@ -40,7 +40,7 @@ class OptionsInState(torch.nn.Module, ABC):
 
     @abstractmethod
     def state_options(self) -> dict[str, Any]:
-        """The options by names of the constructor's arguments, as values that JSON supports.
+        """The options, keyed by the constructor's argument names, as values that JSON supports.
 
         A subclass adds its own options.
         """
@@ -79,7 +79,7 @@ class OptionsInState(torch.nn.Module, ABC):
             allow_without_extra_state(prefix, missing_keys)
 
     def _other_intervals(self, state: Any, prefix: str) -> str:
-        """What to say of a state of the same network on other knots, as after `refine`."""
+        """The advice for a state of the same network on other knots, as after `refine`."""
         own = getattr(self, "coefficients", None)
         degree = self.state_options().get("degree")
         if not isinstance(own, torch.nn.ParameterList) or degree is None:

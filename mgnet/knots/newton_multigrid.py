@@ -44,14 +44,14 @@ class KnotMultigrid:
     smoother : Smoother
         Smoother for levels whose operator is a `GaussNewtonMatrix`.
     coarsest : int
-        Least number of intervals of the coarsest level. For a PINN [2,6,1] with little damping, 8
-        took up to 40 % fewer iterations than 4.
+        Least number of intervals of the coarsest level. For a PINN [2,6,1] with little damping, a
+        value of 8 took up to 40 % fewer iterations than a value of 4.
     cycle : str
         The cycle, with equal numbers of sweeps before and after the coarse correction.
     rows : float
         Residuals per parameter on coarse levels, drawn from those of the next finer level, so that
-        all levels together cost twice the finest one. With 8, conjugate gradients took about a
-        tenth more iterations than with all residuals.
+        all levels together cost twice the finest one. With a value of 8, conjugate gradients took
+        about a tenth more iterations than with all residuals.
     formed : int
         Largest number of parameters for which a level multiplies by its matrix instead of by J.
 
@@ -121,9 +121,9 @@ class KnotMultigrid:
     def _coarsens(self, J: LocalJacobian) -> list[bool]:
         """Whether the next level has half the intervals, for each input.
 
-        These are the inputs with more than half of the maximum: fine layers are first coarsened to
-        the others, the reverse of refinement. Coarsening all inputs at once took a third more
-        iterations if the outer layer had 16 intervals.
+        These are the inputs with more than half of the largest number of intervals: the finest
+        layers are coarsened first, which reverses refinement by layer. Coarsening all inputs at
+        once took a third more iterations if the outer layer had 16 intervals.
         """
         able = [can_halve(p.intervals, self.coarsest) for p in J.inputs]
         pairs = list(zip(J.inputs, able, strict=True))
@@ -132,7 +132,7 @@ class KnotMultigrid:
 
 
 def _parts(J: Jacobian) -> list[Jacobian]:
-    """The parts that are stacked in J; a penalty is below the residuals."""
+    """The parts that are stacked in J; the rows of a penalty follow those of the residuals."""
     if isinstance(J, StackedJacobian):
         return [StackedJacobian((part,)) for part in J.parts]
     if isinstance(J, ProlongedJacobian):
@@ -168,7 +168,7 @@ class KnotLevels:
     options : KnotMultigrid
         The settings.
     others : tuple of Jacobian
-        Rows of a penalty, whose product is added; the cycle omits them.
+        Rows of a penalty; they are part of the product, but the cycle omits them.
     """
 
     jacobians: tuple[LocalJacobian, ...]
@@ -209,7 +209,7 @@ class KnotLevels:
 
     @cached_property
     def identities(self) -> list[list[sp.csr_array]]:
-        """The unit matrix of the finest level in the splines of each level and input."""
+        """The Galerkin product of the finest level's unit matrix, for each level and input."""
         degree = self.jacobians[0].inputs[0].degree
         known: dict[tuple[int, int], sp.csr_array] = {}  # by finest and coarse intervals
 
@@ -230,7 +230,7 @@ class KnotLevels:
 
     @cached_property
     def grams(self) -> list[torch.Tensor | None]:
-        """`J^T J` if it is formed; by the transfers below a level with the same rows."""
+        """`J^T J` of each level, or None; by Galerkin if the finer level has the same rows."""
         made: list[torch.Tensor | None] = []
         for number, J in enumerate(self.jacobians):
             above = made[-1] if made else None

@@ -1,8 +1,8 @@
 """B-splines on arbitrary knots, one knot vector per input, by the Cox-de Boor recursion.
 
 A knot vector with n intervals contains n + 2 degree + 1 nondecreasing knots; the domain of its n +
-degree splines is `[knots[degree], knots[-degree - 1]]`. Intervals may be empty, but not the domain.
-Source: de Boor, "A Practical Guide to Splines" (2001), chapters IX and X.
+degree splines is `[knots[degree], knots[-degree - 1]]`. Intervals may be empty, but the domain may
+not. Source: de Boor, "A Practical Guide to Splines" (2001), chapters IX and X.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def local_basis_on(
     """The splines that are nonzero at x, and their derivatives, differentiable in x and the knots.
 
     Outside the domain, each spline is continued linearly with its value and slope at the boundary.
-    At a knot where a derivative jumps, its value is that from the right.
+    At a knot where a derivative jumps, its value from the right is used.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def local_basis_on(
     -------
     (first, (values, slopes, curvatures, ...)[: derivatives + 1])
         `first` contains the number of the first of these splines, with the shape of x (int64). The
-        others have the shape of x + (degree + 1,).
+        other tensors have the shape of x + (degree + 1,).
 
     Examples
     --------

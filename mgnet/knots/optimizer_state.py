@@ -16,17 +16,17 @@ def refine_optimizer(
 ) -> torch.optim.Optimizer:
     """Create an optimizer for a refined network with the state of the coarse network's optimizer.
 
-    State with an entry per coefficient is prolonged, with the scaling of gradients
-    (`carried_moments`) and without negative weights; the pairs of L-BFGS are transferred by
-    `carried_pairs`; step counts and options stay the same. If the loss has decreased steeply,
-    Adam's second moments are outdated, with or without refinement, and a new optimizer may be
-    better.
+    State with an entry per coefficient is prolonged with nonnegative weights, and averages of
+    gradients are scaled as gradients are (see `carried_moments`); the pairs of L-BFGS are
+    transferred by `carried_pairs`; step counts and options stay the same. If the loss has decreased
+    steeply, Adam's second moments are outdated, with or without refinement, and a new optimizer may
+    be better.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules stay
-        in it. The levels of a `MultilevelGradient` keep their state, below a new finest level.
+        The optimizer of the parameters of `coarse`, of any class. Parameters of other modules are
+        kept. The levels of a `MultilevelGradient` keep their state, below a new finest level.
     coarse, fine : KAN
         The coarse network, and one with the intervals of `coarse.refine(factor, layers)`.
 

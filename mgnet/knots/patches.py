@@ -1,9 +1,10 @@
 """Patches: a smoother that makes multigrid convergence independent of the number of knots.
 
-A patch is one input of a layer with degree + 1 consecutive splines and the coefficients of all
-outputs. The outputs of an input share its splines, so coefficients at the same knot are strongly
-coupled, and a smoother that ignores this (points, single edges) is not effective. Introduced and
-measured here; Schwarz methods: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+A patch contains the coefficients of all outputs for degree + 1 consecutive splines of one input of
+a layer. The outputs of an input share its splines, so coefficients at the same knot are strongly
+coupled, and a smoother that ignores this (points, single edges) is not effective. Patches are
+introduced and measured in this library; for Schwarz methods, see Toselli and Widlund, Domain
+Decomposition Methods (2005), chapter 2.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _patches(
 
 
 def _overlap(shift: int, length: int, inside: bool = False) -> slice:
-    """The indices below `length` that stay in range when moved by `shift` (arrive, if inside)."""
+    """The indices below `length` that stay in range when shifted; if `inside`, their images."""
     if inside:
         shift = -shift
     return slice(max(0, -shift), max(0, length - max(0, shift)))
@@ -179,7 +180,7 @@ class Patches(Smoother):
     degree : int
         Degree of the polynomial, which is the number of evaluations per sweep.
     lower, upper : float
-        The interval that is damped, as multiples of the estimate of the largest eigenvalue.
+        The damped part of the spectrum, as multiples of the estimated largest eigenvalue.
     steps : int
         Number of Lanczos steps of that estimate.
     blocks : "patch", "edge" or "point"
@@ -289,7 +290,7 @@ def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _inverses(matrices: torch.Tensor) -> torch.Tensor:
-    """Replace matrices by their inverses, a few at once."""
+    """Replace matrices by their inverses, a few at a time."""
     for part in matrices.split(max(1, ENTRIES // matrices[0].numel())):
         factors, unit = cholesky(part)
         part.copy_(torch.cholesky_inverse(factors) * unit.unsqueeze(1) * unit.unsqueeze(2))

@@ -20,12 +20,12 @@ _wanted = _Wanted()
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Evaluate spline layers with PyTorch's own operators, without a custom one, inside.
+    """Evaluate spline layers with PyTorch's own operators inside the context.
 
-    A program that `torch.export` or `torch.jit.trace` creates inside can be loaded and run without
-    mgnet: in another environment, with another runtime, or in C++. It evaluates all splines at
-    every input, so its cost grows with the number of intervals. `torch.onnx.export` does not need
-    this switch.
+    A program that `torch.export` or `torch.jit.trace` creates inside the context can be loaded and
+    run without mgnet: in another environment, with another runtime, or in C++. It evaluates all
+    splines at every input, so its cost grows with the number of intervals. `torch.onnx.export` does
+    not need this switch.
 
     Yields
     ------
@@ -51,7 +51,7 @@ def plain_operators() -> Iterator[None]:
 
 
 def asks_for_plain_operators() -> bool:
-    """Whether a caller, or an exporter to ONNX, which has no custom operators, needs plain ones.
+    """Whether plain operators are requested, or an exporter to ONNX is running, which needs them.
 
     Examples
     --------
@@ -70,7 +70,8 @@ def asks_for_plain_operators() -> bool:
 def exact(number: float, like: torch.Tensor) -> float | torch.Tensor:
     """Return a Python number, or a constant tensor if an exporter might round the number.
 
-    PyTorch's exporter to ONNX rounds Python numbers to single precision, even among doubles.
+    PyTorch's exporter to ONNX rounds Python numbers to single precision, even in double-precision
+    networks.
 
     Examples
     --------

@@ -8,9 +8,8 @@ They are the derivatives of one trilinear form, so the derivatives of each are s
 with derivatives of b_i (`mgnet.knots.layer`). Only the degree + 1 splines that are nonzero at x are
 evaluated; `values[k]` contains the k-th of them for all n and p. No sum stores more than `BUDGET`
 numbers besides its arguments and result, so memory does not grow with the number of intervals. The
-faster form of each was determined on a 64 -> 64 layer with 1024 samples, see
-benchmarks/knots_speed.py. On a GPU no sum waits for the device,
-and constants are sent to it once.
+faster form of each sum was determined on a 64 -> 64 layer with 1024 samples (see
+benchmarks/knots_speed.py). On a GPU no sum waits for the device, and constants are sent to it once.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def local_values(
     first = interval.long()
     powers, (left, right) = _constants(intervals, degree, domain, order, x.dtype, x.device)
     values = evaluate(powers, s)
-    # To ask whether any x is beyond the ends would be to wait for a device.
+    # Asking whether any x is beyond the ends would make the host wait for a device.
     if order != 1 and (x.device.type != "cpu" or not torch.equal(x, inside)):
         beyond = x - inside
         for k, value in enumerate(values):

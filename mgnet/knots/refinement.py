@@ -101,7 +101,7 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_ma
 
 
 def coarser_matrices(intervals: int, degree: int, levels: int | None) -> list[sp.csr_matrix]:
-    """The refinements from fewer and fewer intervals to `intervals`, finest first.
+    """The matrices of the successive refinements that end at `intervals`, finest first.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int
     Returns
     -------
     csr_matrix of shape (fine splines, coarse splines)
-        The matrix, with at most degree + 1 entries per row, whose sum is 1. Entries are not
+        The matrix, with at most degree + 1 entries per row; each row sums to 1. Entries are not
         negative if the knots beyond the domain are the same, or continued uniformly on both levels.
 
     Raises

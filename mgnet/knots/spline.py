@@ -34,7 +34,8 @@ __all__ = [
 def _pieces(degree: int) -> np.ndarray:
     """Coefficients (spline, power of s) of the degree + 1 splines on one interval, s in [0, 1].
 
-    The j-th is the cardinal B-spline of order r at s + degree - j, expanded from truncated powers.
+    The j-th of them is the cardinal B-spline of order r at s + degree - j, expanded from truncated
+    powers.
     """
     pieces = np.zeros((degree + 1, degree + 1))
     for j in range(degree + 1):
@@ -109,7 +110,7 @@ def locate(
 def evaluate(
     powers: Sequence[Sequence[float]] | torch.Tensor, s: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Evaluate polynomials (spline, power), lowest power first, at s by Horner; a tensor for each.
+    """Evaluate polynomials (spline, power), lowest power first, at s; one tensor for each spline.
 
     A tensor of powers has the precision and device of s.
 
@@ -149,13 +150,14 @@ def local_basis(
     domain : (float, float)
         The interval of all splines.
     derivatives : int
-        Number of derivatives: 0 for values only, 1 with slopes, 2 with second derivatives, ...
+        Number of derivatives: 0 for values only, 1 for slopes as well, 2 for second derivatives as
+        well, ...
 
     Returns
     -------
     (first, values, slopes, ...)
         `first` contains the number of the first of these splines, with the shape of x (int64). The
-        others have the shape of x + (degree + 1,).
+        other tensors have the shape of x + (degree + 1,).
 
     Examples
     --------

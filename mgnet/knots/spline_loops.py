@@ -26,7 +26,7 @@ DEALT, APART = 16, 128  # samples per interval from which buckets are used, and 
 
 @njit(cache=True, nogil=True)
 def _locate(x, at, count, span, last, stride, first, inside):
-    """Start of the coefficients and s for `count` inputs; returns whether any is outside."""
+    """Find the first coefficients and s for `count` inputs; return whether any input is outside."""
     a, b, scale = span
     beyond = False
     for j in range(count):
@@ -43,7 +43,7 @@ def _locate(x, at, count, span, last, stride, first, inside):
 
 @njit(cache=True, nogil=True)
 def _values(x, at, count, span, order, pieces, inside, beyond, values):
-    """The values (input, spline) of the splines at s, continued beyond the ends."""
+    """Compute the values (input, spline) of the splines at s, continued beyond the ends."""
     powers, ends, vanish = pieces
     splines = len(order)
     for j in range(count):
@@ -89,7 +89,7 @@ def _add(like, values, first, here, order, U, at, size, stride, y, to):
 
 @njit(cache=True, nogil=True)
 def layer(x, U, h, span, shape, order, pieces, y, start, stop):
-    """Process samples `start` to `stop`; `rows` samples and `tile` inputs fit the cache."""
+    """Process samples `start` to `stop`; `rows` samples and `tile` inputs fit into the cache."""
     x, U, h, y = borrowed(x), borrowed(U), borrowed(h), borrowed(y)
     inputs, splines, outputs, rows, tile = shape
     count = len(order)
@@ -150,8 +150,8 @@ def _sort(first, count, ends, ranks):
 def _deal(first, count, ways, room, ends, ranks):
     """Distribute samples over buckets in one pass: `ways` per interval, of size `room` each.
 
-    With very few intervals, most samples have the same interval as the one before, and would wait
-    for its counter; with several buckets, they do not.
+    With very few intervals, most samples are in the same interval as the previous sample and would
+    have to wait for its counter; several buckets per interval avoid this.
     """
     for i in range(len(ends)):
         ends[i] = i * room

@@ -1,9 +1,10 @@
 """Loops compiled by numba that run on PyTorch's own threads.
 
 PyTorch's threads spin for some milliseconds after their work, before they sleep. Other threads
-would compete with them for the cores, which takes longer than most layers. These loops therefore
-use the same threads, through the OpenMP library that PyTorch has loaded: the threads start at once,
-and no core has to run two of them. Source of the interface: libgomp, `GOMP_parallel`.
+would compete with them for the cores, which would cost more time than most layers take. These loops
+therefore use the same threads, through the OpenMP library that PyTorch has loaded: the threads
+start at once, and no core has to run two of them. Source of the interface: libgomp,
+`GOMP_parallel`.
 """
 # pyright: reportCallIssue=false
 # (numba's intrinsics have one argument less at the call than in their definition)
@@ -34,7 +35,7 @@ _found: list[tuple[int, int, int]] = []
 def openmp() -> tuple[int, int, int]:
     """The addresses of three functions of PyTorch's OpenMP; zeros if there is no suitable library.
 
-    A forked process has none, because the threads remain in its parent.
+    A forked process also gets zeros, because the threads remain in its parent.
     """
     if forked():
         return NONE
@@ -59,7 +60,7 @@ def borrowed(typing, array):
     """The same array without reference counting.
 
     Every call with an array changes its reference count, so threads that share the array would wait
-    for each other. It may be used only for arguments, whose numbers the caller keeps alive.
+    for each other. It may be used only for arguments, whose memory the caller keeps alive.
     """
 
     def generate(context, builder, signature, args):
@@ -75,7 +76,8 @@ def borrowed(typing, array):
 def on_team(typing, loop, arguments, size, threads, functions):
     """Call `loop(*arguments, start, stop)` for parts of range(size), one part per thread.
 
-    `functions` are those of `openmp`. The result states whether an error occurred in one of them.
+    `functions` are those of `openmp`. The result states whether an error occurred in one of the
+    parts.
     """
     taken = (*arguments.types, types.int64, types.int64)
     loop.get_call_type(typing, taken, {})  # compiles it

@@ -6,7 +6,8 @@ with the number of intervals. Numbers with 16 bits are read and written as such,
 are in float32. No sum depends on the order in which programs run: a program adds its own numbers
 in a fixed order, and block sizes are fixed, not tuned. The sum over samples uses samples sorted by
 interval, one run after another; long runs are divided into equal parts, which are added in order.
-`mgnet.knots.layer` imports this file on first use. TRITON_INTERPRET=1 runs it without a GPU.
+`mgnet.knots.layer` imports this file on first use. TRITON_INTERPRET=1 runs the kernels without a
+GPU.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _table(
 
 @cache
 def runs_on(device: torch.device) -> bool:
-    """Whether Triton supports the device; a warning reports if it should but cannot start a kernel.
+    """Whether Triton supports the device; warns if it should but cannot start a kernel.
 
     Unlike torch, Triton needs a C compiler when it starts its first kernel.
     """
@@ -108,7 +109,7 @@ def _located(x, table, intervals):
 
 @triton.jit
 def _value(x, s, k, table, degree: tl.constexpr, order: tl.constexpr):
-    """The k-th spline that is nonzero there, continued beyond the ends."""
+    """The k-th spline that is nonzero at x, continued beyond the ends."""
     a, b = tl.load(table), tl.load(table + 1)
     powers = table + 3 + k * (degree + 1)
     value = tl.load(powers + order) + 0.0 * s
@@ -129,7 +130,7 @@ def _value(x, s, k, table, degree: tl.constexpr, order: tl.constexpr):
 def _layer(x, U, h, y, table, samples, inputs, outputs, intervals,
            degree: tl.constexpr, order: tl.constexpr, weighted: tl.constexpr,
            rows: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """Some samples and some outputs: the sum over all inputs."""
+    """The sum over all inputs, for some samples and some outputs."""
     number = table.dtype.element_ty
     n = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)
     q = tl.program_id(1) * columns + tl.arange(0, columns)
@@ -152,7 +153,7 @@ def _layer(x, U, h, y, table, samples, inputs, outputs, intervals,
 def _pull(x, U, g, v, table, samples, inputs, outputs, intervals,
           degree: tl.constexpr, order: tl.constexpr,
           rows: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """Some samples at one input: the sum over splines and outputs."""
+    """The sum over splines and outputs, for some samples at one input."""
     number = table.dtype.element_ty
     p = tl.program_id(0) % inputs
     n = (tl.program_id(0) // inputs).to(tl.int64) * rows + tl.arange(0, rows)
@@ -186,7 +187,7 @@ def _intervals(x, keys, table, samples, inputs, intervals, rows: tl.constexpr):
 def _run(x, g, h, ranks, starts, sums, table, samples, inputs, outputs, intervals, parts,
          degree: tl.constexpr, order: tl.constexpr, weighted: tl.constexpr,
          padded: tl.constexpr, together: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """A part of the samples of one interval: their sums for the splines that are nonzero there.
+    """The sums over a part of the samples of one interval, for the splines nonzero there.
 
     `padded` is the number of these splines, rounded up to a power of two.
     """
@@ -224,7 +225,7 @@ def _run(x, g, h, ranks, starts, sums, table, samples, inputs, outputs, interval
 @triton.jit
 def _gather(sums, V, table, outputs, intervals, parts,
             degree: tl.constexpr, columns: tl.constexpr):  # fmt: skip
-    """One spline of one input: the sums of the intervals on which it is nonzero."""
+    """The sum for one spline of one input, over the intervals on which it is nonzero."""
     splines = intervals + degree
     p, i = tl.program_id(0) // splines, tl.program_id(0) % splines
     q = tl.program_id(1) * columns + tl.arange(0, columns)
@@ -329,7 +330,7 @@ def _scatter(
     pieces: Pieces,
     V: torch.Tensor,
 ) -> None:
-    """Fill V: sort the samples of each input by interval, sum the runs, and gather the sums."""
+    """Fill V: sort the samples of each input by interval, sum each run, and collect the sums."""
     (samples, inputs), outputs = x.shape, g.shape[1]
     table, degree, order = pieces
     keys = torch.empty(inputs, samples, dtype=torch.int32, device=x.device)
