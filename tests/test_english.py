@@ -156,3 +156,14 @@ def test_a_sample_has_the_wanted_number_of_sentences(capsys):
 def test_lines_are_right_after_formulas_and_links_of_several_lines(tmp_path):
     text = "First\n\n$$\na\n$$\n\nsee [a\npage](a\nb.md) and\nmade of parts\n"
     assert ":10: 'made of'" in phrases(text, ".md", tmp_path)[0]
+
+
+def test_rows_of_parameters_are_separate_and_sentences_with_a_colon_are_whole(tmp_path):
+    text = "first: one number per row\nsecond, third: two numbers per row\n\n"
+    text += "A sentence goes on,\nuntil it ends: here it does\n"
+    (tmp_path / "page.md").write_text(text)
+    assert [words for _, _, words in SAMPLE["every"]([str(tmp_path)])] == [
+        "first: one number per row",
+        "second, third: two numbers per row",
+        "A sentence goes on, until it ends: here it does",
+    ]

@@ -151,14 +151,17 @@ def passages(text: str, line: int) -> Iterator[Prose]:
     for i in range(len(lines) + 1):
         here = lines[i] if i < len(lines) else ""
         new = not here.strip() or re.match(r" *(?:[-*] |\d+\. |\||#|:::|\?\?\?|!!!|-{3,})", here)
-        if new or _header(here):
+        if new or (_header(here) and _header(lines[begin])):
             yield from _cells("\n".join(lines[begin:i]), line + begin)
             begin = i
 
 
 def _header(line: str) -> bool:
-    """Whether a line starts a parameter's description ("name: text")."""
-    return re.match(r" *[\w, *]+: \S", line) is not None
+    """Whether a line starts the description of parameters ("name: text", "name, name: text").
+
+    In running text such a line may continue a sentence: only rows that follow rows are separate.
+    """
+    return re.match(r" *[*\w]+(?:, [*\w]+)*: \S", line) is not None
 
 
 def _cells(text: str, line: int) -> Iterator[Prose]:
