@@ -123,7 +123,7 @@ def check_config(told: Mapping[str, Any]) -> None:
 def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse a description of a KAN whose splines do not match the tensors.
 
-    Call this before building the network: the size in the description may exceed any memory.
+    Call this before building the network: the described network may be too large for the memory.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class InputColumn:
         Name of the column.
     places : mapping of str to int
         Text -> the feature that is 1 for this text, while the other features are 0; -1 for a text
-        without a feature. A cell without a text is "". The dictionary is empty for a numeric
+        without a feature. An empty cell has the text "". The dictionary is empty for a numeric
         column, which is itself a feature.
     other : int
         Feature of every other text.

@@ -60,7 +60,7 @@ class TimeCall:
         return states
 
     def finish(self, direction: str, states: Tensor, made: PassReport, solved: bool) -> None:
-        """Store the states of a pass, and report."""
+        """Store the states of a pass, and call `report` with its report."""
         if self.starts is not None and math.isfinite(made.estimate):
             self.starts.kept[f"{direction} {self.number}"] = states.detach()
         self.report(direction, made, solved)
