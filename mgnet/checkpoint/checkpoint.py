@@ -100,8 +100,9 @@ class Checkpoint:
             Hierarchy of the run.
         generators : mapping, optional
             All random generators that the run draws from, by names of your choice. If gradients
-            draw random numbers (a new batch each time), resume only outside descents: a coarse
-            level that was built around a fine state is built again, and would draw again.
+            draw random numbers (a new batch each time), do not resume within a descent to coarser
+            levels: a coarse level that was built around a fine state is built again, and would
+            draw again.
         """
         schedule, position, us, fs, vs, rs, memory = progress
         last = schedule[position - 1]

@@ -131,7 +131,7 @@ def check_torch_state(state: Any, device: torch.device | str = "cpu") -> None:
 
 
 def _place(state: torch.Tensor) -> int:
-    """How many of 624 numbers are left, plus the next one's index: 625, or 1 before any draw.
+    """Numbers left of 624, plus the index of the next number: 625, or 1 before the first draw.
 
     torch checks the two separately, and reads beyond its memory if they do not fit together.
     """

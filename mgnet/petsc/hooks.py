@@ -34,11 +34,11 @@ _left_with: list[tuple[int, int]] = []  # exit code, number of calls before it
 def end_all_ranks_on_error(comm: Any = None) -> None:
     """Make an uncaught exception on any rank end the job on all ranks.
 
-    Without this, the other ranks wait for the one that left. The first rank that fails prints its
-    traceback once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by `sys.exit` while
-    another waits for it in a call of mgnet also ends the job, with that exit code, or 1. Ranks that
-    do not wait for another rank are not interrupted: they may finish at any later time. All ranks
-    must call this function together.
+    Without this, the other ranks would wait for the rank that failed. The first rank that fails
+    prints its traceback once; the exit code is 1, or 130 after Ctrl-C. A rank that leaves by
+    `sys.exit` while another waits for it in a call of mgnet also ends the job, with that exit code,
+    or 1. Ranks that do not wait for another rank are not interrupted: they may finish at any later
+    time. All ranks must call this function together.
 
     Parameters
     ----------

@@ -77,8 +77,8 @@ def check_groups(
     own : mapping
         The `state_dict` of this optimizer.
     shapes : sequence of (tuple of int or None)
-        The shape that moments of a parameter of layers must have, for each parameter; None for
-        other parameters.
+        For each parameter, the shape that the optimizer's moments must have if the parameter
+        belongs to the layers, or None.
 
     Raises
     ------

@@ -38,8 +38,8 @@ class Watch:
     comm : mpi4py.MPI.Comm
         The communicator of the ranks.
     whole : Watch, optional
-        The watch of a communicator that contains this one: messages use its rank numbers, and its
-        job is the one that is ended.
+        The watch of a communicator that contains this one. Messages to the user number the ranks as
+        that communicator does, and its job is ended if a rank has left.
 
     Examples
     --------

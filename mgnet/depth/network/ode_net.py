@@ -512,8 +512,8 @@ class ODENet(torch.nn.Module):
         blocks : (int, int), optional
             Numbers of the first residual block and of the first module after the blocks. By default
             all `ResidualBlock`s, which keep their step; if there are none, all modules or the
-            `layers` of an encoder. Any other module x -> y becomes F(u) = module(u) - u with step
-            1. It may return a tuple (y, None, ...).
+            `layers` of an encoder. Any other module x -> y becomes F(u) = module(u) - u with a step
+            of 1. It may return a tuple (y, None, ...).
         learnable_steps : bool
             Whether the steps become parameters; steps that are parameters already remain so.
         shared_buffers, layer_inputs : sequence of str

@@ -46,7 +46,7 @@ class TimeSlabs(torch.nn.Module):
     Parameters
     ----------
     initial : callable
-        Value at the first time, as a function of the points.
+        Value at the initial time, as a function of the points.
     edges : sequence of float
         Edges of the slabs.
     axis : int

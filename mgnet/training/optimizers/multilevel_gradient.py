@@ -267,7 +267,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            If the state has other levels.
+            If a tensor of the state does not have the shape that the levels require.
         """
         held = [p for group in self.param_groups for p in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
