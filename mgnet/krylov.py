@@ -132,8 +132,8 @@ def _check_restart(owner: str, restart: Any) -> None:
 def _scaled(r: State, size: float) -> tuple[State, int]:
     """Return a state of moderate size and an exponent with `r = state * 2**exponent`.
 
-    Very large or small states are scaled, because inner products are squares and divisions by tiny
-    norms overflow.
+    Very large or small states are scaled, because inner products and divisions by tiny norms could
+    overflow or underflow.
     """
     exponent = norms.binary_exponent(size)
     if abs(exponent) <= 30:

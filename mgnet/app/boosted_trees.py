@@ -25,7 +25,7 @@ CHUNK = 25  # boosting iterations before the first test on the validation rows
 
 
 def _split(data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the training rows into four fifths for fitting and one fifth for choosing."""
+    """Divide the training rows: four fifths to fit trees, one fifth to choose their settings."""
     rows = len(data.y)
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
     part = max(rows // 5, 1)

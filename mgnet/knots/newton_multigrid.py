@@ -119,9 +119,9 @@ class KnotMultigrid:
         return KnotLevels(tuple(levels), self, tuple(others))
 
     def _coarsens(self, J: LocalJacobian) -> list[bool]:
-        """Whether the next level has half the intervals, for each input.
+        """For each input, whether the number of intervals is halved on the next level.
 
-        These are the inputs with more than half of the largest number of intervals: the finest
+        It is halved for inputs with more than half of the largest number of intervals: the finest
         layers are coarsened first, which reverses refinement by layer. Coarsening all inputs at
         once took a third more iterations if the outer layer had 16 intervals.
         """

@@ -213,7 +213,7 @@ def plain_number(rate: Any) -> Any:
 
 
 def has_rates(block: nn.Module) -> bool:
-    """Whether rates in a block differ between layers.
+    """Whether dropout rates in a block differ between layers.
 
     Examples
     --------

@@ -95,7 +95,7 @@ class MGRITMethod:
         return self.sweeps[reverse]
 
     def uses_coarse(self, reverse: bool, cycles: int, opens: bool) -> bool:
-        """Whether this number of cycles, or their opening, visits coarse layers."""
+        """Whether a pass with this number of cycles, or its opening, visits coarse layers."""
         opening, _ = self.backward if reverse else self.forward
         return (opens and opening is not None) or (cycles > 0 and self.sweep(reverse) is None)
 
