@@ -23,7 +23,7 @@ DRIFT = 3.0
 
 
 class Cycles:
-    """Performs schedules for one solve and stores their results.
+    """Runs the schedules of one solve and stores their results.
 
     Attributes
     ----------

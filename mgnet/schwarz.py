@@ -41,9 +41,9 @@ class AdditiveSchwarz(Smoother):
 
     A sweep is `u + omega sum_k R_k^T W_k A_k^-1 R_k (f - A(u))`. R_k selects the unknowns of
     subdomain k. `A_k = R_k A R_k^T` is their part of the matrix, or of the Jacobian at the first
-    visit, and is inverted once. W_k are weights. The parts may be indefinite but not singular: for
-    saddle points, with a subdomain for each pressure and the velocities around it, this is additive
-    Vanka. Source: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+    visit, and is inverted once. W_k are weights. Each A_k may be indefinite but not singular. For
+    saddle points, with a subdomain for each pressure and the velocities around it, the smoother is
+    additive Vanka. Source: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class MultiplicativeSchwarz(Smoother):
     overlap nor are coupled by the matrix may share a color and are then solved together. This
     changes only the order: first all subdomains of the first color, then all of the second, and so
     on. The level must have a matrix. For saddle points, with a subdomain for each pressure and the
-    velocities around it, this is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
+    velocities around it, it is Vanka's smoother. Source: Vanka, J. Comput. Phys. 65 (1986) 138.
 
     Parameters
     ----------

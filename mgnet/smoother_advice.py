@@ -77,7 +77,7 @@ def any_smoother(level: Level, u: State) -> str:
 
 
 def _matrices(level: Level, u: State) -> tuple[Any, Any]:
-    """The Jacobian of a level as it is and as a SciPy matrix; None if it cannot be read."""
+    """The Jacobian of a level as it is and as a SciPy matrix; both None if it cannot be read."""
     try:
         jacobian = level.jacobian(u)
         return jacobian, sp.coo_matrix(vector.as_scipy(jacobian))

@@ -92,7 +92,7 @@ def _confusion(data: Data, ours: Trained) -> list[str]:
 
 
 def where_errors(data: Data, ours: Trained) -> list[str]:
-    """The worst rows, their share of the error, and the error in parts of each input's range.
+    """The worst rows, their share of the error, and the error in each part of every input's range.
 
     Examples
     --------

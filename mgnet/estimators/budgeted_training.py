@@ -139,7 +139,7 @@ def _by_levels(
 
 
 def _on_level(hierarchy: Hierarchy, number: int, member: Member) -> None:
-    """Train a member on a level until the training there ends."""
+    """Train a member on one level until it stagnates or has used its share of the budget."""
     own = hierarchy.with_levels(lambda levels: levels[number:], first=number)
     action = "solve" if len(own) == 1 else "post"
     memory: dict[Any, Any] = {(l - number, role): m for (l, role), m in member.memory.items()}

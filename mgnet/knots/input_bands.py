@@ -2,9 +2,10 @@
 
 At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
 coefficients of an input are therefore coupled in a band of width (degree + 1) times the number of
-outputs, also in the rows of a penalty such as `roughness`. The Cholesky factor of this block takes
-time and memory proportional to the number of knots. The coupling of different inputs is left to
-conjugate gradients, which took 2 to 20 iterations per system for [1, 8, 1] with 10000 intervals.
+outputs. The same holds for the rows of a penalty such as `roughness`. The Cholesky factor of this
+block takes time and memory proportional to the number of knots. The coupling of different inputs is
+left to conjugate gradients, which took 2 to 20 iterations per system for [1, 8, 1] with 10000
+intervals.
 """
 
 from __future__ import annotations

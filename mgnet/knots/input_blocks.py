@@ -2,7 +2,7 @@
 
 At a sample, degree + 1 neighboring splines of an input are nonzero, and the outputs share them. The
 coefficients of an input are therefore coupled in a band of width (degree + 1) times the number of
-outputs, also in the rows of a penalty such as `roughness`.
+outputs. The same holds for the rows of a penalty such as `roughness`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A KAN layer as torch operators: cost independent of the number of intervals, any derivatives.
+"""Torch operators for a KAN layer: differentiable to any order, at a cost independent of the grid.
 
 The layer is linear in the coefficients U, in weights h of its inputs, and in the cotangent g, so
 `T(x, h, U, g) = sum h[n, p] b_i(x[n, p]) U[p, i, q] g[n, q]` has derivatives of the same form, in

@@ -103,7 +103,7 @@ def copy_with(
 ) -> Network:
     """A deep copy with some submodules replaced, and without gradients.
 
-    Class, attributes, other parameters and hooks are preserved, also for subclasses; the
+    Class, attributes, other parameters and hooks are preserved, even for subclasses; the
     constructor is not called.
 
     Parameters

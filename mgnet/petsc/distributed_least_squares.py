@@ -30,10 +30,10 @@ __all__ = ["DistributedJacobian", "DistributedLeastSquares", "distribute_samples
 def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLeastSquares:
     """Distribute the samples of a least-squares problem over MPI ranks.
 
-    A script that builds the same problem and initial state on every rank can then run
-    `LevenbergMarquardt`, `LastLayer`, `AdaptiveBasis` and the optimizers, also on the levels of a
-    `knot_hierarchy`, under `mpiexec -n P`. Results are identical, bit for bit, on any number of
-    ranks (with one thread each: set OMP_NUM_THREADS=1). An exception on any rank ends all ranks.
+    A script that builds the same problem and initial state on every rank can then be started with
+    `mpiexec -n P` and run `LevenbergMarquardt`, `LastLayer`, `AdaptiveBasis` and the optimizers,
+    including on the levels of a `knot_hierarchy`. Results are identical, bit for bit, on any number
+    of ranks (with one thread each: set OMP_NUM_THREADS=1). An exception on any rank ends all ranks.
 
     Parameters
     ----------

@@ -131,8 +131,8 @@ def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
     """Decompose functions unless every row fills whole vectors, so that no elements are left over.
 
     Without decomposition, the functions take a third of the time or less, and store one tensor for
-    the backward pass. They are also decomposed if a size is open in the trace, because it may have
-    any value.
+    the backward pass. They are also decomposed if a size is symbolic in the trace, because it
+    may have any value.
     """
 
     def made(name: str) -> tuple[Any, Any]:

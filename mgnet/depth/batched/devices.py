@@ -15,7 +15,7 @@ _local = threading.local()
 
 
 def waits(x: Tensor) -> bool:
-    """Whether the host must wait for a device before it can read a number of this tensor.
+    """Whether the host must wait for a device before it can read an entry of this tensor.
 
     Examples
     --------

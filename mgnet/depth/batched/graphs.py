@@ -1,9 +1,9 @@
-"""Graphs of tensor operations, in which open sizes of a trace are separate inputs.
+"""Graphs of tensor operations, in which symbolic sizes of a trace are separate inputs.
 
 A graph traced with unknown sizes has nodes that are numbers: sizes of tensors, and numbers that the
 block computes from them. The function `open_sizes` expresses all of these by the inputs `sizes`,
-the open sizes of a state. The graph can then be divided anywhere, mapped over layers, and run with
-plain numbers that are computed once per shape.
+the symbolic sizes of a state. The graph can then be divided anywhere, mapped over layers, and run
+with plain numbers that are computed once per shape.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Traced:
         return self
 
     def text(self, sizes: Sequence[int] = ()) -> list[str]:
-        """The operations as text, for these open sizes; used to compare graphs.
+        """The operations as text, for these symbolic sizes; used to compare graphs.
 
         Examples
         --------
@@ -197,7 +197,7 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
     graph : fx.Graph
         The graph, changed in place; the value of each node is stored as its `meta["val"]`.
     unknown : sequence of torch.SymInt
-        The open sizes.
+        The symbolic sizes.
 
     Returns
     -------

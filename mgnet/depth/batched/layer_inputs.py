@@ -61,7 +61,7 @@ def check_layer_inputs(
     side : mapping
         All side inputs of a call; for those that are omitted, the block has defaults.
     layers : int
-        Number of layers of all processes, including boundary layers.
+        Total number of layers on all processes, including boundary layers.
 
     Raises
     ------

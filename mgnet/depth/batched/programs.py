@@ -44,7 +44,7 @@ class Program:
     prepare, run : callable
         The function that creates the views, and the function that computes the results.
     numbers : callable or None
-        Function that computes the numbers that depend on the open sizes of a state; None if no
+        Function that computes the numbers that depend on the symbolic sizes of a state; None if no
         number depends on them.
     results : list of callable
         Functions that create an empty tensor like each result.
@@ -85,7 +85,7 @@ def batch(
     alone : bool
         Whether there is only one layer, so that `one` is used without `vmap`.
     axes : sequence of int
-        Axes of a state on which its sizes are open.
+        Axes of a state with symbolic sizes.
 
     Returns
     -------

@@ -1,9 +1,9 @@
 """Inputs for tracing a layer: tensors without values, some of whose sizes are unknown.
 
-A trace with open sizes serves many shapes. If the block, or PyTorch, queries an open size (is the
-batch larger than 8? are these axes equally long?), the trace contains the answer for the current
-shape, and its conditions contain the query: `StandIns.hold` checks whether all answers would be the
-same for a different shape. PyTorch's compiler uses the same mechanism.
+A trace with symbolic sizes serves many shapes. If the block, or PyTorch, queries a symbolic size
+(is the batch larger than 8? are these axes equally long?), the trace contains the answer for the
+current shape, and its conditions contain the query: `StandIns.hold` checks whether all answers
+would be the same for a different shape. PyTorch's compiler uses the same mechanism.
 
 Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) query all sizes as plain numbers,
 to detect empty tensors. Inside `trusting`, such a query does not add a condition. Programs made in
@@ -98,7 +98,7 @@ def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress PyTorch's messages about operations that do not support open sizes.
+    """Suppress PyTorch's messages about operations that do not support symbolic sizes.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
 
 
 class StandIns:
-    """Tensors without values in place of a layer's tensors, with some sizes of the state open.
+    """Tensors without values in place of a layer's tensors; some sizes of the state are symbolic.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class StandIns:
     state : Tensor
         A state whose shape determines the answers to queries.
     axes : sequence of int
-        Axes of the state on which sizes are open; the sizes are at least 2 here.
+        Axes of the state with symbolic sizes; the sizes are at least 2 here.
 
     Examples
     --------
@@ -180,7 +180,7 @@ class StandIns:
             return [x.new_empty((count, *x.shape)) for x in (*self.tensors, self.state)]
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The open sizes of a state."""
+        """The symbolic sizes of a state."""
         return tuple([shape[axis] for axis in self.axes])
 
     def is_open(self) -> bool:

@@ -1,6 +1,6 @@
 """The traces of a block: one for many shapes if possible, else one for each recent shape.
 
-The first shapes have separate traces. Afterwards a trace has open sizes on the axes that were
+The first shapes have separate traces. Afterwards a trace has symbolic sizes on the axes that were
 observed to differ, and serves all shapes for which its conditions hold. Before a program of such a
 trace is used, it is specialized to a shape that has a separate trace, and must agree with that
 trace's program operation by operation, so no result depends on which of the two is used. A block
@@ -27,7 +27,7 @@ from mgnet.depth.batched.tracing import OneLayer, Slope, trace_for_autograd, tra
 __all__ = ["Family", "Request", "Trace", "Traces"]
 
 ALONE = 2  # number of shapes with separate traces before there is a trace for many
-OPEN = 8  # traces with open sizes in a family, if the block branches
+OPEN = 8  # traces with symbolic sizes in a family, if the block branches
 FAMILIES = 32  # largest number for a block
 OPERATIONS = 100_000  # largest number in all programs of a block for single shapes
 WITNESSES = 2  # number of shapes with which programs are compared, if available
@@ -48,7 +48,7 @@ class Request:
     tensors : sequence of Tensor
         Tensors of the layers, stacked: parameters, buffers, times and steps.
     states : Tensor
-        The states, also stacked.
+        The states, stacked in the same way.
     parameters : int
         Number of tensors that are parameters.
     stages : int
@@ -85,14 +85,14 @@ class Request:
 
 
 class Trace:
-    """The trace of one layer, for one shape or with open sizes, and its programs for many layers.
+    """The trace of a layer, for one shape or with symbolic sizes, and its programs for many layers.
 
     Parameters
     ----------
     one : OneLayer or None
         The graphs; None means that layers of this shape are evaluated as written.
     given : StandIns, optional
-        The inputs of a trace with open sizes.
+        The inputs of a trace with symbolic sizes.
     witnesses : sequence of (Trace, shape)
         Traces for single shapes that satisfy the conditions. Programs of this trace are compared
         with the programs of its witnesses.
@@ -128,7 +128,7 @@ class Trace:
         self._programs: dict[tuple[str, int, bool], Program] = {}
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The open sizes of a state."""
+        """The symbolic sizes of a state."""
         return () if self.given is None else self.given.sizes(shape)
 
     def run_apart(self) -> None:
@@ -150,7 +150,7 @@ class Trace:
         Raises
         ------
         ShapeError
-            If there is no program with open sizes.
+            If no valid program with symbolic sizes can be made.
         """
         key = kind, len(request.states), self.apart
         found = self._programs.get(key)
@@ -240,7 +240,7 @@ class Family:
         return found
 
     def close(self, trace: Trace) -> None:
-        """Abandon a trace with open sizes: from now on, each new shape has its own trace."""
+        """Abandon a trace with symbolic sizes: from now on, each new shape has its own trace."""
         self._closed = True
         if trace in self.open:
             self.open.remove(trace)
@@ -282,7 +282,7 @@ class Family:
             trace = self._alone(request, make)  # raises the block's own errors
             self._closed = True
             return trace
-        self.open.insert(0, trace)  # later traces have more open sizes
+        self.open.insert(0, trace)  # later traces have more symbolic sizes
         return trace
 
     def _with_open_sizes(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:

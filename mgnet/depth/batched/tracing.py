@@ -8,7 +8,7 @@ vector-Jacobian products are therefore traced once to graphs of plain tensor ope
 2. `programs.batch` maps such a graph over many layers.
 
 A layer is traced for one shape, or for many: see `stand_ins.py`. Graphs for many shapes have the
-open sizes of a state as their first arguments.
+symbolic sizes of a state as their first arguments.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
 class OneLayer:
     """The graphs of one layer; `tensors` are its parameters, buffers, time and step.
 
-    The open sizes precede the arguments listed here.
+    The symbolic sizes precede the arguments listed here.
 
     Attributes
     ----------
@@ -70,9 +70,9 @@ class OneLayer:
         Whether many layers at once would become grouped convolutions, which are slower and round
         differently.
     hidden : bool
-        Whether autograd of the graphs would miss parts of the block: custom backward passes, hooks
-        of tensors, `no_grad`, or in-place edits of strided views, which have wrong derivatives if
-        rewritten as functions.
+        Whether autograd, applied to the graphs, would miss parts of the block: custom backward
+        passes, tensor hooks, `no_grad`, or in-place edits of strided views, which have wrong
+        derivatives if rewritten as functions.
     """
 
     slope: Traced
@@ -112,7 +112,7 @@ def trace_layer(
     stages : int
         Number of stages; with one stage, the slope does not depend on the step.
     axes : sequence of int
-        Axes of the state on which sizes are open; the inputs are then those of `StandIns`.
+        Axes of the state with symbolic sizes; the inputs are then those of `StandIns`.
 
     Returns
     -------

@@ -180,7 +180,7 @@ def _loops() -> Any:
 
 
 class PackedLayers:
-    """The tensors of layers in the format of the loops, and destinations of their gradients.
+    """The tensors of layers, packed for the compiled loops, and the positions of their gradients.
 
     Parameters
     ----------

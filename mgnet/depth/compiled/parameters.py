@@ -176,7 +176,7 @@ class Prepared:
         return memory, at
 
     def wanted(self, tensors: Sequence[bool]) -> frozenset[int]:
-        """The parameters of the loops on which gradients with respect to these tensors depend."""
+        """Positions of the loop parameters that are computed from the chosen tensors."""
         chosen = {k for k, each in enumerate(tensors) if each}
         pairs = zip(self.slots, self.needs, strict=False)  # followed by given values
         found = {slot for slot, needs in pairs if needs & chosen}

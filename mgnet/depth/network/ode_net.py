@@ -560,7 +560,7 @@ class ODENet(torch.nn.Module):
         Raises
         ------
         TypeError, ValueError
-            If the layers do not match, or the weights of this net are shared or splines.
+            If the layers do not match this net, or if its weights are shared or are splines.
 
         Examples
         --------

@@ -79,7 +79,7 @@ def march(
     ------
     RuntimeError
         In the backward pass, if weights, buffers or side inputs were edited; with checkpoints and
-        without a compiled loop, also if the block was changed, for example by `eval()`.
+        without a compiled loop, likewise if the block was changed, for example by `eval()`.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class GRUSteps:
     bias : Tensor of shape (3 H,), optional
         The vector `bias_hh`.
     implicit : bool
-        Whether to use the second formula for p, also for single steps. Source: Moon, Cyr, "Parallel
+        Whether to use the second formula for p even for single steps. Source: Moon, Cyr, "Parallel
         training of GRU networks with a multi-grid solver for long sequences", ICLR 2022.
 
     Examples

@@ -66,7 +66,7 @@ class TimeCall:
         self.report(direction, made, solved)
 
     def in_steps(self) -> TimeCall:
-        """The same call with exact steps, one after another, also in the backward pass."""
+        """The same call with exact steps, one after another, forward and backward."""
         return replace(self, cycles=TimeCycles(levels=1))
 
 

@@ -373,7 +373,7 @@ class TimeParallel(nn.Module):
         *,
         mode: str = "mgrit",
     ) -> TimeParallel:
-        """Build from a GRU or LSTM, with any number of layers and directions, sharing its weights.
+        """Wrap a GRU or LSTM of any number of layers and directions, and share its weights.
 
         The other arguments are those of `TimeParallel`.
 

@@ -26,7 +26,7 @@ _waiting = _Waiting()
 
 
 def is_far(u: torch.Tensor) -> bool:
-    """Whether the host has to wait for numbers of this tensor.
+    """Whether the host has to wait before it can read entries of this tensor.
 
     Examples
     --------

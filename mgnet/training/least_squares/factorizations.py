@@ -23,7 +23,7 @@ __all__ = [
 
 
 def triangle(*rows: torch.Tensor) -> torch.Tensor:
-    """The upper triangle T of the stacked rows, with `T^T T` = the sum of `rows^T rows`.
+    """The upper triangular factor T of the stacked rows, with `T^T T` = the sum of `rows^T rows`.
 
     The operation is associative, so blocks of rows can be reduced in sequence or in a tree.
 

@@ -74,7 +74,7 @@ class Jacobian(Protocol):
         ...
 
     def root(self) -> torch.Tensor:
-        """A matrix R with `R^T R = J^T J`: J itself, or a triangle if ranks share its rows."""
+        """A matrix R with `R^T R = J^T J`: J itself, or triangular if ranks share its rows."""
         return self.dense()
 
     def scaled_rows(self, factors: torch.Tensor) -> Jacobian:

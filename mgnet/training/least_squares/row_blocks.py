@@ -185,7 +185,7 @@ class RowBlocks(Jacobian):
         return torch.empty(self.shape, dtype=torch.float64) if whole is None else whole
 
     def root(self) -> torch.Tensor:
-        """A triangle, made by reducing one block after another."""
+        """The upper triangular factor of J, found by reducing one block of rows after another."""
         T = None
         for _, block in self.blocks():
             T = triangle(block) if T is None else triangle(T, block)

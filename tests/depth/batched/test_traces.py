@@ -1,4 +1,4 @@
-"""Traces with open sizes against traces of one shape, bit for bit, and what is kept of them."""
+"""Traces with symbolic sizes against traces of one shape, bit for bit, and what is kept of them."""
 
 import gc
 import linecache
