@@ -225,7 +225,7 @@ SECTIONS = {
         "Cells with increasing recurrent weights: the share that `TimeParallel` refuses, and the "
         "cost of a refusal compared with the steps themselves and with all cycles.",
         recurrent_tables.refusals_tables,
-        "Percent of stable and chaotic cells that are refused.",
+        "Percentage of stable and chaotic cells that are refused.",
         recurrent_tables.target_lines,
         recurrent_tables.refusals_figure,
     ),

@@ -341,7 +341,7 @@ def basis_lines(rows: Rows, targets: Rows) -> list[Line]:
         mean = float(target["measured"].split()[1].rstrip("x,"))
         if mean >= 1.0:
             ours = target["measured"].split(" (")[0]
-            told = ours, "best of nine by Adam", mean, target["target"], target["met"]
+            told = ours, "best of nine runs of Adam", mean, target["target"], target["met"]
             lines.append(Line(f"{target['name']}: gain", *told))
     return lines
 
