@@ -179,7 +179,7 @@ class Trace:
                 raise ShapeError("a program has other conditions than the trace")
             alone = trace.program(kind, request.of_shape(shape))
             if alone.text() != made.text(given.sizes(shape)):
-                raise ShapeError("a program with open sizes differs from that of a shape")
+                raise ShapeError("a program with symbolic sizes differs from that of a shape")
         return made
 
     def _made(
@@ -303,7 +303,7 @@ class Family:
             witnesses = [(self._alone(request, make), request.shape)]
         for trace, _ in witnesses:
             if trace.one is None or trace.one.about() != one.about():
-                raise ShapeError("a trace with open sizes differs from that of a shape")
+                raise ShapeError("a trace with symbolic sizes differs from that of a shape")
         return Trace(one, given, witnesses)
 
 
