@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import scipy.sparse as sp
-
 from mgnet import kernels, mats, vector
 from mgnet.callbacks import refuse_result, unfit
+from mgnet.galerkin import transposed
 from mgnet.limits import is_whole, shown
 
 __all__ = ["AxisTransfer", "Injection", "MatrixTransfer", "PackedTransfer", "Transfer"]
@@ -85,23 +84,6 @@ class Transfer(ABC):
         return state + fine
 
 
-def _transposed(matrix: Any) -> Any:
-    # A product with SciPy's lazy transpose scatters; CSR gathers and is about twice as fast.
-    if sp.issparse(matrix):
-        return matrix.T.tocsr()
-    if vector.is_mat(matrix):
-        return mats.transposed(matrix)
-    if vector.is_tensor(matrix) and matrix.is_sparse_csr:
-        return matrix.transpose(0, 1).to_sparse_csr()  # `.T` fails
-    try:
-        return matrix.T
-    except AttributeError:
-        raise TypeError(
-            f"transfer got a prolongation of type {type(matrix).__name__}, which has no transpose "
-            "`.T`; give the restriction `R` too"
-        ) from None
-
-
 @dataclass(frozen=True, eq=False)
 class MatrixTransfer(Transfer):
     """Transfer by matrices on flat states.
@@ -133,7 +115,7 @@ class MatrixTransfer(Transfer):
 
     @cached_property
     def _restriction(self) -> Any:
-        return _transposed(self.P) if self.R is None else self.R
+        return transposed(self.P) if self.R is None else self.R
 
     def prolong(self, correction: State) -> State:
         return vector.apply(self.P, correction)
@@ -225,7 +207,7 @@ class AxisTransfer(Transfer):
         if self.R is not None:
             return self.R
         one = isinstance(self.axis, int)
-        return _transposed(self.P) if one else tuple(_transposed(P) for P in self.P)
+        return transposed(self.P) if one else tuple(transposed(P) for P in self.P)
 
     def prolong(self, correction: State) -> State:
         return self._along_axes(self.P, correction)
